@@ -1,0 +1,145 @@
+//! What a state machine is: deterministic operations over pages.
+//!
+//! A machine *is* its root record: a plain value that the engine keeps in a page, so it can hold no state that is not
+//! replicated. Everything else it keeps in collections over [`Pages`] whose handles are plain values inside the record.
+//! It manages no files, no snapshots and no serialisation of its state, and it never sees a clock or a source of
+//! randomness: time and order come with [`Context`].
+
+pub mod kv;
+
+pub use storage::pages::{PageId, Pages};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Largest root record of a machine, in bytes.
+pub const ROOT_RECORD_SIZE_MAX: usize = 1024;
+
+/// Sizes that a machine may have to respect; equal on all replicas of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Largest request, in bytes without headers.
+    pub request_size_max: usize,
+    /// Largest reply to a write, in bytes.
+    pub reply_size_max: usize,
+    /// Largest reply to a read, in bytes.
+    pub read_reply_size_max: usize,
+}
+
+/// What a request may need, at most. Computed on the primary before the request enters the log, and again by every
+/// replica before it executes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// The request changes nothing: it is answered without the log.
+    pub read_only: bool,
+    /// Most bytes of the reply. Of a write at most [`Limits::reply_size_max`].
+    pub reply_size: usize,
+    /// Most pages the request may allocate beyond those it frees first. If fewer are free, it is answered "out of
+    /// space" and nothing of it is executed. Deletes plan none.
+    pub pages_new: u32,
+    /// Most pages the request may change, new ones included; at most [`Geometry::pages_touched_max`].
+    ///
+    /// [`Geometry::pages_touched_max`]: storage::layout::Geometry::pages_touched_max
+    pub pages_touched: u32,
+}
+
+/// A request that cannot be executed: it is answered and never logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("invalid request")]
+pub struct Invalid;
+
+/// What an execution may know of the world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Context {
+    /// The op; of a read, the last committed one.
+    pub op: u64,
+    /// Replicated time in nanoseconds since 1970: of a write its own, strictly increasing; of a read that of the last
+    /// commit.
+    pub timestamp: u64,
+    /// The calling client's id.
+    pub client: u128,
+}
+
+/// Where an answer is written. Bounded by what the plan said.
+#[derive(Debug)]
+pub struct ReplyBuffer<'a> {
+    bytes: &'a mut [u8],
+    size: usize,
+}
+
+impl<'a> ReplyBuffer<'a> {
+    /// An empty answer that may grow to `bytes.len()`.
+    pub fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, size: 0 }
+    }
+
+    /// Appends. The plan made sure that it fits.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.size..self.size + bytes.len()].copy_from_slice(bytes);
+        self.size += bytes.len();
+    }
+
+    /// Bytes that still fit.
+    pub fn room(&self) -> usize {
+        self.bytes.len() - self.size
+    }
+
+    /// What was written so far.
+    pub fn written(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.size]
+    }
+
+    /// Bytes written so far.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+}
+
+/// A deterministic state machine whose state is in pages.
+///
+/// `commit` is total: it gets whatever is in the log, also what another release's `validate` let in, and must answer
+/// it alike on every replica. It does no I/O, allocates nothing outside of pages and asks nobody for the time.
+pub trait StateMachine:
+    FromBytes + IntoBytes + Immutable + KnownLayout + Copy + std::fmt::Debug + 'static
+{
+    /// Name for people: `kv`, `ledger`.
+    const NAME: &'static str;
+
+    /// The machine as it is before the first op.
+    fn create(pages: &mut Pages) -> Self;
+
+    /// Checks a request and bounds what it may need. Pure: it must not depend on the state.
+    ///
+    /// # Errors
+    /// The request is malformed, or larger than the limits allow.
+    fn validate(limits: &Limits, operation: u8, body: &[u8]) -> Result<Plan, Invalid>;
+
+    /// Answers a read-only request from committed state.
+    fn read(
+        &self,
+        pages: &Pages,
+        context: &Context,
+        operation: u8,
+        body: &[u8],
+        reply: &mut ReplyBuffer<'_>,
+    );
+
+    /// Executes a request that passed `validate` with a plan that is not read-only.
+    fn commit(
+        &mut self,
+        pages: &mut Pages,
+        context: &Context,
+        operation: u8,
+        body: &[u8],
+        reply: &mut ReplyBuffer<'_>,
+    );
+
+    /// When [`Self::pulse`] wants to run, in replicated time; none if there is nothing to do.
+    fn deadline_ns(&self, pages: &Pages) -> Option<u64> {
+        let _ = pages;
+        None
+    }
+
+    /// Does a bounded amount of work that is due at `context.timestamp`.
+    fn pulse(&mut self, pages: &mut Pages, context: &Context) {
+        let _ = (pages, context);
+    }
+}

@@ -1,0 +1,399 @@
+//! Memory that disk and network use in place: sector-aligned, allocated at start, zeroed.
+//!
+//! * [`AlignedBuffer`]: owned by one holder at a time, moves with its I/O.
+//! * [`MessagePool`]: a fixed number of message buffers. A [`Message`] is unique and writable; [`Message::freeze`]
+//!   makes it a [`SharedMessage`], read-only, which is at once in its journal write, in several sends and in the
+//!   pipeline. The buffer returns to its pool when the last holder drops it. Neither is `Send`.
+//!
+//! Invariant: bytes of a message are written only while exactly one handle to them exists.
+
+use crate::SECTOR_SIZE;
+use crate::header::{HEADER_SIZE, Header, Typed};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// A zeroed, sector-aligned run of bytes with one owner.
+pub struct AlignedBuffer {
+    bytes: NonNull<u8>,
+    size: usize,
+}
+
+impl AlignedBuffer {
+    /// Allocates `size` bytes, a positive multiple of the sector size.
+    pub fn new(size: usize) -> Self {
+        let layout = Self::layout(size);
+        // SAFETY: the layout's size is positive, asserted in `layout`.
+        let bytes = unsafe { alloc_zeroed(layout) };
+        let Some(bytes) = NonNull::new(bytes) else {
+            handle_alloc_error(layout)
+        };
+        Self { bytes, size }
+    }
+
+    fn layout(size: usize) -> Layout {
+        assert!(size > 0 && size.is_multiple_of(SECTOR_SIZE));
+        Layout::from_size_align(size, SECTOR_SIZE).expect("a sector is a power of two")
+    }
+}
+
+impl Drop for AlignedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with the same layout, and dropped once.
+        unsafe { dealloc(self.bytes.as_ptr(), Self::layout(self.size)) }
+    }
+}
+
+impl Deref for AlignedBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `size` initialised bytes that live as long as self, and are written only through `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.size) }
+    }
+}
+
+impl DerefMut for AlignedBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` is the only way in.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.size) }
+    }
+}
+
+impl std::fmt::Debug for AlignedBuffer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "AlignedBuffer({} bytes)", self.size)
+    }
+}
+
+struct PoolInner {
+    memory: NonNull<u8>,
+    message_size: usize,
+    /// Handles to each buffer; zero: free.
+    counts: Box<[Cell<u32>]>,
+    free: RefCell<Vec<u32>>,
+}
+
+impl PoolInner {
+    fn layout(count: usize, message_size: usize) -> Layout {
+        assert!(count > 0 && message_size > 0 && message_size.is_multiple_of(SECTOR_SIZE));
+        let size = count
+            .checked_mul(message_size)
+            .expect("a pool fits the address space");
+        Layout::from_size_align(size, SECTOR_SIZE).expect("a sector is a power of two")
+    }
+
+    fn start_of(&self, index: u32) -> *mut u8 {
+        assert!((index as usize) < self.counts.len());
+        // SAFETY: inside the pool's one allocation, by the assertion.
+        unsafe { self.memory.as_ptr().add(index as usize * self.message_size) }
+    }
+
+    fn release(&self, index: u32) {
+        let count = &self.counts[index as usize];
+        assert!(count.get() > 0);
+        count.set(count.get() - 1);
+        if count.get() == 0 {
+            self.free.borrow_mut().push(index);
+        }
+    }
+}
+
+impl Drop for PoolInner {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `MessagePool::new` with the same layout; every handle holds an Rc, so none is left.
+        unsafe {
+            dealloc(
+                self.memory.as_ptr(),
+                Self::layout(self.counts.len(), self.message_size),
+            );
+        }
+    }
+}
+
+/// A fixed number of message buffers of one size. Cloning gives another handle to the same pool.
+#[derive(Clone)]
+pub struct MessagePool {
+    inner: Rc<PoolInner>,
+}
+
+impl MessagePool {
+    /// Allocates `count` buffers of `message_size` bytes each, a multiple of the sector size.
+    pub fn new(count: usize, message_size: usize) -> Self {
+        let layout = PoolInner::layout(count, message_size);
+        // SAFETY: the layout's size is positive, asserted in `layout`.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(memory) = NonNull::new(memory) else {
+            handle_alloc_error(layout)
+        };
+        let free = (0..count as u32).rev().collect();
+        let counts = (0..count).map(|_| Cell::new(0)).collect();
+        Self {
+            inner: Rc::new(PoolInner {
+                memory,
+                message_size,
+                counts,
+                free: RefCell::new(free),
+            }),
+        }
+    }
+
+    /// Takes a buffer; none if all are in use. Its bytes are whatever its last use left.
+    pub fn take(&self) -> Option<Message> {
+        let index = self.inner.free.borrow_mut().pop()?;
+        let count = &self.inner.counts[index as usize];
+        assert_eq!(count.get(), 0);
+        count.set(1);
+        Some(Message {
+            pool: Rc::clone(&self.inner),
+            index,
+        })
+    }
+
+    /// Buffers not in use.
+    pub fn free(&self) -> usize {
+        self.inner.free.borrow().len()
+    }
+
+    /// Buffers in all.
+    pub fn count(&self) -> usize {
+        self.inner.counts.len()
+    }
+
+    /// Size of each buffer, in bytes.
+    pub fn message_size(&self) -> usize {
+        self.inner.message_size
+    }
+
+    /// The pool's memory, for registration with the kernel: start and size.
+    pub fn memory(&self) -> (*mut u8, usize) {
+        (
+            self.inner.memory.as_ptr(),
+            self.inner.counts.len() * self.inner.message_size,
+        )
+    }
+}
+
+impl std::fmt::Debug for MessagePool {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "MessagePool({} of {} free)",
+            self.free(),
+            self.count()
+        )
+    }
+}
+
+/// A message with one owner, who may write it.
+pub struct Message {
+    pool: Rc<PoolInner>,
+    index: u32,
+}
+
+impl Message {
+    /// The whole buffer, beyond the message's size too.
+    pub fn buffer(&self) -> &[u8] {
+        // SAFETY: a zero-initialised run inside the pool's allocation; this is its only handle, and it is borrowed.
+        unsafe {
+            std::slice::from_raw_parts(self.pool.start_of(self.index), self.pool.message_size)
+        }
+    }
+
+    /// The whole buffer, writable.
+    pub fn buffer_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `buffer`, and borrowed exclusively.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.pool.start_of(self.index), self.pool.message_size)
+        }
+    }
+
+    /// The header; meaningful once one was written.
+    pub fn header(&self) -> &Header {
+        Header::of(self.buffer())
+    }
+
+    /// The header, writable.
+    pub fn header_mut(&mut self) -> &mut Header {
+        Header::of_mut(self.buffer_mut())
+    }
+
+    /// Writes `header` and makes the message as large as it says.
+    pub fn set_header<T: Typed>(&mut self, header: &T) {
+        self.buffer_mut()[..HEADER_SIZE].copy_from_slice(header.as_bytes());
+        assert!(self.header().frame.size as usize <= self.pool.message_size);
+    }
+
+    /// Header and body.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer()[..self.header().frame.size as usize]
+    }
+
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes()[HEADER_SIZE..]
+    }
+
+    /// The body, writable.
+    pub fn body_mut(&mut self) -> &mut [u8] {
+        let size = self.header().frame.size as usize;
+        &mut self.buffer_mut()[HEADER_SIZE..size]
+    }
+
+    /// Zeroes the bytes between the message's end and its last sector's, sets both sums, and ends writing.
+    pub fn seal(mut self) -> SharedMessage {
+        let size = self.header().frame.size as usize;
+        self.zero_tail();
+        let (header, rest) = self.buffer_mut().split_at_mut(HEADER_SIZE);
+        Header::of_mut(header).seal(&rest[..size - HEADER_SIZE]);
+        self.freeze()
+    }
+
+    /// Zeroes the bytes between the message's end and its last sector's: what goes to disk is only what was said.
+    pub fn zero_tail(&mut self) {
+        let size = self.header().frame.size as usize;
+        self.buffer_mut()[size..crate::sector_ceil(size)].fill(0);
+    }
+
+    /// Ends writing: from now the message may be shared.
+    pub fn freeze(self) -> SharedMessage {
+        SharedMessage { message: self }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.pool.release(self.index);
+    }
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "Message({}, {:?}, {} bytes)",
+            self.index,
+            self.header().command(),
+            self.header().frame.size
+        )
+    }
+}
+
+/// A read-only message. A clone is another handle to the same bytes.
+#[derive(Debug)]
+pub struct SharedMessage {
+    message: Message,
+}
+
+impl SharedMessage {
+    /// The whole buffer.
+    pub fn buffer(&self) -> &[u8] {
+        self.message.buffer()
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        self.message.header()
+    }
+
+    /// Header and body.
+    pub fn bytes(&self) -> &[u8] {
+        self.message.bytes()
+    }
+
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        self.message.body()
+    }
+
+    /// The header and body in whole sectors.
+    pub fn size_sectors(&self) -> usize {
+        crate::sector_ceil(self.header().frame.size as usize)
+    }
+
+    /// Writable again, if this is the only handle.
+    ///
+    /// # Errors
+    /// The message itself, if it is shared.
+    pub fn try_unique(self) -> Result<Message, Self> {
+        if self.message.pool.counts[self.message.index as usize].get() == 1 {
+            Ok(self.message)
+        } else {
+            Err(self)
+        }
+    }
+}
+
+impl Clone for SharedMessage {
+    fn clone(&self) -> Self {
+        let count = &self.message.pool.counts[self.message.index as usize];
+        count.set(count.get() + 1);
+        Self {
+            message: Message {
+                pool: Rc::clone(&self.message.pool),
+                index: self.message.index,
+            },
+        }
+    }
+}
+
+static_assertions::assert_not_impl_any!(Message: Send, Sync, Clone);
+static_assertions::assert_not_impl_any!(SharedMessage: Send, Sync, DerefMut);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::Commit;
+
+    #[test]
+    fn a_buffer_returns_when_its_last_handle_drops() {
+        let pool = MessagePool::new(2, SECTOR_SIZE);
+        let mut message = pool.take().expect("two are free");
+        message.set_header(&Commit::new(1, 2, 3));
+        let shared = message.seal();
+        assert!(shared.header().checksum_holds());
+        let clone = shared.clone();
+        let other = pool.take().expect("one is free");
+        assert!(pool.take().is_none());
+        let shared = shared.try_unique().expect_err("two handles");
+        drop(shared);
+        assert_eq!(pool.free(), 0);
+        let message = clone.try_unique().expect("one handle");
+        drop((message, other));
+        assert_eq!(pool.free(), 2);
+    }
+
+    #[test]
+    fn a_message_outlives_its_pool_handle() {
+        let pool = MessagePool::new(1, SECTOR_SIZE);
+        let mut message = pool.take().expect("one is free");
+        drop(pool);
+        message.buffer_mut()[SECTOR_SIZE - 1] = 7;
+        assert_eq!(message.buffer()[SECTOR_SIZE - 1], 7);
+    }
+
+    #[test]
+    fn seal_zeroes_what_an_earlier_message_left() {
+        let pool = MessagePool::new(1, SECTOR_SIZE);
+        let mut message = pool.take().expect("one is free");
+        message.buffer_mut().fill(0xee);
+        message.set_header(&Commit::new(1, 2, 3));
+        assert!(
+            message.seal().buffer()[HEADER_SIZE..]
+                .iter()
+                .all(|&byte| byte == 0)
+        );
+    }
+
+    #[test]
+    fn aligned_buffers_are_aligned_and_zero() {
+        let mut buffer = AlignedBuffer::new(2 * SECTOR_SIZE);
+        assert!(
+            (buffer.as_ptr() as usize).is_multiple_of(SECTOR_SIZE)
+                && buffer.iter().all(|&byte| byte == 0)
+        );
+        buffer[SECTOR_SIZE] = 1;
+    }
+}
