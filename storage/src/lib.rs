@@ -15,6 +15,7 @@ pub mod header;
 pub mod io;
 pub mod layout;
 pub mod pages;
+pub mod superblock;
 
 /// The unit of every disk access, in bytes: the physical sector of the drives we are built for, and the unit
 /// whose writes we take to be old or new, never mixed.
