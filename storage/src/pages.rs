@@ -122,6 +122,13 @@ impl Pages {
         self.slot(page.index())
     }
 
+    /// The first `size` bytes of a run of consecutive pages, all in use.
+    pub fn read_run(&self, first: PageId, size: usize) -> &[u8] {
+        let last = first.index() + size.div_ceil(PAGE_SIZE);
+        assert!((first.index()..last).all(|index| self.used.contains(index)));
+        &self.memory[first.index() * PAGE_SIZE..][..size]
+    }
+
     /// A page's content, to change; it is written at the next checkpoint.
     pub fn write(&mut self, page: PageId) -> &mut [u8; PAGE_SIZE] {
         assert!(self.is_used(page), "page {} is not in use", page.0);
