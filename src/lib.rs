@@ -1,5 +1,6 @@
 //! Viewstone: Viewstamped Replication on a storage engine of its own, for any deterministic state machine.
 
+pub mod constants;
 pub mod engine;
 pub mod machines;
 pub mod quorums;
