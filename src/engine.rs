@@ -412,3 +412,6 @@ impl<M: Machines> Engine<M> {
         M::deadline_ns(&self.pages, &self.root().machines)
     }
 }
+
+#[cfg(test)]
+mod tests;
