@@ -17,6 +17,8 @@ pub mod io;
 pub mod layout;
 pub mod pages;
 pub mod superblock;
+#[cfg(feature = "uring")]
+pub mod uring;
 
 /// The unit of every disk access, in bytes: the physical sector of the drives we are built for, and the unit
 /// whose writes we take to be old or new, never mixed.
