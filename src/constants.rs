@@ -24,9 +24,6 @@ pub const REPAIR_NS: u64 = 30 * MILLISECOND;
 /// Redundant headers that no acknowledgement waits for are written after this long, in nanoseconds.
 pub const JOURNAL_FLUSH_NS: u64 = 100 * MILLISECOND;
 
-/// How often a checkpoint is given the chance to write when nothing else happens, in nanoseconds.
-pub const CHECKPOINT_PUMP_NS: u64 = 2 * MILLISECOND;
-
 /// Most requests executed, and most reads answered, in one turn of the loop. At a few microseconds each a turn stays
 /// below a millisecond.
 pub const EXECUTE_PER_TURN_MAX: usize = 256;

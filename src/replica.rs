@@ -116,6 +116,8 @@ pub struct Replica<M> {
 
     status: ReplicaStatus,
     opening: Opening,
+    /// The superblock update in flight raises log_view: the journal is to be told when it is durable.
+    log_raised: bool,
     view: u32,
     head: Head,
     /// Executed here.
@@ -138,6 +140,8 @@ pub struct Replica<M> {
     /// Execution waits for spare pages.
     spares_wanted: bool,
     checkpoint_began_ns: u64,
+    /// The checkpoint writer has more to do at once.
+    checkpoint_pending: bool,
     /// Op of the newest checkpoint that is durable here.
     checkpoint_op: u64,
     /// Lowest op whose acknowledgement waits for a checkpoint to be durable here.
@@ -180,6 +184,7 @@ impl<M: Machines> Replica<M> {
             engine: Engine::new(&geometry),
             status: ReplicaStatus::Opening,
             opening: Opening::default(),
+            log_raised: false,
             view: 0,
             head: Head::of(&Prepare::root(cluster)),
             commit_min: 0,
@@ -193,6 +198,7 @@ impl<M: Machines> Replica<M> {
             execution_pending: false,
             spares_wanted: false,
             checkpoint_began_ns: 0,
+            checkpoint_pending: false,
             checkpoint_op: 0,
             withheld: None,
             gathered: VecDeque::with_capacity(constants::requests_max(&geometry)),
@@ -227,7 +233,7 @@ impl<M: Machines> Replica<M> {
     /// Most disk requests that are queued at once.
     pub fn io_max(geometry: &Geometry) -> usize {
         let layout = Layout::new(*geometry);
-        Superblock::IO_MAX + Journal::io_max(&layout) + Checkpoint::io_max(&layout)
+        <Superblock>::IO_MAX + storage::journal::io_max(&layout) + <Checkpoint>::io_max(&layout)
     }
 
     /// Begins to read the data file.
@@ -272,6 +278,10 @@ impl<M: Machines> Replica<M> {
         ) {
             return;
         }
+        if !self.journal.can_append(self.head.op + 1) {
+            // The slot may wait for its redundant header of the last wrap.
+            self.journal.flush(&mut effects.io);
+        }
         self.acknowledge(effects);
         self.advance_commit();
         self.execute(effects);
@@ -288,7 +298,10 @@ impl<M: Machines> Replica<M> {
 
     /// Whether [`Self::finish_turn`] has more to do at once.
     pub fn has_work(&self) -> bool {
-        self.execution_pending || self.has_gathered_work() || self.reads.pending
+        self.execution_pending
+            || self.checkpoint_pending
+            || self.has_gathered_work()
+            || self.reads.pending
     }
 
     /// The monotonic time at which the replica wants a [`Event::Tick`].
@@ -301,7 +314,8 @@ impl<M: Machines> Replica<M> {
     pub fn has_room_for(&self, from: Peer, header: &Header) -> bool {
         match (from, header.try_typed::<Prepare>()) {
             (Peer::Replica(_), Some(prepare)) if prepare.op == self.head.op + 1 => {
-                self.journal.has_write_room()
+                self.journal.can_append(prepare.op)
+                    || prepare.op > self.checkpoint_op + u64::from(self.layout.geometry.slots)
             }
             _ => true,
         }
@@ -387,7 +401,7 @@ impl<M: Machines> Replica<M> {
         match command {
             Command::Ping => self.on_ping(from, *message.header().typed(), effects),
             Command::Pong => self.on_pong(from, message.header().typed(), effects),
-            _ if self.start() != Start::Begun => self.metrics.ignored(Ignored::NotReady),
+            _ if self.start_state() != Start::Begun => self.metrics.ignored(Ignored::NotReady),
             Command::Prepare => self.on_prepare(from, message.freeze(), effects),
             Command::PrepareOk => self.on_prepare_ok(from, message.header().typed()),
             Command::Commit => self.on_commit(from, *message.header().typed(), effects),
@@ -408,7 +422,7 @@ impl<M: Machines> Replica<M> {
         from == self.primary() && header.frame.view == self.view
     }
 
-    fn start(&self) -> Start {
+    fn start_state(&self) -> Start {
         self.superblock.working().start()
     }
 

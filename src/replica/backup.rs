@@ -44,9 +44,10 @@ impl<M: Machines> Replica<M> {
             self.acknowledge_one(durable, effects);
         } else if op > self.checkpoint_op
             && self.catch_up.wants_repair(op, checksum)
-            && self.journal.can_repair(op)
+            && self.journal.can_append(op)
         {
-            self.journal.repair(message, &mut effects.io);
+            self.journal.append(message, &mut effects.io);
+            self.catch_up.repaired();
             self.metrics.prepares_repaired += 1;
         } else {
             self.metrics.ignored(Ignored::Duplicate);

@@ -23,8 +23,8 @@ pub(super) struct CatchUp {
     fetched: [Option<SharedMessage>; REPAIR_PREPARES_MAX],
     /// Nothing is asked for again before this time.
     asked_until_ns: u64,
-    /// The head when we asked: progress allows to ask at once.
-    asked_head: u64,
+    /// Prepares up to this op were asked for.
+    asked_op: u64,
     /// An op below the head whose prepare the journal lost, and its identity.
     repairing: Option<(u64, u128)>,
 }
@@ -36,7 +36,7 @@ impl CatchUp {
             wanted: Vec::with_capacity(REPAIR_HEADERS_MAX),
             fetched: std::array::from_fn(|_| None),
             asked_until_ns: 0,
-            asked_head: 0,
+            asked_op: 0,
             repairing: None,
         }
     }
@@ -46,37 +46,47 @@ impl CatchUp {
         self.wanted.get(op.checked_sub(first)? as usize)
     }
 
+    fn is_fetched(&self, op: u64, checksum: u128) -> bool {
+        let place = self.fetched[op as usize % REPAIR_PREPARES_MAX].as_ref();
+        place.is_some_and(|message| message.header().frame.checksum == checksum)
+    }
+
+    /// What was asked for is being written: the next may be asked for at once.
+    pub(super) fn repaired(&mut self) {
+        self.repairing = None;
+        self.asked_until_ns = 0;
+    }
+
     pub(super) fn wants_repair(&self, op: u64, checksum: u128) -> bool {
         self.repairing == Some((op, checksum))
     }
 }
 
 impl<M: Machines> Replica<M> {
-    /// Asks for what is missing, if something is and nothing was asked for lately.
+    /// Asks for what is missing, if something is: on every progress for more, and after a while for the same again.
     pub(super) fn catch_up(&mut self, effects: &mut Effects) {
         if !self.is_backup() {
             return;
         }
-        // The prepares of a healthy pipeline are on their way: missing is what lies further back.
-        let slack = if self.now.monotonic_ns >= self.catch_up.asked_until_ns {
-            0
-        } else {
-            u64::from(self.layout.geometry.pipeline_max)
-        };
-        let behind = self.catch_up.target > self.head.op + slack;
-        let due = self.now.monotonic_ns >= self.catch_up.asked_until_ns
-            || self.catch_up.asked_head != self.head.op;
-        self.repair_journal(effects);
-        if !behind || !due || !self.journal.can_append(self.head.op + 1) {
+        let patient = self.now.monotonic_ns < self.catch_up.asked_until_ns;
+        if !patient {
+            self.catch_up.asked_op = self.head.op; // what was asked for and did not come is lost
+            self.repair_journal(effects);
+        }
+        let behind = self.catch_up.target > self.head.op;
+        if !behind || !self.journal.can_append(self.head.op + 1) {
             return;
         }
-        self.catch_up.asked_until_ns = self.now.monotonic_ns + REPAIR_NS;
-        self.catch_up.asked_head = self.head.op;
-        self.timers.repair.set(self.now, REPAIR_NS);
         match self.catch_up.wanted(self.head.op + 1) {
             Some(next) if next.parent == self.head.checksum => self.ask_for_prepares(effects),
-            _ => self.ask_for_headers(effects),
+            _ if !patient => self.ask_for_headers(effects),
+            _ => {}
         }
+    }
+
+    fn asked(&mut self) {
+        self.catch_up.asked_until_ns = self.now.monotonic_ns + REPAIR_NS;
+        self.timers.repair.set(self.now, REPAIR_NS);
     }
 
     fn ask_for_headers(&mut self, effects: &mut Effects) {
@@ -91,18 +101,22 @@ impl<M: Machines> Replica<M> {
     }
 
     fn ask_for_prepares(&mut self, effects: &mut Effects) {
-        for op in self.head.op + 1..=self.head.op + REPAIR_PREPARES_MAX as u64 {
+        let first = self.head.op.max(self.catch_up.asked_op) + 1;
+        for op in first..=self.head.op + REPAIR_PREPARES_MAX as u64 {
             let Some(wanted) = self.catch_up.wanted(op) else {
                 break;
             };
-            if self.catch_up.fetched[op as usize % REPAIR_PREPARES_MAX].is_some() {
+            let checksum = wanted.frame.checksum;
+            self.catch_up.asked_op = op;
+            if self.catch_up.is_fetched(op, checksum) {
                 continue;
             }
             let mut ask: RequestPrepare = self.header();
-            (ask.op, ask.prepare) = (op, wanted.frame.checksum);
+            (ask.op, ask.prepare) = (op, checksum);
             let from = self.someone_else();
             self.send_header(Peer::Replica(from), &ask, effects);
             self.metrics.prepares_requested += 1;
+            self.asked();
         }
     }
 
@@ -114,19 +128,43 @@ impl<M: Machines> Replica<M> {
 
     /// Asks for a prepare at or below the head that the journal lost.
     fn repair_journal(&mut self, effects: &mut Effects) {
-        if self.now.monotonic_ns < self.catch_up.asked_until_ns {
-            return;
-        }
-        self.catch_up.repairing = self.journal.next_faulty(self.checkpoint_op, self.head.op);
-        let Some((op, checksum)) = self.catch_up.repairing else {
+        self.catch_up.repairing = None;
+        let lowest = self.checkpoint_op + 1;
+        let Some(missing) = self.journal.missing(lowest..=self.head.op).next() else {
             return;
         };
-        self.catch_up.asked_until_ns = self.now.monotonic_ns + REPAIR_NS;
-        self.timers.repair.set(self.now, REPAIR_NS);
+        let op = missing.op;
+        let Some(checksum) = missing.wanted else {
+            self.ask_for_identity(op, effects);
+            return;
+        };
+        self.catch_up.repairing = Some((op, checksum));
         let mut ask: RequestPrepare = self.header();
         (ask.op, ask.prepare) = (op, checksum);
         let from = self.someone_else();
         self.send_header(Peer::Replica(from), &ask, effects);
+        self.asked();
+    }
+
+    /// Not even the identity is known: the primary tells it.
+    fn ask_for_identity(&mut self, op: u64, effects: &mut Effects) {
+        let mut ask: RequestHeaders = self.header();
+        (ask.op_min, ask.op_max) = (op, op);
+        let primary = self.primary();
+        self.send_header(Peer::Replica(primary), &ask, effects);
+        self.asked();
+    }
+
+    /// The primary has told the identity of an op at or below our head which the journal lost.
+    fn learn_identity(&mut self, prepare: &Prepare) {
+        let unknown = self
+            .journal
+            .faulty(prepare.op)
+            .is_some_and(|missing| missing.wanted.is_none());
+        if prepare.op > self.checkpoint_op && unknown {
+            self.journal.set_header(prepare);
+            self.catch_up.asked_until_ns = 0;
+        }
     }
 
     pub(super) fn on_headers(&mut self, from: u8, message: &Message) {
@@ -147,19 +185,21 @@ impl<M: Machines> Replica<M> {
                 self.options.cluster,
                 self.layout.geometry.message_size_max as usize,
             );
-            let Some(prepare) = header.try_typed::<Prepare>().filter(|_| known.is_ok()) else {
+            let Some(&prepare) = header.try_typed::<Prepare>().filter(|_| known.is_ok()) else {
                 break;
             };
+            if prepare.op <= self.head.op {
+                self.learn_identity(&prepare);
+                continue;
+            }
             let op = self.head.op + 1 + self.catch_up.wanted.len() as u64;
             if prepare.op != op || prepare.parent != parent {
                 break;
             }
             parent = prepare.frame.checksum;
-            self.catch_up.wanted.push(*prepare);
+            self.catch_up.wanted.push(prepare);
         }
-        if !self.catch_up.wanted.is_empty() {
-            self.catch_up.asked_until_ns = 0;
-        }
+        self.catch_up.asked_op = self.head.op;
     }
 
     /// A prepare beyond the one after the head: kept if we asked for it and it is near.

@@ -1,11 +1,11 @@
 //! Committing and executing: in op order, resumable between the requests of a batch, and the checkpoints that follow.
 
 use super::{Effects, Fatal, Ignored, Peer, Replica};
-use crate::constants::{CHECKPOINT_PUMP_NS, EXECUTE_PER_TURN_MAX};
+use crate::constants::EXECUTE_PER_TURN_MAX;
 use crate::engine::{Executed, ReplyOf};
 use crate::machines::Machines;
 use storage::buffer::SharedMessage;
-use storage::checkpoint::CheckpointEvent;
+use storage::checkpoint::{CheckpointEvent, CheckpointStart};
 use storage::header::{Eviction, HEADER_SIZE, Prepare, Reply, SubHeader, sub_request};
 use storage::io::{IoDone, IoError};
 use storage::journal::JournalEvent;
@@ -159,7 +159,7 @@ impl<M: Machines> Replica<M> {
                 }
                 Executed::Evicted => self.answer_evicted(&sub, effects),
                 Executed::Stale | Executed::Internal => {
-                    drop(self.requests.remove_if_known(sub.client))
+                    self.requests.remove_if_known(sub.client);
                 }
             }
             self.commit_timestamp = timestamp;
@@ -267,14 +267,7 @@ impl<M: Machines> Replica<M> {
     }
 
     fn checkpoint_busy(&self) -> bool {
-        // The record is the replica's until the superblock holds it.
-        self.checkpoint.is_writing() || self.superblock_checkpoint_pending()
-    }
-
-    fn superblock_checkpoint_pending(&self) -> bool {
-        self.checkpoint
-            .last_written()
-            .is_some_and(|record| record.prepare.op > self.checkpoint_op)
+        self.checkpoint.is_writing()
     }
 
     fn begin_checkpoint(&mut self, prepare: Prepare) {
@@ -284,18 +277,23 @@ impl<M: Machines> Replica<M> {
             .expect("the first op sets the key, and is before every checkpoint");
         let lag = self.layout.geometry.checkpoint_lag();
         // Replicas take turns, so that a quorum is always undisturbed.
-        let turn =
+        let start_delay_ops =
             u64::from(self.options.replica) * lag / (2 * u64::from(self.options.replica_count));
+        let start = CheckpointStart {
+            prepare,
+            key,
+            fingerprint: self.fingerprint,
+            start_delay_ops,
+            deadline_op: prepare.op + lag,
+        };
         self.engine.pages_mut().freeze();
-        let parent = self.superblock.working().checkpoint;
-        self.checkpoint
-            .begin(self.engine.pages(), &parent, prepare, key, turn);
+        self.checkpoint.begin(self.engine.pages(), &start);
         self.checkpoint_began_ns = self.now.monotonic_ns;
-        self.timers.pump.set(self.now, CHECKPOINT_PUMP_NS);
         self.metrics.checkpoints += 1;
     }
 
     pub(super) fn pump_checkpoint(&mut self, effects: &mut Effects) {
+        self.checkpoint_pending = false;
         if !self.checkpoint.is_writing() {
             return;
         }
@@ -305,17 +303,17 @@ impl<M: Machines> Replica<M> {
         } else {
             0
         };
-        self.checkpoint.pump(
-            self.engine.pages_mut(),
-            self.commit_max,
-            elapsed,
-            wanted,
-            &mut effects.io,
-        );
+        let pages = self.engine.pages_mut();
+        self.checkpoint_pending =
+            self.checkpoint
+                .pump(pages, self.commit_max, elapsed, wanted, &mut effects.io);
         if self.spares_wanted && self.engine.pages().spares_free() >= wanted {
             self.execution_pending = true;
         }
-        self.timers.pump.set(self.now, CHECKPOINT_PUMP_NS);
+        match self.checkpoint.wake_ns() {
+            Some(wake_ns) => self.timers.pump.set_at(self.checkpoint_began_ns + wake_ns),
+            None => self.timers.pump.clear(),
+        }
     }
 
     pub(super) fn on_checkpoint_io(
@@ -358,6 +356,12 @@ impl<M: Machines> Replica<M> {
             self.journal.set_checkpoint(record.prepare.op);
             self.acknowledge_withheld(effects);
             self.execution_pending = true;
+        }
+        if self.log_raised {
+            let head_op = self.head.op;
+            self.log_raised = false;
+            self.journal
+                .view_durable(self.superblock.durable_view().log_view(), head_op);
         }
         self.on_start_durable(effects);
     }

@@ -2,7 +2,8 @@
 
 use super::{Effects, Fatal, Head, Replica};
 use crate::machines::Machines;
-use storage::header::{ReplicaStatus, Start};
+use storage::checkpoint::CheckpointEvent;
+use storage::header::{Prepare, ReplicaStatus, Start};
 use storage::journal::Recovered;
 use storage::superblock::Expected;
 
@@ -17,10 +18,10 @@ impl<M: Machines> Replica<M> {
     pub(super) fn on_superblock_opened(&mut self, effects: &mut Effects) {
         let state = self.superblock.working();
         let expected = Expected {
-            cluster: self.options.cluster,
-            replica: self.options.replica,
-            replica_count: self.options.replica_count,
-            geometry: self.options.geometry,
+            cluster: Some(self.options.cluster),
+            replica: Some(self.options.replica),
+            replica_count: Some(self.options.replica_count),
+            geometry: Some(self.options.geometry),
         };
         if let Err(mismatch) = expected.check(state) {
             effects.halt = Some(Fatal::DataFile(mismatch.to_string()));
@@ -32,11 +33,17 @@ impl<M: Machines> Replica<M> {
         self.checkpoint_op = record.prepare.op;
         self.commit_max = state.commit_max.max(record.prepare.op);
         let solo = self.is_solo();
-        self.checkpoint.open_start(&record, &mut effects.io);
+        let opened = self.checkpoint.open_start(&record, &mut effects.io);
         let headers = self.superblock.view_headers();
-        self.journal
-            .open_start(&record.prepare, log_view, headers, solo, &mut effects.io);
-        if self.checkpoint.is_open() {
+        self.journal.open_start(
+            record.prepare.op,
+            record.prepare.frame.checksum,
+            log_view,
+            headers,
+            solo,
+            &mut effects.io,
+        );
+        if matches!(opened, CheckpointEvent::Opened) {
             self.on_checkpoint_opened(effects); // nothing to read: the state before the first op
         }
     }
@@ -66,13 +73,22 @@ impl<M: Machines> Replica<M> {
         let Some(recovered) = self.opening.recovered.take() else {
             return;
         };
-        self.head = Head::of(&recovered.head);
+        if let Some(op) = recovered.regressed {
+            effects.halt = Some(Fatal::DataFile(format!(
+                "the journal holds op {op}, which this superblock cannot have allowed: the file, or part of it, was \
+                 put back to an older state. It counts as lost; do not use it"
+            )));
+            return;
+        }
+        let head = self.head_header(recovered.head_op);
+        assert_eq!(head.frame.checksum, recovered.head_checksum);
+        self.head = Head::of(&head);
         assert!(self.head.op >= self.commit_min);
         self.metrics.ops_recovered = self.head.op - self.commit_min;
         self.status = ReplicaStatus::Starting;
         if self.is_solo() {
             self.open_solo(effects);
-        } else if self.start() == Start::Begun {
+        } else if self.start_state() == Start::Begun {
             self.open_one_of_many();
         } else {
             self.timers.starting(self.now);
@@ -80,19 +96,32 @@ impl<M: Machines> Replica<M> {
         }
     }
 
+    /// The header of the newest op: from the journal, or of the checkpoint if nothing is above it.
+    fn head_header(&self, op: u64) -> Prepare {
+        let checkpoint = self.superblock.working().checkpoint.prepare;
+        if op == checkpoint.op {
+            return checkpoint;
+        }
+        *self
+            .journal
+            .header(op)
+            .expect("the journal knows the head it recovered")
+    }
+
     /// Alone, everything in the journal was acknowledged or may count as such. The view is raised before the first
     /// request: a torn op that recovery cut off and its successor must not share (view, op).
     fn open_solo(&mut self, effects: &mut Effects) {
         self.commit_max = self.head.op;
-        let first = self.start() != Start::Begun;
-        let head = self.journal.header(self.head.op).copied();
+        let first = self.start_state() != Start::Begun;
+        let head = self.head_header(self.head.op);
+        self.log_raised = !first;
         self.superblock.update(
             |state, headers| {
                 state.set_start(Start::Begun);
                 if !first {
                     state.view += 1;
                     state.log_view = state.view;
-                    headers.set(head.as_slice());
+                    headers.set(&[head]);
                 }
             },
             &mut effects.io,

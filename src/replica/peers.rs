@@ -2,7 +2,7 @@
 
 use super::{Effects, Ignored, Peer, Replica};
 use crate::machines::Machines;
-use storage::header::{Ping, PingClient, Pong, PongClient, Start};
+use storage::header::{Ping, PingClient, Pong, PongClient, ReplicaStatus, Start};
 
 /// What was heard from another replica.
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,8 +129,15 @@ impl<M: Machines> Replica<M> {
         pong.commit_max = self.commit_max;
         pong.timestamp = self.commit_timestamp;
         pong.superblock_sequence = sequence;
-        pong.missing =
-            self.journal.faulty_count() + self.catch_up.target.saturating_sub(self.head.op);
+        let opened = self.status != ReplicaStatus::Opening;
+        let lost = if opened {
+            self.journal
+                .missing(self.commit_min + 1..=self.head.op)
+                .count() as u64
+        } else {
+            0
+        };
+        pong.missing = lost + self.catch_up.target.saturating_sub(self.head.op);
         pong.pages_used = u64::from(pages.count() - pages.free_count());
         pong.pages_total = u64::from(pages.count());
         pong.message_size_max = geometry.message_size_max;

@@ -9,7 +9,7 @@ use storage::SECTOR_SIZE;
 use storage::buffer::{Message, SharedMessage};
 use storage::header::{
     HEADER_SIZE, Prepare, PrepareKind, PrepareOk, Rejected, Rejection, ReplicaStatus, Request,
-    SUB_HEADER_SIZE, SubHeader, SubRequest, Typed, sub_request,
+    SUB_HEADER_SIZE, SubHeader, SubRequest, sub_request,
 };
 use zerocopy::IntoBytes;
 

@@ -25,7 +25,7 @@ impl<M: Machines> Replica<M> {
                     .is_some_and(|heard| heard >= start)
             })
         };
-        let next = match self.start() {
+        let next = match self.start_state() {
             Start::Blank if any_begun => {
                 self.status = ReplicaStatus::Lost;
                 return;
@@ -43,7 +43,7 @@ impl<M: Machines> Replica<M> {
         if self.status != ReplicaStatus::Starting {
             return;
         }
-        if self.start() == Start::Begun {
+        if self.start_state() == Start::Begun {
             self.enter_normal();
         } else {
             // Tell the others, who wait for it, and see whether they are as far.

@@ -22,6 +22,10 @@ impl Timer {
         self.due_ns = now.monotonic_ns + after_ns;
     }
 
+    pub(super) fn set_at(&mut self, due_ns: u64) {
+        self.due_ns = due_ns;
+    }
+
     pub(super) fn clear(&mut self) {
         self.due_ns = u64::MAX;
     }

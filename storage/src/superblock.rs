@@ -173,6 +173,12 @@ impl SuperblockState {
         Start::from_u8(self.start).expect("checked when it was read or changed")
     }
 
+    /// Sets how far the first start has come.
+    pub fn set_start(&mut self, start: Start) {
+        assert!(start >= self.start());
+        self.start = start as u8;
+    }
+
     /// Bytes of a copy that mean something, in whole sectors.
     pub fn size_on_disk(&self) -> usize {
         SECTOR_SIZE + sector_ceil(self.view_headers_count as usize * HEADER_SIZE)
