@@ -12,6 +12,7 @@ pub mod bits;
 pub mod buffer;
 pub mod checksum;
 pub mod collections;
+pub mod format;
 pub mod header;
 pub mod io;
 pub mod layout;
