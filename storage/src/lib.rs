@@ -13,8 +13,10 @@ pub mod buffer;
 pub mod checksum;
 pub mod header;
 pub mod io;
+pub mod journal;
 pub mod layout;
 pub mod pages;
+pub mod recovery;
 pub mod superblock;
 
 /// The unit of every disk access, in bytes: the physical sector of the drives we are built for, and the unit
