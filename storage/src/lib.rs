@@ -15,8 +15,10 @@ pub mod collections;
 pub mod format;
 pub mod header;
 pub mod io;
+pub mod journal;
 pub mod layout;
 pub mod pages;
+pub mod recovery;
 pub mod superblock;
 #[cfg(feature = "uring")]
 pub mod uring;
