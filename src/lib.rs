@@ -1,5 +1,6 @@
 //! Viewstone: Viewstamped Replication on a storage engine of its own, for any deterministic state machine.
 
+pub mod client;
 pub mod replica;
 pub mod state_machine;
 
