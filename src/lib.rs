@@ -4,6 +4,7 @@ pub mod constants;
 pub mod engine;
 pub mod machines;
 pub mod quorums;
+pub mod client;
 pub mod replica;
 pub mod state_machine;
 pub mod table;
