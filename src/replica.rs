@@ -321,6 +321,11 @@ impl<M: Machines> Replica<M> {
         }
     }
 
+    /// Counts since the start.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Index of the primary of the current view.
     pub fn primary(&self) -> u8 {
         (self.view % u32::from(self.options.replica_count)) as u8

@@ -65,6 +65,7 @@ impl Core {
             (_, Status::Ok) => self.on_answer(index, header, body),
             (_, Status::OutOfSpace) => self.fail(index, Definite::OutOfSpace),
             (_, Status::SessionsFull) => self.fail(index, Definite::SessionsFull),
+            (_, Status::NotUnderstood) => self.fail(index, Definite::UnknownOperation),
         }
     }
 
