@@ -249,7 +249,7 @@ impl<R: Rules> Checkpoint<R> {
         purpose: Purpose,
         io: &mut IoQueue,
     ) {
-        assert!(count >= 1 && count <= BUFFER_PAGES);
+        assert!((1..=BUFFER_PAGES).contains(&count));
         let id = self.in_flight.begin(purpose);
         io.push(IoRequest::Read {
             id,

@@ -290,7 +290,7 @@ impl<R: Rules> Checkpoint<R> {
             let (start, size) = self.blocks.find(Zone::MapSecond, room);
             (second, room) = (start, size);
         }
-        assert!(room >= 1 && room <= BUFFER_PAGES);
+        assert!((1..=BUFFER_PAGES).contains(&room));
         self.writer.fill = Some(Fill {
             buffer,
             first,
