@@ -10,6 +10,7 @@ compile_error!("the wire and disk formats are read in place, which needs a littl
 
 pub mod bits;
 pub mod buffer;
+pub mod checkpoint;
 pub mod checksum;
 pub mod collections;
 pub mod format;
