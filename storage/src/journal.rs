@@ -613,9 +613,7 @@ impl<R: Rules> Journal<R> {
                 Standing::Blocked => (),
             }
         }
-        if self.dirty.count() >= self.layout.geometry.pipeline_max as usize {
-            self.write_headers(io);
-        }
+        self.write_headers_that_lag(io);
     }
 
     /// Whether the prepare in `slot` may be acknowledged. Beside its own durability: every op from 2W to W before it,

@@ -1,5 +1,5 @@
 //! All histories of a small journal: every order of submissions and completions, a power cut after every step, each
-//! sector in flight old or new, and then, apart, each sector of the journal decayed.
+//! sector in flight old or new, and then, apart, each sector of an acknowledged prepare, or its header's, decayed.
 //!
 //! The laws: what was acknowledged is there after any power cut, and not nacked after any power cut and one decay;
 //! what was not acknowledged is never in the way after a power cut. Each law is shown to notice the loss of a rule.
@@ -230,7 +230,12 @@ fn check_solo<R: Rules>(disk: &Disk, host: &Host<R>, start: &Start) -> Result<()
 }
 
 fn check_decay<R: Rules>(disk: &Disk, host: &Host<R>, start: &Start) -> Result<(), String> {
-    for sector in 0..disk.0.len() / SECTOR_SIZE {
+    let first = |op| start.layout.prepare_at(start.layout.slot(op)) as usize / SECTOR_SIZE;
+    let prepares = host
+        .acked
+        .iter()
+        .flat_map(|ack| [first(ack.0), first(ack.0) + 1]);
+    for sector in prepares.chain([0]) {
         for whole in [true, false] {
             let mut decayed = disk.clone();
             let at = (sector * SECTOR_SIZE) as u64;
@@ -258,7 +263,7 @@ fn holds(scenario: &Scenario) {
     let explored = scenario
         .explore::<Strict>()
         .unwrap_or_else(|broken| panic!("{broken}"));
-    assert!(explored.histories > 1 && explored.states.len() > 4);
+    assert!(explored.histories > 0 && explored.states.len() > 2);
     assert!(explored.acks > 0);
 }
 

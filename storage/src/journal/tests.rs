@@ -3,6 +3,7 @@
 use super::disk::*;
 use super::*;
 use crate::buffer::MessagePool;
+use crate::header::HEADER_SIZE;
 use crate::layout::Geometry;
 
 const SINGLE: JournalAck = JournalAck::Single;
@@ -163,26 +164,22 @@ fn a_lost_write_of_a_replacement_is_not_nacked() {
 fn acks_wait_when_headers_lag_two_pipelines() {
     let mut host = fresh(64, 4);
     let mut chain = Chain::new();
-    let mut held = Vec::new();
-    for op in 1..=20 {
-        if !host.journal.can_append(op) {
-            break;
-        }
+    for op in 1..=14 {
+        assert!(host.journal.can_append(op));
         host.append(chain.next(1));
         host.complete(host.pending_prepare(op));
-        held.extend(host.pending.iter().map(|_| op));
     }
     // The header of op 1 is being written and never lands: op 9 = 1 + 2 x 4 waits for it, and all after it.
     assert_eq!(host.acked.len(), 8);
     assert_eq!(host.header_writes, 1);
     host.drain();
-    assert_eq!(host.acked.len(), 20);
-    assert!(host.journal.header_is_durable(12) && !held.is_empty());
+    assert_eq!(host.acked.len(), 14);
+    assert!(host.journal.header_is_durable(6));
 }
 
 #[test]
 fn in_steady_state_a_header_sector_serves_a_pipeline_and_no_ack_waits_for_it() {
-    for (pipeline, most) in [(8, 8), (16, 16)] {
+    for (pipeline, least) in [(8, 7), (16, 15)] {
         let mut host = fresh(256, pipeline);
         let mut chain = Chain::new();
         let (mut op, ops) = (0, 4096);
@@ -208,7 +205,7 @@ fn in_steady_state_a_header_sector_serves_a_pipeline_and_no_ack_waits_for_it() {
         host.drain();
         let per_write = host.prepare_writes / host.header_writes;
         println!("pipeline {pipeline}: {per_write} prepares for each header sector");
-        assert!(per_write >= most / 2 + 1, "{per_write}");
+        assert!(per_write >= least, "{per_write}");
         assert!(host.acked.is_sorted());
     }
 }
@@ -608,6 +605,85 @@ fn a_header_learnt_from_others_replaces_what_is_believed() {
         .map(|header| header.op)
         .collect();
     assert_eq!(ops, [5, 4, 3, 2]);
+}
+
+#[test]
+fn a_body_longer_than_a_read_is_verified_to_its_last_byte() {
+    const SIZE: usize = 1 << 20;
+    let layout = layout_of(16, 1, SINGLE, SIZE);
+    let mut host = Host::<Strict>::fresh(layout);
+    let mut chain = Chain::of(MessagePool::new(4, SIZE));
+    let sectors = [150, 255, 64]; // three runs, four, and exactly one and a sector
+    for sectors in sectors {
+        host.append(chain.next(sectors));
+        host.drain();
+    }
+    assert_eq!(
+        reopen(&host, &Super::new(true)).1.expect("whole").head_op,
+        3
+    );
+    for (op, sectors) in (1..).zip(sectors) {
+        let size = HEADER_SIZE + 64 + (sectors - 1) * SECTOR_SIZE;
+        for at in [
+            HEADER_SIZE,
+            SECTOR_SIZE,
+            size - 1,
+            size,
+            sector_ceil(size) - 1,
+        ] {
+            let mut disk = host.disk.clone();
+            disk.flip(layout.prepare_at(op) + at as u64);
+            let (after, _) = Host::<Strict>::open(layout, disk, &Super::new(false));
+            assert_eq!(
+                after.journal.state(op as u64),
+                State::Lost,
+                "byte {at} of op {op}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_disk_makes_recovery_panic() {
+    let (host, _) = filled(16, 1, SINGLE, 16);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let sectors = host.disk.0.len() / SECTOR_SIZE;
+    let headers: Vec<_> = (1..=16)
+        .filter_map(|op| host.journal.header(op).copied())
+        .collect();
+    let mut outcomes = [0; 2];
+    for round in 0..3000 {
+        let mut disk = host.disk.clone();
+        for _ in 0..=random(6) {
+            let (from, to) = (random(sectors) * SECTOR_SIZE, random(sectors) * SECTOR_SIZE);
+            match random(4) {
+                0 => disk.0.copy_within(from..from + SECTOR_SIZE, to),
+                1 => disk.wipe_sector(to as u64),
+                2 => disk.0.copy_within(random(16) * HEADER_SIZE..SECTOR_SIZE, 0),
+                _ => disk.flip((to + random(600)) as u64),
+            }
+        }
+        let checkpoint = random(17);
+        let mut superblock = Super::new(round % 2 == 0);
+        if checkpoint > 0 {
+            superblock.checkpoint_op = checkpoint as u64;
+            superblock.checkpoint_checksum = headers[checkpoint - 1].frame.checksum;
+        }
+        superblock.headers = headers[..random(17)].to_vec();
+        let (after, recovered) = Host::<Strict>::open(host.layout, disk, &superblock);
+        outcomes[usize::from(recovered.is_ok())] += 1;
+        if let Ok(recovered) = recovered {
+            let same = Host::<Strict>::open(host.layout, after.disk, &superblock).1;
+            assert_eq!(same, Ok(recovered));
+        }
+    }
+    assert!(outcomes.iter().all(|&count| count > 100), "{outcomes:?}");
 }
 
 #[test]
