@@ -335,3 +335,11 @@ impl<R: Rules> Host<R> {
             .collect()
     }
 }
+
+/// Where a request goes.
+pub fn place_of(request: &IoRequest) -> u64 {
+    match request {
+        IoRequest::Write { at, .. } | IoRequest::Read { at, .. } => *at,
+        IoRequest::Sync { .. } => unreachable!("the journal does not sync"),
+    }
+}
