@@ -5,7 +5,11 @@ pub mod constants;
 pub mod engine;
 pub mod machines;
 pub mod quorums;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod replica;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod state_machine;
 pub mod table;
 

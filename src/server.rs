@@ -1,0 +1,3 @@
+//! What hosts a replica on a real machine.
+
+pub mod data_file;
