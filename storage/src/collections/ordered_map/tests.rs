@@ -188,7 +188,6 @@ fn drain(pages: &mut Pages) -> u32 {
     touched
 }
 
-#[expect(clippy::too_many_arguments)]
 fn check_node(
     pages: &Pages,
     node: PageId,
