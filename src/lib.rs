@@ -9,6 +9,8 @@ pub mod quorums;
 pub mod cli;
 pub mod replica;
 #[cfg(feature = "server")]
+pub mod sealed_allocator;
+#[cfg(feature = "server")]
 pub mod server;
 pub mod state_machine;
 pub mod table;
