@@ -1,4 +1,6 @@
 //! The command line.
 
 pub mod cluster;
+pub mod repl;
+mod statement;
 pub mod status;
