@@ -11,6 +11,7 @@ compile_error!("the wire and disk formats are read in place, which needs a littl
 pub mod bits;
 pub mod buffer;
 pub mod checksum;
+pub mod collections;
 pub mod header;
 pub mod io;
 pub mod layout;
