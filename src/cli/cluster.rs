@@ -99,7 +99,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
             } else {
                 ("", space.as_str())
             };
-            line.push_str(&format!("{left}{cell}{right}  "));
+            line.extend([left, cell, right, "  "]);
         }
         text.push_str(line.trim_end());
         text.push('\n');

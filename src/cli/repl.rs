@@ -99,7 +99,9 @@ fn statement(
     let answer = match parse(line) {
         Ok(None) => return Ok(true),
         Ok(Some(Statement::Exit)) => return Ok(false),
-        Ok(Some(statement)) => execute(client, &statement).unwrap_or_else(|error| failed(client, &error)),
+        Ok(Some(statement)) => {
+            execute(client, &statement).unwrap_or_else(|error| failed(client, &error))
+        }
         Err(message) => Answer {
             outcome: Outcome::Error,
             text: message,
@@ -137,7 +139,10 @@ fn failed(client: &KvClient, error: &KvError) -> Answer {
     }
     let mut fields = Map::new();
     if let Some(unknown) = error.unknown() {
-        fields.insert("client".to_owned(), format!("{:032x}", unknown.client).into());
+        fields.insert(
+            "client".to_owned(),
+            format!("{:032x}", unknown.client).into(),
+        );
         fields.insert("session".to_owned(), unknown.session.into());
         fields.insert("request".to_owned(), unknown.request.into());
     }
@@ -155,13 +160,12 @@ fn failed(client: &KvClient, error: &KvError) -> Answer {
 
 /// Bytes in JSON: as text where they are text, else as hexadecimal digits under `NAME_hex`.
 fn put_bytes(fields: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => fields.insert(name.to_owned(), text.into()),
-        Err(_) => {
-            let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            fields.insert(format!("{name}_hex"), digits.concat().into())
-        }
-    };
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        fields.insert(name.to_owned(), text.into());
+    } else {
+        let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        fields.insert(format!("{name}_hex"), digits.concat().into());
+    }
 }
 
 fn ok(text: String, fields: Value) -> Answer {
@@ -192,15 +196,17 @@ fn execute(client: &KvClient, statement: &Statement) -> Result<Answer, KvError> 
         },
         Statement::Delete(key) => match client.delete(key)? {
             None => ok("absent".to_owned(), json!({ "found": false })),
-            Some(version) => {
-                ok(format!("version {version}"), json!({ "found": true, "version": version }))
-            }
+            Some(version) => ok(
+                format!("version {version}"),
+                json!({ "found": true, "version": version }),
+            ),
         },
         Statement::Cas(key, expected, value) => {
             match client.compare_and_set(key, expected.as_deref(), value)? {
-                Swap::Done(version) => {
-                    ok(format!("version {version}"), json!({ "swapped": true, "version": version }))
-                }
+                Swap::Done(version) => ok(
+                    format!("version {version}"),
+                    json!({ "swapped": true, "version": version }),
+                ),
                 Swap::Mismatch(version) => ok(
                     format!("mismatch, version {version}"),
                     json!({ "swapped": false, "version": version }),
@@ -227,7 +233,9 @@ fn scan(
     let mut entries = Vec::new();
     let mut more = true;
     while more && entries.len() < limit as usize {
-        let last: Option<Vec<u8>> = entries.last().map(|entry: &crate::client::kv::Entry| entry.key.clone());
+        let last: Option<Vec<u8>> = entries
+            .last()
+            .map(|entry: &crate::client::kv::Entry| entry.key.clone());
         let page = client.scan(&Scan {
             from: match (&last, from) {
                 (Some(last), _) => Bound::Excluded(last),
@@ -241,11 +249,19 @@ fn scan(
         more = page.more && !page.entries.is_empty();
         entries.extend(page.entries);
     }
-    let mut texts = vec![format!("{} entries{}", entries.len(), if more { ", more follow" } else { "" })];
+    let mut texts = vec![format!(
+        "{} entries{}",
+        entries.len(),
+        if more { ", more follow" } else { "" }
+    )];
     let mut values = Vec::new();
     for entry in &entries {
-        let value: &[u8] = entry.value.as_deref().unwrap_or(b"(too large)");
-        texts.push(format!("{}={}", Quoted(&entry.key), Quoted(value)));
+        let value = entry
+            .value
+            .as_deref()
+            .map(|value| Quoted(value).to_string());
+        let value = value.unwrap_or_else(|| "(too large)".to_owned());
+        texts.push(format!("{}={value}", Quoted(&entry.key)));
         let mut fields = Map::new();
         fields.insert("version".to_owned(), entry.version.into());
         put_bytes(&mut fields, "key", &entry.key);
@@ -254,5 +270,8 @@ fn scan(
         }
         values.push(Value::Object(fields));
     }
-    Ok(ok(texts.join(" "), json!({ "entries": values, "more": more })))
+    Ok(ok(
+        texts.join(" "),
+        json!({ "entries": values, "more": more }),
+    ))
 }

@@ -68,7 +68,9 @@ pub fn parse(line: &[u8]) -> Result<Option<Statement>, String> {
     };
     let rest: Vec<_> = words.collect();
     let statement = match verb.bytes.to_ascii_lowercase().as_slice() {
-        b"put" => take(rest, "put KEY VALUE").map(|[key, value]| Statement::Put(key.bytes, value.bytes)),
+        b"put" => {
+            take(rest, "put KEY VALUE").map(|[key, value]| Statement::Put(key.bytes, value.bytes))
+        }
         b"get" => take(rest, "get KEY").map(|[key]| Statement::Get(key.bytes)),
         b"delete" => take(rest, "delete KEY").map(|[key]| Statement::Delete(key.bytes)),
         b"cas" => take(rest, "cas KEY OLD NEW").map(|[key, old, new]| {
@@ -85,7 +87,9 @@ pub fn parse(line: &[u8]) -> Result<Option<Statement>, String> {
 }
 
 fn take<const N: usize>(words: Vec<Word>, usage: &str) -> Result<[Word; N], String> {
-    words.try_into().map_err(|_| format!("the statement is: {usage}"))
+    words
+        .try_into()
+        .map_err(|_| format!("the statement is: {usage}"))
 }
 
 fn scan(mut words: Vec<Word>) -> Result<Statement, String> {
@@ -95,7 +99,11 @@ fn scan(mut words: Vec<Word>) -> Result<Statement, String> {
         && keyword.is("limit")
     {
         let text = std::str::from_utf8(&number.bytes).map_err(|_| usage())?;
-        limit = text.parse().ok().filter(|&limit| limit > 0).ok_or_else(usage)?;
+        limit = text
+            .parse()
+            .ok()
+            .filter(|&limit| limit > 0)
+            .ok_or_else(usage)?;
         words.truncate(words.len() - 2);
     }
     let mut words = words.into_iter().map(|word| word.bytes);
@@ -153,7 +161,9 @@ fn escape(bytes: &mut impl Iterator<Item = u8>) -> Result<u8, String> {
         b'\\' | b'"' | b'\'' | b' ' => byte,
         b'x' => {
             let (high, low) = (digit().and_then(|it| it.1), digit().and_then(|it| it.1));
-            high.zip(low).map(|(high, low)| high << 4 | low).ok_or_else(unknown)?
+            high.zip(low)
+                .map(|(high, low)| high << 4 | low)
+                .ok_or_else(unknown)?
         }
         _ => return Err(unknown()),
     })
@@ -209,12 +219,25 @@ mod tests {
 
     #[test]
     fn statements_are_read() {
-        let read = |line: &str| parse(line.as_bytes()).expect("a statement").expect("not empty");
+        let read = |line: &str| {
+            parse(line.as_bytes())
+                .expect("a statement")
+                .expect("not empty")
+        };
         assert_eq!(read("put a b"), Statement::Put(bytes("a"), bytes("b")));
-        assert_eq!(read(" PUT\ta  'b c' "), Statement::Put(bytes("a"), bytes("b c")));
-        assert_eq!(read(r#"put "" \x00\xfF\n"#), Statement::Put(bytes(""), vec![0, 255, b'\n']));
+        assert_eq!(
+            read(" PUT\ta  'b c' "),
+            Statement::Put(bytes("a"), bytes("b c"))
+        );
+        assert_eq!(
+            read(r#"put "" \x00\xfF\n"#),
+            Statement::Put(bytes(""), vec![0, 255, b'\n'])
+        );
         assert_eq!(read("get a"), Statement::Get(bytes("a")));
-        assert_eq!(read("cas k absent v"), Statement::Cas(bytes("k"), None, bytes("v")));
+        assert_eq!(
+            read("cas k absent v"),
+            Statement::Cas(bytes("k"), None, bytes("v"))
+        );
         assert_eq!(
             read("cas k 'absent' v"),
             Statement::Cas(bytes("k"), Some(bytes("absent")), bytes("v"))
@@ -236,8 +259,17 @@ mod tests {
     #[test]
     fn what_is_not_a_statement_is_explained() {
         for bad in [
-            "put a", "put a b c", "get", "frob", "scan a b c", "scan limit 0", "scan limit x", "get 'a", "get \\x1",
-            "get \\q", "count now",
+            "put a",
+            "put a b c",
+            "get",
+            "frob",
+            "scan a b c",
+            "scan limit 0",
+            "scan limit x",
+            "get 'a",
+            "get \\x1",
+            "get \\q",
+            "count now",
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
