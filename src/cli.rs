@@ -152,3 +152,9 @@ mod tests {
         Arguments::command().debug_assert();
     }
 }
+//! The command line.
+
+pub mod cluster;
+pub mod repl;
+mod statement;
+pub mod status;
