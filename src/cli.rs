@@ -1,6 +1,6 @@
 //! The command line: one module a subcommand.
 //!
-//! To add one: a module, a variant of [`Command`] with its arguments, and its arm in [`Command::run`]. A subcommand
+//! To add one: a module, a variant of `Command` with its arguments, and its arm in `Command::run`. A subcommand
 //! prints its result on standard output and returns how it ended; errors go to standard error, with what was found and
 //! what to do, and end in one of the exit statuses of [`Exit`].
 
