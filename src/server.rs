@@ -8,6 +8,7 @@
 //! Stopping is crash-only inside: what the disk is doing is waited for, nothing else, and a kill is as safe.
 
 pub mod bus;
+pub mod data_file;
 mod identity;
 mod listen;
 pub mod log_sink;

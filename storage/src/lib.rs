@@ -10,11 +10,16 @@ compile_error!("the wire and disk formats are read in place, which needs a littl
 
 pub mod bits;
 pub mod buffer;
+pub mod checkpoint;
 pub mod checksum;
+pub mod collections;
+pub mod format;
 pub mod header;
 pub mod io;
+pub mod journal;
 pub mod layout;
 pub mod pages;
+pub mod recovery;
 pub mod superblock;
 #[cfg(feature = "uring")]
 pub mod uring;
