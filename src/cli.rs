@@ -9,6 +9,7 @@ mod format;
 mod inspect;
 mod repl;
 mod size;
+pub mod start;
 mod statement;
 mod status;
 mod version;

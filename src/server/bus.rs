@@ -9,6 +9,8 @@
 //!   connection is closed, since a client that does not read its answers would hold their buffers for ever.
 //! * **When receive buffers run out**: the connection is not read until one is free. Buffers for replicas and for clients
 //!   are apart, so no client can stop a replica's acknowledgements.
+//! * **The first message to a replica is a ping or a pong**: until one is queued, others are dropped, so that the other end
+//!   always learns who we are first.
 //! * Replica i dials every replica j > i, so that two replicas never dial each other at once; a new connection from a
 //!   replica replaces its old one. Dialling backs off exponentially, with full jitter; only bytes that pass every check
 //!   reset it, since a port that accepts and falls silent is no replica.
@@ -33,7 +35,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use storage::SECTOR_SIZE;
 use storage::buffer::{MessagePool, SharedMessage};
-use storage::header::Header;
+use storage::header::{Command, Header};
 use storage::layout::REPLICAS_MAX;
 use storage::uring::{Errno, Uring};
 
@@ -457,6 +459,14 @@ impl Bus {
             }
         };
         let connection = &mut self.connections[index as usize];
+        if matches!(to, Peer::Replica(_)) && !connection.greeted {
+            let command = message.header().command();
+            if !matches!(command, Some(Command::Ping | Command::Pong)) {
+                self.counters.dropped += 1;
+                return;
+            }
+            connection.greeted = true;
+        }
         if connection.queue.len() < queue_max {
             connection.queue.push_back(message);
             if !std::mem::replace(&mut connection.unsent, true) {
@@ -519,7 +529,6 @@ impl Bus {
     /// Whether `header` may come over a connection with `peer`: its author is the peer itself, except where messages
     /// are relayed.
     fn speaks_for(peer: u8, header: &Header) -> bool {
-        use storage::header::Command;
         matches!(header.command(), Some(Command::Prepare | Command::Headers))
             || header.frame.replica == peer
     }

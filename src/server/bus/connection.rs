@@ -49,6 +49,8 @@ pub(super) struct Connection {
     pub(super) receiving: bool,
     /// Listed among the connections whose reading has stopped.
     pub(super) stopped: bool,
+    /// We have said who we are.
+    pub(super) greeted: bool,
     /// Listed among the connections with messages to send.
     pub(super) unsent: bool,
     pub(super) queue: VecDeque<SharedMessage>,
@@ -69,6 +71,7 @@ impl Connection {
             frame_size: None,
             receiving: false,
             stopped: false,
+            greeted: false,
             unsent: false,
             queue: VecDeque::with_capacity(queue_max),
         }
@@ -87,6 +90,7 @@ impl Connection {
         self.frame_size = None;
         self.frame_since_ns = None;
         self.receiving = false;
+        self.greeted = false;
         self.queue.clear();
     }
 }
