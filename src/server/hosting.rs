@@ -22,6 +22,10 @@ impl<M: Machines> Hosted for Replica<M> {
         Self::step(self, now, event, effects);
     }
 
+    fn start(&mut self, now: Now, effects: &mut Effects) {
+        Self::start(self, now, effects);
+    }
+
     fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
         Self::finish_turn(self, now, effects);
     }
@@ -50,7 +54,10 @@ pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
     let requests = constants::requests_max(geometry) + constants::reads_max(geometry);
     let large = needs.large * geometry.message_size_max as usize;
     let small = needs.small * storage::SECTOR_SIZE;
-    let term = |name, size: usize| Term { name, size: size as u64 };
+    let term = |name, size: usize| Term {
+        name,
+        size: size as u64,
+    };
     Bounds {
         sends_max: Replica::<M>::sends_max(geometry),
         io_max: Replica::<M>::io_max(geometry),
@@ -61,9 +68,18 @@ pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
         small_messages_max: requests + 2 * constants::prepares_cached_max(geometry),
         memory: vec![
             term("large buffers for batches, repair and answers", large),
-            term("small buffers for batches, acknowledgements and answers", small),
-            term("journal: headers, and buffers for its ring", storage::journal::memory(&layout)),
-            term("tables of sessions and requests", (requests + geometry.sessions_max as usize) * 192),
+            term(
+                "small buffers for batches, acknowledgements and answers",
+                small,
+            ),
+            term(
+                "journal: headers, and buffers for its ring",
+                <storage::journal::Journal>::memory(&layout),
+            ),
+            term(
+                "tables of sessions and requests",
+                (requests + geometry.sessions_max as usize) * 192,
+            ),
             term("superblock and checkpoint buffers", 2 << 20),
         ],
     }
@@ -80,7 +96,7 @@ pub fn run<M: Machines>(
     stop: &Stop,
     on_ready: impl FnOnce(std::net::SocketAddr, u8),
 ) -> Result<(), ServerError> {
-    let state = &file.superblock;
+    let state = &file.superblock.state;
     let identity = Identity {
         cluster: state.cluster,
         replica: state.replica,
@@ -105,7 +121,6 @@ pub fn run<M: Machines>(
         Ok(Replica::<M>::new(replica_options, small, large))
     };
     let mut server = Server::new(identity, options, &bounds, listener, file.fd, build)?;
-    server.start();
     server.run(stop, |address| on_ready(address, identity.replica))
 }
 
@@ -119,7 +134,7 @@ pub fn open(path: &Path, development: bool) -> Result<DataFile, DataFileError> {
 
 fn fill_random(bytes: &mut [u8; 32]) -> Result<(), ServerError> {
     use std::io::Read;
-    let mut source = std::fs::File::open("/dev/urandom").map_err(ServerError::Random)?;
-    source.read_exact(bytes).map_err(ServerError::Random)
+    let failed = |error: std::io::Error| ServerError::Random(error.to_string());
+    let mut source = std::fs::File::open("/dev/urandom").map_err(failed)?;
+    source.read_exact(bytes).map_err(failed)
 }
-
