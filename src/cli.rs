@@ -9,14 +9,16 @@ mod format;
 mod inspect;
 mod repl;
 mod size;
-pub mod start;
+mod start;
 mod statement;
 mod status;
 mod version;
 
 pub use size::parse_size;
 
+use crate::replica::Fatal;
 use crate::server::data_file::DataFileError;
+use crate::server::{ListenError, ServerError};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -78,6 +80,24 @@ impl Failure {
     }
 }
 
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        let exit = match &error {
+            ServerError::Uring(_) => Exit::Unsupported,
+            ServerError::Address(_) => Exit::Usage,
+            ServerError::Listen(error) => match error {
+                ListenError::InUse { .. } => Exit::InUse,
+                ListenError::Forbidden { .. } => Exit::Permission,
+                _ => Exit::Usage,
+            },
+            ServerError::Memory(_) => Exit::Resources,
+            ServerError::Replica(Fatal::DataFile(_)) => Exit::Damaged,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, &error)
+    }
+}
+
 impl From<DataFileError> for Failure {
     fn from(error: DataFileError) -> Self {
         use DataFileError as E;
@@ -115,6 +135,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Format(format::Arguments),
+    Start(start::StartArguments),
+    Status(status::StatusArguments),
+    Repl(repl::ReplArguments),
     Inspect(inspect::InspectArguments),
     Verify(inspect::VerifyArguments),
     Version(version::Arguments),
@@ -124,6 +147,9 @@ impl Command {
     fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Format(arguments) => format::run(&arguments),
+            Self::Start(arguments) => start::run(&arguments),
+            Self::Status(arguments) => status::run(&arguments),
+            Self::Repl(arguments) => repl::run(&arguments),
             Self::Inspect(arguments) => inspect::inspect(&arguments),
             Self::Verify(arguments) => inspect::verify(&arguments),
             Self::Version(arguments) => Ok(version::run(&arguments)),

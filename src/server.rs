@@ -9,6 +9,7 @@
 
 pub mod bus;
 pub mod data_file;
+pub mod hosting;
 mod identity;
 mod listen;
 pub mod log_sink;
@@ -38,13 +39,20 @@ const COMPLETIONS_MAX: usize = 512;
 /// Entries of the submission queue: a turn that queues more costs a second system call, no more.
 const RING_ENTRIES: u32 = 256;
 
+/// Answers that may wait for one client's connection, beyond one for each session: all of them may share a connection.
+const CLIENT_QUEUE_SPARE: usize = 64;
+
 /// Longest sleep: a signal that another thread received is seen after this.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// What a server hosts: a replica, or a test's stand-in for one.
 pub trait Hosted {
+    /// Begins: reads the data file.
+    fn start(&mut self, now: Now, effects: &mut Effects);
     /// Handles an event.
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects);
+    /// Ends a turn: what its events brought together is acted on.
+    fn finish_turn(&mut self, now: Now, effects: &mut Effects);
     /// When [`Event::Tick`] is wanted next, in monotonic nanoseconds.
     fn deadline_ns(&self) -> u64;
     /// Work is left over: a tick is wanted at once.
@@ -124,6 +132,9 @@ pub enum ServerError {
     /// The data file cannot be used with the ring.
     #[error("the data file cannot be registered with io_uring: errno {0}")]
     File(i32),
+    /// The system's source of randomness.
+    #[error("/dev/urandom cannot be read: {0}")]
+    Random(String),
     /// The thread panicked; its message is on standard error.
     #[error("the replica's thread has panicked")]
     Panicked,
@@ -224,7 +235,8 @@ impl<R: Hosted> Server<R> {
     ) -> Result<(), ServerError> {
         let mut on_ready = Some(on_ready);
         let _seal = SealedAllocator::seal();
-        self.step(Event::Tick)?;
+        self.replica.start(self.now, &mut self.effects);
+        self.apply_effects()?;
         while !stop.is_stopped() {
             if self.replica.is_open()
                 && let Some(on_ready) = on_ready.take()
@@ -256,10 +268,11 @@ impl<R: Hosted> Server<R> {
         while let Some(client) = self.bus.next_gone() {
             self.step(Event::Closed(client))?;
         }
-        if self.replica.has_work() || self.replica.deadline_ns() <= self.now.monotonic_ns {
+        if self.replica.deadline_ns() <= self.now.monotonic_ns {
             self.step(Event::Tick)?;
         }
-        Ok(())
+        self.replica.finish_turn(self.now, &mut self.effects);
+        self.apply_effects()
     }
 
     fn wait(&self) -> Wait {
@@ -321,6 +334,10 @@ impl<R: Hosted> Server<R> {
     /// as long as what their owners may have in flight.
     fn step(&mut self, event: Event) -> Result<(), ServerError> {
         self.replica.step(self.now, event, &mut self.effects);
+        self.apply_effects()
+    }
+
+    fn apply_effects(&mut self) -> Result<(), ServerError> {
         let now_ns = self.now.monotonic_ns;
         while let Some(send) = self.effects.sends.pop_front() {
             self.bus
@@ -371,7 +388,7 @@ fn bus_options(identity: &Identity, options: &ServerOptions, bounds: &Bounds) ->
     BusOptions {
         clients_max: options.clients_max,
         peer_queue_max: (4 * pipeline_max).max(64),
-        client_queue_max: 64,
+        client_queue_max: CLIENT_QUEUE_SPARE + identity.geometry.sessions_max as usize,
         // One that receives for each connection, and one into which the next message is copied.
         peer_large: peers + 1 + bounds.peer_messages_max,
         client_large: options.clients_max.min(pipeline_max) + 1 + bounds.client_messages_max,

@@ -86,6 +86,10 @@ impl StandIn {
 }
 
 impl Hosted for StandIn {
+    fn start(&mut self, _: Now, _: &mut Effects) {}
+
+    fn finish_turn(&mut self, _: Now, _: &mut Effects) {}
+
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Message { from, message } => self.on_message(from, message, effects),

@@ -1,17 +1,20 @@
 //! `viewstone start`: runs a replica until it is told to stop.
 
-use super::{Exit, Failure};
-use crate::server::data_file::{self, DataFile, DataFileError};
-use crate::server::{
-    AddressError, ListenError, Listener, ServerError, ServerOptions, Stop, check_addresses,
-    log_sink,
-};
+use super::{Exit, Failure, print};
+use crate::server::data_file::{DataFile, DataFileError};
+use crate::server::{Listener, ServerOptions, Stop, check_addresses, hosting, log_sink};
+use crate::state_machine::kv::Kv;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use storage::superblock::Expected;
-use storage::uring::UringError;
+
+/// How often, and how long apart, a data file in use is tried again: the kernel lets go of a killed replica's lock only
+/// when it has torn down its ring, which it does in the background.
+const OPEN_TRIES: u32 = 50;
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
+
+/// The machines that the binary serves: machine 1 is the key-value store.
+pub type Served = (Kv,);
 
 /// Run a replica.
 ///
@@ -68,100 +71,51 @@ impl StartArguments {
     }
 }
 
-/// How often, and how long apart, a data file in use is tried again: the kernel lets go of a killed replica's lock only
-/// when it has torn down its ring, which it does in the background.
-const OPEN_TRIES: u32 = 50;
-const OPEN_PAUSE: Duration = Duration::from_millis(20);
-
-/// Opens the data file, listens, and lets `serve` run the replica until it is told to stop.
+/// Opens the file, listens, and runs the replica.
 ///
 /// # Errors
-/// Whatever forbids it, with the exit status it has.
-pub fn run(
-    arguments: &StartArguments,
-    serve: impl FnOnce(
-        DataFile,
-        Listener,
-        &ServerOptions,
-        &Stop,
-        fn(SocketAddr, u8),
-    ) -> Result<(), ServerError>,
-) -> Result<Exit, Failure> {
+/// Whatever of file, addresses, memory, kernel or disk forbids it.
+pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
     log_sink::install(arguments.level());
-    let result = start(arguments, serve);
-    log_sink::flush();
-    result.map(|()| Exit::Ok)
-}
-
-fn start(
-    arguments: &StartArguments,
-    serve: impl FnOnce(
-        DataFile,
-        Listener,
-        &ServerOptions,
-        &Stop,
-        fn(SocketAddr, u8),
-    ) -> Result<(), ServerError>,
-) -> Result<(), Failure> {
     let stop = Stop::default();
-    stop.on_signals()
-        .map_err(|error| Failure::new(Exit::Failed, &format!("no signal handlers: {error}")))?;
+    let no_signals = |error: std::io::Error| Failure::new(Exit::Failed, &error);
+    stop.on_signals().map_err(no_signals)?;
     let file = open(arguments)?;
-    if !file.direct {
-        log::warn!(
-            "the file system has no O_DIRECT: acknowledged writes may be lost at a power cut"
-        );
-    }
     let state = &file.superblock.state;
-    check_addresses(&arguments.addresses, state.replica_count).map_err(ServerError::from)?;
+    let usage =
+        |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, &format!("--addresses: {error}"));
+    check_addresses(&arguments.addresses, state.replica_count).map_err(|error| usage(&error))?;
     let own = &arguments.addresses[usize::from(state.replica)];
-    let listener = Listener::bind(own).map_err(ServerError::from)?;
-    let options = arguments.server_options();
-    serve(file, listener, &options, &stop, print_ready)?;
-    Ok(())
+    let listener = Listener::bind(own).map_err(crate::server::ServerError::from)?;
+    let result = hosting::run::<Served>(
+        file,
+        listener,
+        &arguments.server_options(),
+        &stop,
+        |address, replica| {
+            // On the sealed thread: the line is made on the stack, and standard output has its buffer.
+            let mut line = [0u8; 96];
+            let mut rest = &mut line[..];
+            let _ = writeln!(rest, "ready replica={replica} address={address}");
+            let left = rest.len();
+            let size = line.len() - left;
+            let _ = rustix::io::write(std::io::stdout(), &line[..size]);
+        },
+    );
+    log_sink::flush();
+    result?;
+    print("stopped");
+    Ok(Exit::Ok)
 }
 
-fn open(arguments: &StartArguments) -> Result<DataFile, Failure> {
-    let mut tries = OPEN_TRIES;
-    loop {
-        tries -= 1;
-        let opened = data_file::open(&arguments.file, &Expected::default(), arguments.development);
-        match opened {
-            Err(DataFileError::InUse(_)) if tries > 0 => std::thread::sleep(OPEN_PAUSE),
-            opened => return Ok(opened?),
+fn open(arguments: &StartArguments) -> Result<DataFile, DataFileError> {
+    for _ in 1..OPEN_TRIES {
+        match hosting::open(&arguments.file, arguments.development) {
+            Err(DataFileError::InUse(_)) => std::thread::sleep(OPEN_PAUSE),
+            opened => return opened,
         }
     }
-}
-
-/// Prints the one line on standard output. Made on the stack: the thread that serves may not allocate any more.
-fn print_ready(address: SocketAddr, replica: u8) {
-    let mut line = [0; 128];
-    let mut rest = &mut line[..];
-    writeln!(rest, "ready replica={replica} address={address}").expect("an address is short");
-    let left = rest.len();
-    let size = line.len() - left;
-    // Nobody may be reading any more; the replica serves all the same.
-    let _ = rustix::io::write(std::io::stdout(), &line[..size]);
-}
-
-impl From<ServerError> for Failure {
-    fn from(error: ServerError) -> Self {
-        let exit = match &error {
-            ServerError::Uring(UringError::NoRoom { .. }) | ServerError::Memory(_) => {
-                Exit::Resources
-            }
-            ServerError::Uring(_) => Exit::Unsupported,
-            ServerError::Address(AddressError::Unresolved { .. }) => Exit::Unavailable,
-            ServerError::Listen(ListenError::InUse { .. }) => Exit::InUse,
-            ServerError::Listen(ListenError::Forbidden { .. }) => Exit::Permission,
-            ServerError::Address(_)
-            | ServerError::Listen(ListenError::Address(_) | ListenError::NotOurs { .. }) => {
-                Exit::Usage
-            }
-            _ => Exit::Failed,
-        };
-        Self::new(exit, &error)
-    }
+    hosting::open(&arguments.file, arguments.development)
 }
 
 #[cfg(test)]
@@ -187,13 +141,5 @@ mod tests {
         assert_eq!(start.level(), log::LevelFilter::Debug);
         assert_eq!(start.server_options().clients_max, 256);
         assert!(parse("f").is_err() && parse("--addresses a:1 --log-level loud f").is_err());
-    }
-
-    #[test]
-    fn a_missing_file_is_not_served() {
-        let start = parse("--addresses 127.0.0.1:0 /nonexistent/0.viewstone").expect("valid");
-        let failure = super::start(&start, |_, _, _, _, _| unreachable!("there is no file"));
-        let failure = failure.expect_err("there is no file");
-        assert_eq!(failure.exit, Exit::WrongFile);
     }
 }
