@@ -3,7 +3,7 @@
 //! * Connections live in one fixed table, counted by class: at most `clients_max` clients, at most [`HELLO_MAX`] that
 //!   have not said who they are, and room that neither can take for [`SLOTS_PER_PEER`] connections with each replica.
 //! * **When a table is full**: without a free slot or with [`HELLO_MAX`] strangers nothing is accepted, and the kernel's
-//!   backlog holds the newcomers (a stranger has [`HELLO_NS`] to speak); a client beyond `clients_max` is closed, and its
+//!   backlog holds the newcomers (a stranger has five seconds to speak); a client beyond `clients_max` is closed, and its
 //!   library goes on to the next replica.
 //! * **When a send queue is full**: to a replica, the message is dropped (the protocol sends again); to a client, the
 //!   connection is closed, since a client that does not read its answers would hold their buffers for ever.
@@ -443,13 +443,13 @@ impl Bus {
     /// Queues a message for its peer. What happens when it cannot be queued: see the module.
     pub fn send(&mut self, now_ns: u64, to: Peer, message: SharedMessage, uring: &mut Uring) {
         let (index, queue_max) = match to {
-            Peer::Replica(replica) => match self.peers[usize::from(replica)] {
-                Some(index) => (index, self.options.peer_queue_max),
-                None => {
+            Peer::Replica(replica) => {
+                let Some(index) = self.peers[usize::from(replica)] else {
                     self.counters.dropped += 1;
                     return;
-                }
-            },
+                };
+                (index, self.options.peer_queue_max)
+            }
             Peer::Client(id) => {
                 let connection = &self.connections[id.index as usize];
                 if connection.generation != id.generation || connection.state != State::Client {

@@ -135,6 +135,7 @@ impl Memory {
     /// # Errors
     /// It is required, and the system does not let us.
     pub fn lock(&self, required: bool) -> Result<(), MemoryError> {
+        static ONCE: Once = Once::new();
         let Err(errno) = rustix::mm::mlockall(rustix::mm::MlockAllFlags::CURRENT) else {
             return Ok(());
         };
@@ -154,7 +155,6 @@ impl Memory {
         if required {
             return Err(error);
         }
-        static ONCE: Once = Once::new();
         ONCE.call_once(|| log::warn!("{error}; going on, but swapping would cost latency"));
         Ok(())
     }

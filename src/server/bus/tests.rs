@@ -287,6 +287,8 @@ fn a_large_message_arrives_whole_in_pieces_of_any_size() {
 
 #[test]
 fn replicas_send_small_and_large_messages_mixed() {
+    const C: Command = Command::Commit;
+    const P: Command = Command::Prepare;
     let mut harness = Harness::new();
     let mut stream = harness.replica();
     let commit = sealed(Commit::new(CLUSTER, 0, 0), &[], |_| {});
@@ -302,7 +304,6 @@ fn replicas_send_small_and_large_messages_mixed() {
     .concat();
     stream.write_all(&bytes).expect("room");
     harness.turns();
-    use Command::{Commit as C, Prepare as P};
     assert_eq!(harness.commands(), [C, P, C, P, P, C]);
     harness.assert_all_home(vec![stream]);
 }
