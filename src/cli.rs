@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod bench;
 pub mod cluster;
 pub mod repl;
 mod statement;
