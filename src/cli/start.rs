@@ -5,6 +5,7 @@ use crate::server::{Listener, ServerOptions, Stop, check_addresses, hosting, log
 use crate::state_machine::kv::Kv;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The machines that the binary serves: machine 1 is the key-value store.
 pub type Served = (Kv,);
@@ -85,6 +86,7 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
         listener,
         &arguments.server_options(),
         &stop,
+        &Arc::default(),
         |address, replica| {
             // On the sealed thread: the line is made on the stack, and standard output has its buffer.
             let mut line = [0u8; 96];
