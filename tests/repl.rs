@@ -45,17 +45,32 @@ fn typed_calls_do_what_they_say() {
     assert_eq!(client.get(b"a"), Ok(None));
     let version = client.put(b"a", b"1").expect("it is put");
     let found = client.get(b"a").expect("an answer").expect("it is there");
-    assert_eq!((found.value.as_slice(), found.version), (&b"1"[..], version));
+    assert_eq!(
+        (found.value.as_slice(), found.version),
+        (&b"1"[..], version)
+    );
     let missed = client.compare_and_set(b"a", Some(b"2"), b"3");
     assert_eq!(missed, Ok(Swap::Mismatch(version)));
-    assert_eq!(client.compare_and_set(b"b", Some(b"2"), b"3"), Ok(Swap::Mismatch(0)));
+    assert_eq!(
+        client.compare_and_set(b"b", Some(b"2"), b"3"),
+        Ok(Swap::Mismatch(0))
+    );
     let swapped = client.compare_and_set(b"a", Some(b"1"), b"3");
     assert!(matches!(swapped, Ok(Swap::Done(newer)) if newer > version));
-    assert!(matches!(client.compare_and_set(b"b", None, b"4"), Ok(Swap::Done(_))));
+    assert!(matches!(
+        client.compare_and_set(b"b", None, b"4"),
+        Ok(Swap::Done(_))
+    ));
     let results = client.batch(&[
-        Item::Put { key: b"c", value: b"5" },
+        Item::Put {
+            key: b"c",
+            value: b"5",
+        },
         Item::Delete { key: b"x" },
-        Item::Get { key: b"c", size_max: 10 },
+        Item::Get {
+            key: b"c",
+            size_max: 10,
+        },
     ]);
     let results = results.expect("an answer");
     let statuses: Vec<_> = results.iter().map(|result| result.status).collect();
@@ -66,14 +81,20 @@ fn typed_calls_do_what_they_say() {
         ..Scan::ALL
     };
     let page = client.scan(&scan).expect("an answer");
-    let keys: Vec<_> = page.entries.iter().map(|entry| entry.key.as_slice()).collect();
+    let keys: Vec<_> = page
+        .entries
+        .iter()
+        .map(|entry| entry.key.as_slice())
+        .collect();
     assert_eq!(keys, [b"b", b"c"]);
     assert_eq!(client.count().expect("an answer").count, 3);
     assert!(client.delete(b"a").expect("an answer").is_some());
     assert_eq!(client.delete(b"a"), Ok(None));
     assert_eq!(client.put(b"", b"1"), Err(KvError::Key(0)));
     assert_eq!(client.put(&[7; 257], b"1"), Err(KvError::Key(257)));
-    let huge = client.put(b"huge", &vec![0; 2 << 20]).expect_err("too large");
+    let huge = client
+        .put(b"huge", &vec![0; 2 << 20])
+        .expect_err("too large");
     assert!(matches!(huge, KvError::Call(error) if matches!(error,
         viewstone::client::CallError::Definite(Definite::TooLarge { .. }))));
 }
@@ -81,10 +102,19 @@ fn typed_calls_do_what_they_say() {
 #[test]
 fn the_exit_status_is_the_last_statement_s() {
     let address = start();
-    assert_eq!(shell(address, "put a 1\nput 'b c' \\x00\\xff\nget a\nscan limit 1"), 0);
+    assert_eq!(
+        shell(
+            address,
+            "put a 1\nput 'b c' \\x00\\xff\nget a\nscan limit 1"
+        ),
+        0
+    );
     assert_eq!(shell(address, "frob\nget a"), 0);
     assert_eq!(shell(address, "get a\nfrob"), 1);
-    assert_eq!(shell(address, "scan a c\ncount\ndelete a\nget a\ncas a absent 2"), 0);
+    assert_eq!(
+        shell(address, "scan a c\ncount\ndelete a\nget a\ncas a absent 2"),
+        0
+    );
     assert_eq!(shell(address, "put '' x"), 1);
     assert_eq!(shell(address, "get a\nexit\nfrob"), 0);
     assert_eq!(shell(address, ""), 0);

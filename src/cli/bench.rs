@@ -532,8 +532,12 @@ fn to_text(report: &mut Report) -> String {
     }
     facts.push(("process' memory", human_bytes(memory_resident())));
     facts.push(("machine", machine()));
-    let facts = facts.iter().map(|(name, fact)| format!("{name:<17}  {fact}
-"));
+    let facts = facts.iter().map(|(name, fact)| {
+        format!(
+            "{name:<17}  {fact}
+"
+        )
+    });
     let facts: String = facts.collect();
     format!("{latencies}\n{}\n{}", facts, verdict(report))
 }
