@@ -140,10 +140,10 @@ impl Chaos {
             // The harness numbers sessions itself: keep both alike.
             self.world.sessions = number.map_or(0, |&(number, _)| number - 1);
             self.world
-                .reply(from, sent, &sent.body.get(48..56).unwrap_or(&[]).to_vec());
+                .reply(from, sent, sent.body.get(48..56).unwrap_or(&[]));
             if self.draw(8) == 0 {
                 self.world
-                    .reply(from, sent, &sent.body.get(48..56).unwrap_or(&[]).to_vec());
+                    .reply(from, sent, sent.body.get(48..56).unwrap_or(&[]));
             }
         } else if sent.sub().session != 0 && !self.cluster.sessions.contains_key(&sent.sub().client)
         {
