@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Which cluster, and where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ClusterArgs {
-    /// Addresses of the replicas, separated by commas: host:port, 127.0.0.1:3001 or [::1]:3001. In any order.
+    /// Addresses of the replicas, in any order, separated by commas: host:port, an IPv6 address in brackets.
     #[arg(
         long,
         value_delimiter = ',',

@@ -183,3 +183,8 @@ fn message<T: Typed>(typed: T, body: &[u8]) -> Vec<u8> {
     header.seal(body);
     [header.as_bytes(), body].concat()
 }
+
+/// What the machine allows: as a default geometry does.
+pub fn limits() -> viewstone::state_machine::Limits {
+    viewstone::state_machine::Limits::new(&storage::layout::Geometry::DEFAULT)
+}
