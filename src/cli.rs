@@ -4,15 +4,15 @@
 //! prints its result on standard output and returns how it ended; errors go to standard error, with what was found and
 //! what to do, and end in one of the exit statuses of [`Exit`].
 
-mod bench;
-mod cluster;
+pub mod bench;
+pub mod cluster;
 mod format;
 mod inspect;
-mod repl;
+pub mod repl;
 mod size;
 mod start;
 mod statement;
-mod status;
+pub mod status;
 mod version;
 
 pub use size::parse_size;
@@ -152,7 +152,9 @@ impl Command {
         let exit = match self {
             Self::Format(arguments) => format::run(&arguments)?,
             Self::Start(arguments) => start::run(&arguments)?,
-            Self::Bench(_) => return Ok(9),
+            Self::Bench(arguments) => {
+                return bench::run(&arguments).map_err(|error| failed(&error));
+            }
             Self::Status(arguments) => {
                 return status::run(&arguments).map_err(|error| failed(&error));
             }

@@ -8,6 +8,8 @@ pub mod client;
 pub mod constants;
 pub mod engine;
 pub mod machines;
+#[cfg(feature = "server")]
+pub mod offline;
 pub mod quorums;
 pub mod replica;
 #[cfg(feature = "server")]

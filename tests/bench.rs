@@ -6,11 +6,9 @@ mod common;
 
 use clap::Parser;
 use common::{CLUSTER, Responder};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use viewstone::bench::cluster::{EmbeddedCluster, EmbeddedOptions, Footprint, StateDump};
 use viewstone::cli::bench::{BenchArgs, BenchError, run};
 use viewstone::state_machine::kv::wire::{Item, Operation, ReplyHeader, Status};
 use zerocopy::IntoBytes;
@@ -77,64 +75,11 @@ fn kv(map: &Map, cluster: u128) -> SocketAddr {
     responder.start().1
 }
 
-/// Calls the responder an embedded cluster.
-struct Fake {
-    map: Map,
-    address: SocketAddr,
-    restarts: bool,
-    stopped: Cell<bool>,
-}
-
-impl EmbeddedCluster for Fake {
-    fn addresses(&self) -> Vec<String> {
-        vec![self.address.to_string()]
-    }
-
-    fn footprint(&self) -> Footprint {
-        Footprint::default()
-    }
-
-    fn stop(&mut self) -> Result<(), String> {
-        assert!(!self.stopped.replace(true));
-        Ok(())
-    }
-
-    fn start(&mut self) -> Result<(), String> {
-        assert!(self.stopped.replace(false));
-        Ok(())
-    }
-
-    fn restarts(&self) -> bool {
-        self.restarts
-    }
-
-    fn dump(&self, _: u8) -> Result<Box<dyn StateDump>, String> {
-        assert!(self.stopped.get());
-        Ok(Box::new(Dump(
-            self.map.lock().expect("nobody panics here").clone(),
-        )))
-    }
-}
-
-struct Dump(BTreeMap<Vec<u8>, Vec<u8>>);
-
-impl StateDump for Dump {
-    fn op(&self) -> u64 {
-        0
-    }
-
-    fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.0.get(key).cloned()
-    }
-}
-
 fn remote(more: &[&str]) -> Result<u8, BenchError> {
     let address = kv(&Map::default(), CLUSTER);
     let (address, cluster) = (address.to_string(), CLUSTER.to_string());
     let target = ["--addresses", &address, "--cluster", &cluster];
-    run(&args(&[&target, more].concat()), &|_| {
-        unreachable!("the cluster runs already")
-    })
+    run(&args(&[&target, more].concat()))
 }
 
 #[test]
@@ -184,7 +129,7 @@ fn a_stale_read_is_noticed() {
         "--read-share",
         "0.9",
     ];
-    let status = run(&args(&more), &|_| unreachable!("the cluster runs already"));
+    let status = run(&args(&more));
     assert_eq!(status.expect("it runs"), 1);
 }
 
@@ -202,35 +147,31 @@ fn lost_connections_do_not_spoil_the_record() {
     responder.break_after = 500;
     let (_, address) = responder.start();
     let (address, cluster) = (address.to_string(), CLUSTER.to_string());
-    let status = run(
-        &args(&["--addresses", &address, "--cluster", &cluster]),
-        &|_| unreachable!("the cluster runs already"),
-    );
+    let status = run(&args(&["--addresses", &address, "--cluster", &cluster]));
     assert_eq!(status.expect("it runs"), 0);
 }
 
 #[test]
-fn an_embedded_cluster_is_stopped_and_looked_into() {
-    let directory =
-        std::env::temp_dir().join(format!("viewstone-bench-test-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("a temporary directory");
+fn an_embedded_cluster_is_loaded_stopped_and_verified() {
+    // On the disk that builds are on: a temporary directory may be in memory.
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
+    std::fs::create_dir_all(&directory).expect("a directory");
     let place = directory.to_str().expect("a plain path");
-    for (restarts, drop_record) in [(true, false), (false, false), (true, true), (false, true)] {
-        let start = |options: &EmbeddedOptions| -> Result<Box<dyn EmbeddedCluster>, String> {
-            assert!(options.directory.is_dir());
-            let map = Map::default();
-            let address = kv(&map, options.cluster);
-            Ok(Box::new(Fake {
-                map,
-                address,
-                restarts,
-                stopped: Cell::new(false),
-            }))
-        };
-        let mut args = args(&["--directory", place, "--replicas", "1"]);
+    for (replicas, drop_record) in [("1", false), ("3", false), ("1", true), ("3", true)] {
+        let flags = [
+            "--directory",
+            place,
+            "--replicas",
+            replicas,
+            "--geometry",
+            "small",
+            "--clients",
+            "16",
+        ];
+        let mut args = args(&flags);
         args.drop_record = drop_record;
-        let status = run(&args, &start).expect("it runs");
-        assert_eq!(status, u8::from(drop_record), "{restarts} {drop_record}");
+        let status = run(&args).expect("it runs");
+        assert_eq!(status, u8::from(drop_record), "{replicas} {drop_record}");
         // The data files of a good run are removed, those of a bad one are kept.
         let kept = directory.read_dir().expect("it is there").next();
         assert_eq!(kept.is_some(), drop_record);
@@ -238,5 +179,4 @@ fn an_embedded_cluster_is_stopped_and_looked_into() {
             std::fs::remove_dir_all(kept.expect("it is there").path()).expect("it is ours");
         }
     }
-    std::fs::remove_dir_all(&directory).expect("it is ours");
 }

@@ -1,12 +1,14 @@
 //! Looks whether every acknowledged write is there.
 
-use super::cluster::{EmbeddedCluster, StateDump};
+use super::cluster::Machines;
 use super::ledger::{KeyId, Ledger, Verdict};
 use super::load::{LoadError, wait_for_primary};
 use crate::cli::cluster::replication_quorum;
 use crate::client::kv::operation;
 use crate::client::{CallError, Host, Kind, ReplyRef};
+use crate::offline::Offline;
 use crate::state_machine::kv::wire::{Item, ItemReply, Operation, Status};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Reads in flight while reading back.
@@ -128,28 +130,50 @@ pub fn through_client(
     }
 }
 
-/// Looks into the data files of a stopped cluster. An acknowledged write must be on a replication quorum.
+/// Looks into the data files of a stopped cluster, which are opened as `verify` does. An acknowledged write must be on a
+/// replication quorum.
 ///
 /// # Errors
-/// [`VerifyError::Cluster`].
-pub fn in_data_files(
-    cluster: &dyn EmbeddedCluster,
-    replicas: u8,
-    ledger: &Ledger,
-) -> Result<Verification, VerifyError> {
-    let dumps: Result<Vec<_>, _> = (0..replicas).map(|replica| cluster.dump(replica)).collect();
-    let dumps = dumps.map_err(VerifyError::Cluster)?;
-    Ok(in_dumps(&dumps, replication_quorum(replicas), ledger))
+/// A data file is damaged.
+pub fn in_data_files(files: &[PathBuf], ledger: &Ledger) -> Result<Verification, VerifyError> {
+    let open = |path: &PathBuf| Offline::<Machines>::open(path);
+    let dumps: Result<Vec<_>, _> = files.iter().map(open).collect();
+    let dumps = dumps.map_err(|error| VerifyError::Cluster(error.to_string()))?;
+    let quorum = replication_quorum(files.len() as u8);
+    Ok(in_dumps(
+        dumps.len(),
+        |replica, key| value_in(&dumps[replica], key),
+        quorum,
+        ledger,
+    ))
 }
 
-fn in_dumps(dumps: &[Box<dyn StateDump>], quorum: usize, ledger: &Ledger) -> Verification {
+/// The value of a key in a data file.
+fn value_in(dump: &Offline<Machines>, key: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    Item::Get {
+        key,
+        size_max: u32::MAX,
+    }
+    .encode(&mut body);
+    let answer = dump.read(operation(Operation::Get), &body);
+    let reply = ItemReply::decode(&answer).expect("the machine answers what its decoder knows");
+    (reply.status == Status::Value).then(|| reply.value.to_vec())
+}
+
+fn in_dumps(
+    count: usize,
+    value: impl Fn(usize, &[u8]) -> Option<Vec<u8>>,
+    quorum: usize,
+    ledger: &Ledger,
+) -> Verification {
     let mut found = Verification::default();
     let (mut key, mut scratch) = (Vec::new(), Vec::new());
     for (id, record) in ledger.written() {
         ledger.key(id, &mut key);
         let (mut present, mut executed, mut corrupt) = (0, 0, false);
-        for dump in dumps {
-            match ledger.judge(id, dump.value(&key).as_deref(), &mut scratch) {
+        for replica in 0..count {
+            match ledger.judge(id, value(replica, &key).as_deref(), &mut scratch) {
                 Verdict::Present => present += 1,
                 Verdict::UnknownExecuted => executed += 1,
                 Verdict::Corrupt => corrupt = true,
@@ -177,18 +201,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    struct Dump(BTreeMap<Vec<u8>, Vec<u8>>);
-
-    impl StateDump for Dump {
-        fn op(&self) -> u64 {
-            0
-        }
-
-        fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
-            self.0.get(key).cloned()
-        }
-    }
-
     #[test]
     fn an_acknowledged_write_must_be_on_a_quorum() {
         let mut ledger = Ledger::new(9, 1, 10, 12, 16);
@@ -207,12 +219,11 @@ mod tests {
                 }
             }
         }
-        let boxed = |state| Box::new(Dump(state)) as Box<dyn StateDump>;
-        let dumps: Vec<_> = states.into_iter().map(boxed).collect();
-        let found = in_dumps(&dumps, 2, &ledger);
+        let value = |replica: usize, key: &[u8]| states[replica].get(key).cloned();
+        let found = in_dumps(3, value, 2, &ledger);
         assert_eq!((found.keys, found.present, found.lost), (10, 9, 1));
         assert_eq!(found.named, ["000000000003"]);
         assert!(!found.is_good());
-        assert!(in_dumps(&dumps, 1, &ledger).is_good());
+        assert!(in_dumps(3, value, 1, &ledger).is_good());
     }
 }

@@ -1,12 +1,13 @@
 //! `bench`: load, figures, and the proof that nothing acknowledged is missing.
 
 use super::cluster::{cluster_id, duration, grouped, size, table};
-use crate::bench::cluster::{EmbeddedCluster, EmbeddedOptions, Footprint, StartCluster};
+use crate::bench::cluster::{Footprint, Machines};
 use crate::bench::ledger::{KEY_SIZE_MIN, Ledger, VALUE_SIZE_MIN};
 use crate::bench::load::{self, LoadError, LoadOptions, Stop};
 use crate::bench::measure::{Measurements, human_bytes, human_us};
 use crate::bench::verify::{self, Verification, VerifyError};
 use crate::client::{ClientOptions, ConnectError, Host};
+use crate::server::embedded::EmbeddedCluster;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -242,9 +243,9 @@ impl Report {
 ///
 /// # Errors
 /// [`BenchError`]: exit status 2.
-pub fn run(args: &BenchArgs, start: &StartCluster<'_>) -> Result<u8, BenchError> {
+pub fn run(args: &BenchArgs) -> Result<u8, BenchError> {
     let mut report = if args.addresses.is_empty() {
-        run_embedded(args, start)?
+        run_embedded(args)?
     } else {
         run_remote(args)?
     };
@@ -309,7 +310,7 @@ fn show_progress(elapsed: Duration, measurements: &Measurements, live: bool) {
     };
 }
 
-fn run_embedded(args: &BenchArgs, start: &StartCluster<'_>) -> Result<Report, BenchError> {
+fn run_embedded(args: &BenchArgs) -> Result<Report, BenchError> {
     let geometry = args.geometry.resolve()?;
     if args.clients > geometry.sessions_max {
         return Err(BenchError::Arguments(format!(
@@ -320,17 +321,14 @@ fn run_embedded(args: &BenchArgs, start: &StartCluster<'_>) -> Result<Report, Be
     let mut ledger = args.ledger(&geometry)?;
     let directory = make_directory(&args.directory)?;
     warn_of_memory(&directory.path);
-    let options = EmbeddedOptions {
-        cluster: u128::from(args.seed) << 64 | u128::from(std::process::id()),
-        replicas: args.replicas,
-        geometry,
-        directory: directory.path.clone(),
-    };
-    let mut cluster = start(&options).map_err(BenchError::Cluster)?;
-    let client_options = args.client_options(options.cluster, &cluster.addresses());
+    let id = u128::from(args.seed) << 64 | u128::from(std::process::id());
+    let mut cluster = EmbeddedCluster::format(id, args.replicas, geometry, &directory.path)
+        .and_then(|mut cluster| cluster.start().map(|()| cluster))
+        .map_err(BenchError::Cluster)?;
+    let client_options = args.client_options(id, cluster.addresses());
     let measurements = load_and_drop(args, &client_options, &mut ledger)?;
-    let footprint = cluster.footprint();
-    let (verification, how) = verify_embedded(args, &options, cluster.as_mut(), &ledger)?;
+    let footprint = Footprint::of(&cluster);
+    let (verification, how) = verify_embedded(args, id, &mut cluster, &ledger)?;
     let report = Report {
         measurements,
         verification,
@@ -350,35 +348,36 @@ fn run_embedded(args: &BenchArgs, start: &StartCluster<'_>) -> Result<Report, Be
 /// By restart where that is enough; otherwise through a fresh client, and then in each data file.
 fn verify_embedded(
     args: &BenchArgs,
-    options: &EmbeddedOptions,
-    cluster: &mut dyn EmbeddedCluster,
+    id: u128,
+    cluster: &mut EmbeddedCluster<Machines>,
     ledger: &Ledger,
 ) -> Result<(Verification, &'static str), BenchError> {
-    let read_back = |cluster: &dyn EmbeddedCluster| {
-        let options = args.client_options(options.cluster, &cluster.addresses());
+    let read_back = |cluster: &EmbeddedCluster<Machines>| {
+        let options = args.client_options(id, cluster.addresses());
         Ok::<_, BenchError>(verify::through_client(
             &mut options.host()?,
             ledger,
             args.timeout,
         )?)
     };
-    if cluster.restarts() {
+    if args.replicas == 1 {
         cluster.stop().map_err(BenchError::Cluster)?;
         cluster.start().map_err(BenchError::Cluster)?;
         let verification = read_back(cluster)?;
         cluster.stop().map_err(BenchError::Cluster)?;
         return Ok((
             verification,
-            "all replicas stopped and started again, read back through a fresh client",
+            "the replica was stopped and started again, then all was read back by a fresh client",
         ));
     }
+    // A primary of several cannot go on after a restart before views can change.
     let before = read_back(cluster)?;
     cluster.stop().map_err(BenchError::Cluster)?;
-    let after = verify::in_data_files(cluster, options.replicas, ledger)?;
+    let after = verify::in_data_files(cluster.files(), ledger)?;
     let worse = if before.is_good() { after } else { before };
     Ok((
         worse,
-        "read back through a fresh client; then all replicas stopped, and a quorum of data files has each write",
+        "read back by a fresh client; then all replicas were stopped, and a quorum of data files holds each write",
     ))
 }
 
