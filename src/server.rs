@@ -9,18 +9,21 @@
 
 pub mod bus;
 pub mod data_file;
+pub mod embedded;
 pub mod hosting;
 mod identity;
 mod listen;
 pub mod log_sink;
 pub mod memory;
+mod published;
 mod resolve;
 
 pub use identity::Identity;
 pub use listen::{ListenError, Listener};
+pub use published::Published;
 pub use resolve::{AddressError, Addresses, check_address, check_addresses};
 
-use crate::replica::{Effects, Event, Fatal, Now, Peer};
+use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
 use memory::{Memory, MemoryError, Term};
@@ -31,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use storage::header::Header;
+use storage::io::IoRequest;
 use storage::uring::{Done, Durability, Uring, UringError, UringOptions, Wait};
 
 /// Completions that one turn handles. More stay in the ring, and the next turn does not wait.
@@ -59,6 +63,8 @@ pub trait Hosted {
     fn has_work(&self) -> bool;
     /// Whether a message may be handed over. False: its connection is not read until the next turn.
     fn has_room_for(&self, from: Peer, header: &Header) -> bool;
+    /// What it counts.
+    fn metrics(&self) -> &Metrics;
     /// Whether the data file has been read: the replica takes part.
     fn is_open(&self) -> bool;
 }
@@ -129,6 +135,9 @@ pub enum ServerError {
     /// The replica cannot go on.
     #[error("{0}")]
     Replica(#[from] Fatal),
+    /// The data file cannot be used.
+    #[error("{0}")]
+    DataFile(String),
     /// The data file cannot be used with the ring.
     #[error("the data file cannot be registered with io_uring: errno {0}")]
     File(i32),
@@ -174,6 +183,7 @@ pub struct Server<R> {
     bus: Bus,
     replica: R,
     effects: Effects,
+    published: Arc<Published>,
     /// The time of this turn.
     now: Now,
     address: SocketAddr,
@@ -190,6 +200,7 @@ impl<R: Hosted> Server<R> {
         bounds: &Bounds,
         listener: Listener,
         file: OwnedFd,
+        published: &Arc<Published>,
         build: impl FnOnce(Now) -> Result<R, Fatal>,
     ) -> Result<Self, ServerError> {
         assert!(identity.is_consistent());
@@ -198,6 +209,9 @@ impl<R: Hosted> Server<R> {
         let memory = Memory::new(&identity, &bus_options, &bounds.memory);
         memory.log();
         memory.check_available()?;
+        published
+            .memory_bytes
+            .store(memory.total(), Ordering::Relaxed);
         let mut uring = Uring::new(&UringOptions {
             entries: RING_ENTRIES,
             disk_max: bounds.io_max,
@@ -218,6 +232,7 @@ impl<R: Hosted> Server<R> {
             bus: Bus::new(identity, bus_options, addresses),
             replica,
             effects: Effects::new(bounds.sends_max, bounds.io_max),
+            published: Arc::clone(published),
             now,
             address: listener.address,
         })
@@ -272,6 +287,7 @@ impl<R: Hosted> Server<R> {
             self.step(Event::Tick)?;
         }
         self.replica.finish_turn(self.now, &mut self.effects);
+        self.published.on_turn(self.replica.metrics());
         self.apply_effects()
     }
 
@@ -346,6 +362,9 @@ impl<R: Hosted> Server<R> {
         while self.uring.has_disk_room()
             && let Some(request) = self.effects.io.pop()
         {
+            if let IoRequest::Write { id, size, .. } = &request {
+                self.published.on_write(id.owner, *size);
+            }
             self.uring.submit_disk(request);
         }
         match self.effects.halt.take() {

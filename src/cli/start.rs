@@ -6,6 +6,7 @@ use crate::server::{Listener, ServerOptions, Stop, check_addresses, hosting, log
 use crate::state_machine::kv::Kv;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often, and how long apart, a data file in use is tried again: the kernel lets go of a killed replica's lock only
@@ -92,6 +93,7 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
         listener,
         &arguments.server_options(),
         &stop,
+        &Arc::default(),
         |address, replica| {
             // On the sealed thread: the line is made on the stack, and standard output has its buffer.
             let mut line = [0u8; 96];

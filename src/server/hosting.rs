@@ -2,11 +2,14 @@
 
 use super::data_file::{self, DataFile, DataFileError};
 use super::memory::Term;
-use super::{Bounds, Hosted, Identity, Listener, Server, ServerError, ServerOptions, Stop};
+use super::{
+    Bounds, Hosted, Identity, Listener, Published, Server, ServerError, ServerOptions, Stop,
+};
 use crate::constants;
 use crate::machines::Machines;
-use crate::replica::{Effects, Event, Now, Peer, Replica, ReplicaOptions};
+use crate::replica::{Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
 use std::path::Path;
+use std::sync::Arc;
 use storage::buffer::MessagePool;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
@@ -40,6 +43,10 @@ impl<M: Machines> Hosted for Replica<M> {
 
     fn has_room_for(&self, from: Peer, header: &Header) -> bool {
         Self::has_room_for(self, from, header)
+    }
+
+    fn metrics(&self) -> &Metrics {
+        Self::metrics(self)
     }
 
     fn is_open(&self) -> bool {
@@ -94,6 +101,7 @@ pub fn run<M: Machines>(
     listener: Listener,
     options: &ServerOptions,
     stop: &Stop,
+    published: &Arc<Published>,
     on_ready: impl FnOnce(std::net::SocketAddr, u8),
 ) -> Result<(), ServerError> {
     let state = &file.superblock.state;
@@ -120,7 +128,9 @@ pub fn run<M: Machines>(
         let large = MessagePool::new(needs.large, geometry.message_size_max as usize);
         Ok(Replica::<M>::new(replica_options, small, large))
     };
-    let mut server = Server::new(identity, options, &bounds, listener, file.fd, build)?;
+    let mut server = Server::new(
+        identity, options, &bounds, listener, file.fd, published, build,
+    )?;
     server.run(stop, |address| on_ready(address, identity.replica))
 }
 
