@@ -24,23 +24,23 @@ impl Prng {
     /// An independent generator, seeded by the next draw.
     #[must_use]
     pub fn fork(&mut self) -> Self {
-        Self::new(self.next())
+        Self::new(self.bits())
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.generator.next_u64()
     }
 
     /// 128 random bits.
     pub fn next_u128(&mut self) -> u128 {
-        u128::from(self.next()) << 64 | u128::from(self.next())
+        (u128::from(self.bits()) << 64) | u128::from(self.bits())
     }
 
     /// A number below `bound`, which is positive. By multiplication: the bias is below 2^-32 for every bound used.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0);
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number from `low` to `high`, both included.
@@ -48,7 +48,7 @@ impl Prng {
         assert!(low <= high);
         match (high - low).checked_add(1) {
             Some(width) => low + self.below(width),
-            None => self.next(),
+            None => self.bits(),
         }
     }
 
@@ -66,7 +66,7 @@ impl Prng {
 
     /// True or false, evenly.
     pub fn coin(&mut self) -> bool {
-        self.next() >> 63 == 1
+        self.bits() >> 63 == 1
     }
 
     /// An exponentially distributed number with this mean, at most 16 times the mean. In integers only: floating-point
@@ -74,11 +74,11 @@ impl Prng {
     pub fn exponential(&mut self, mean: u64) -> u64 {
         // -log2 of a uniform 64-bit fraction: the leading zeros are its integer part, and the following bits its
         // fractional part by the linear approximation log2(1 + x) = x, which errs by less than 0.09.
-        let bits = self.next() | 1;
-        let zeros = u64::from(bits.leading_zeros());
-        let mantissa = (bits << zeros) >> 32 & 0x7fff_ffff;
+        let fraction = self.bits() | 1;
+        let zeros = u64::from(fraction.leading_zeros());
+        let mantissa = ((fraction << zeros) >> 32) & 0x7fff_ffff;
         let log2 = (zeros << 31) + (0x8000_0000 - mantissa); // in units of 2^-31
-        let scaled = u128::from(mean) * u128::from(log2) * 1_488_522_236 >> 62; // times ln 2 = 1488522236 / 2^31
+        let scaled = (u128::from(mean) * u128::from(log2) * 1_488_522_236) >> 62; // times ln 2 = 1488522236 / 2^31
         (scaled as u64).min(mean.saturating_mul(16))
     }
 
@@ -97,7 +97,7 @@ impl Prng {
     /// Fills `bytes`.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&self.bits().to_le_bytes()[..chunk.len()]);
         }
     }
 }
@@ -113,7 +113,7 @@ mod tests {
     fn a_seed_draws_the_same_for_ever() {
         // Changing any of these makes every recorded seed another run.
         let mut prng = Prng::new(42);
-        assert_eq!(prng.next(), 0xd076_4d4f_4476_689f);
+        assert_eq!(prng.bits(), 0xd076_4d4f_4476_689f);
         assert_eq!(prng.range(10, 20), 13);
         assert_eq!(prng.exponential(1_000_000), 22_327);
         let mut items = [0, 1, 2, 3, 4, 5];
@@ -150,8 +150,8 @@ mod tests {
         let mut second = first.clone();
         let mut fork_of_first = first.fork();
         let mut fork_of_second = second.fork();
-        first.next();
-        assert_eq!(fork_of_first.next(), fork_of_second.next());
-        assert_ne!(first.next(), second.next());
+        first.bits();
+        assert_eq!(fork_of_first.bits(), fork_of_second.bits());
+        assert_ne!(first.bits(), second.bits());
     }
 }
