@@ -1,6 +1,451 @@
 //! The protocol: one replica, pure. Events come in, effects go out; nothing here reads a clock, opens a socket or
 //! draws randomness.
+//!
+//! A host calls [`Replica::start`] once, [`Replica::step`] for each event, and [`Replica::finish_turn`] after the
+//! events of a turn of its loop: requests that arrived together leave in one prepare.
+//!
+//! Invariants, each kept by an assertion or a type:
+//! * An acknowledgement means durable: [`storage::journal::Durable`] is taken by value to send a prepare_ok, and only
+//!   the journal makes one.
+//! * A message that reveals a view reveals a durable one: it is stamped from [`storage::superblock::DurableView`].
+//! * commit_min <= commit_max, and ops execute in order, each chained to the one before.
+//! * Acknowledgements are counted per replica, for one exact prepare, in this view.
+//! * Op e is acknowledged only where the checkpoint that e's slot arithmetic rests on is durable (design section 5).
+//!
+//! What is absent on purpose: view change, state sync and recovery of a lost file come with the next step; a primary
+//! of several replicas that restarts stays [`ReplicaStatus::Deposed`] until then.
 
+mod backup;
+mod catch_up;
+mod commit;
 mod event;
+mod opening;
+mod peers;
+mod prepares;
+mod primary;
+mod reads;
+mod starting;
+mod status;
+mod timers;
 
 pub use event::{ConnectionId, Effects, Event, Fatal, Now, Peer, Send};
+pub use status::{Ignored, Metrics};
+
+use crate::constants;
+use crate::engine::Engine;
+use crate::machines::Machines;
+use crate::quorums::Quorums;
+use crate::table::Table;
+use catch_up::CatchUp;
+use commit::Executing;
+use opening::Opening;
+use peers::PeerState;
+use prepares::Prepares;
+use primary::InFlightRequest;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
+use reads::Reads;
+use std::collections::VecDeque;
+use storage::buffer::{Message, MessagePool, SharedMessage};
+use storage::checkpoint::Checkpoint;
+use storage::header::{Command, Header, Prepare, ReplicaStatus, Start, Typed};
+use storage::io::IoOwner;
+use storage::journal::Journal;
+use storage::layout::{Geometry, Layout, REPLICAS_MAX};
+use storage::superblock::Superblock;
+use timers::Timers;
+
+/// Who a replica is, and what it draws its randomness from.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaOptions {
+    /// The cluster's id.
+    pub cluster: u128,
+    /// Index of this replica.
+    pub replica: u8,
+    /// Number of replicas.
+    pub replica_count: u8,
+    /// The data file's geometry, as its superblock says.
+    pub geometry: Geometry,
+    /// Seeds the choice of whom to ask, and the cluster's page key if this replica makes the first op.
+    pub entropy: [u8; 32],
+}
+
+/// The message buffers that a replica holds at once, beside those its host receives into and sends from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BufferNeeds {
+    /// Buffers of [`storage::SECTOR_SIZE`].
+    pub small: usize,
+    /// Buffers of the geometry's message size.
+    pub large: usize,
+}
+
+/// The newest prepare in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Head {
+    op: u64,
+    checksum: u128,
+    /// The earliest time that the next prepare may have.
+    timestamp_next: u64,
+}
+
+impl Head {
+    fn of(prepare: &Prepare) -> Self {
+        Self {
+            op: prepare.op,
+            checksum: prepare.frame.checksum,
+            timestamp_next: prepare.timestamp + u64::from(prepare.requests),
+        }
+    }
+}
+
+/// A replica. See the module's description.
+pub struct Replica<M> {
+    options: ReplicaOptions,
+    layout: Layout,
+    quorums: Quorums,
+    fingerprint: u128,
+    now: Now,
+    prng: Xoshiro256PlusPlus,
+    small: MessagePool,
+    large: MessagePool,
+
+    superblock: Superblock,
+    journal: Journal,
+    checkpoint: Checkpoint,
+    engine: Engine<M>,
+
+    status: ReplicaStatus,
+    opening: Opening,
+    /// The superblock update in flight raises log_view: the journal is to be told when it is durable.
+    log_raised: bool,
+    view: u32,
+    head: Head,
+    /// Executed here.
+    commit_min: u64,
+    /// Identity of the prepare of commit_min.
+    commit_checksum: u128,
+    /// Time of the last request executed.
+    commit_timestamp: u64,
+    /// Known to be committed anywhere.
+    commit_max: u64,
+    /// The head when this replica entered its view: reads wait until all of it is executed.
+    inherited: u64,
+    /// Prepares above commit_min.
+    prepares: Prepares,
+    executing: Option<Executing>,
+    /// The op whose prepare is being read back from the journal.
+    reading_op: Option<u64>,
+    /// Execution has more to do, and nothing to wait for.
+    execution_pending: bool,
+    /// Execution waits for spare pages.
+    spares_wanted: bool,
+    checkpoint_began_ns: u64,
+    /// The checkpoint writer has more to do at once.
+    checkpoint_pending: bool,
+    /// Op of the newest checkpoint that is durable here.
+    checkpoint_op: u64,
+    /// Lowest op whose acknowledgement waits for a checkpoint to be durable here.
+    withheld: Option<u64>,
+
+    /// Requests that wait for a place in the pipeline.
+    gathered: VecDeque<Message>,
+    /// Requests gathered, prepared or executing, by client.
+    requests: Table<InFlightRequest>,
+    reads: Reads,
+    peers: [PeerState; REPLICAS_MAX],
+    catch_up: CatchUp,
+    /// Prepares being read from the journal for other replicas.
+    serving_reads: usize,
+    timers: Timers,
+    metrics: Metrics,
+}
+
+impl<M: Machines> Replica<M> {
+    /// A replica of a formatted data file; nothing is read yet. Allocates all that it will ever use; `small` and `large`
+    /// hold at least [`Self::buffer_needs`] beside what the host uses them for.
+    pub fn new(options: ReplicaOptions, small: MessagePool, large: MessagePool) -> Self {
+        let geometry = options.geometry;
+        let layout = Layout::new(geometry);
+        assert!(options.replica < options.replica_count);
+        assert_eq!(large.message_size(), geometry.message_size_max as usize);
+        let cluster = options.cluster;
+        Self {
+            options,
+            layout,
+            quorums: Quorums::new(options.replica_count),
+            fingerprint: geometry.fingerprint(options.replica_count),
+            now: Now::default(),
+            prng: Xoshiro256PlusPlus::from_seed(options.entropy),
+            small,
+            large,
+            superblock: Superblock::new(),
+            journal: Journal::new(layout, cluster),
+            checkpoint: Checkpoint::new(layout),
+            engine: Engine::new(&geometry),
+            status: ReplicaStatus::Opening,
+            opening: Opening::default(),
+            log_raised: false,
+            view: 0,
+            head: Head::of(&Prepare::root(cluster)),
+            commit_min: 0,
+            commit_checksum: Prepare::root(cluster).frame.checksum,
+            commit_timestamp: 0,
+            commit_max: 0,
+            inherited: 0,
+            prepares: Prepares::new(constants::prepares_cached_max(&geometry)),
+            executing: None,
+            reading_op: None,
+            execution_pending: false,
+            spares_wanted: false,
+            checkpoint_began_ns: 0,
+            checkpoint_pending: false,
+            checkpoint_op: 0,
+            withheld: None,
+            gathered: VecDeque::with_capacity(constants::requests_max(&geometry)),
+            requests: Table::new(constants::requests_max(&geometry)),
+            reads: Reads::new(constants::reads_max(&geometry)),
+            peers: [PeerState::default(); REPLICAS_MAX],
+            catch_up: CatchUp::new(),
+            serving_reads: 0,
+            timers: Timers::default(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// The buffers a replica of this geometry holds at once: gathered requests are the host's.
+    pub fn buffer_needs(geometry: &Geometry) -> BufferNeeds {
+        let cached = constants::prepares_cached_max(geometry);
+        let repair = constants::REPAIR_PREPARES_MAX + constants::SERVE_READS_MAX + 1;
+        BufferNeeds {
+            // Any of the large ones may be a small one instead; and a turn's answers.
+            small: cached + repair + 2 * constants::EXECUTE_PER_TURN_MAX + 64,
+            // Cached prepares, as many in journal writes that outlive their execution, repair, and answers to reads.
+            large: 2 * cached + repair + 8,
+        }
+    }
+
+    /// Most messages that one step or turn queues.
+    pub fn sends_max(geometry: &Geometry) -> usize {
+        let prepares = 2 * geometry.pipeline_max as usize * REPLICAS_MAX;
+        2 * constants::EXECUTE_PER_TURN_MAX + prepares + 8 * REPLICAS_MAX + 64
+    }
+
+    /// Most disk requests that are queued at once.
+    pub fn io_max(geometry: &Geometry) -> usize {
+        let layout = Layout::new(*geometry);
+        <Superblock>::IO_MAX + storage::journal::io_max(&layout) + <Checkpoint>::io_max(&layout)
+    }
+
+    /// Begins to read the data file.
+    pub fn start(&mut self, now: Now, effects: &mut Effects) {
+        assert!(self.status == ReplicaStatus::Opening);
+        self.now = now;
+        self.superblock.open_start(&mut effects.io);
+    }
+
+    /// Takes one event.
+    pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
+        assert!(now.monotonic_ns >= self.now.monotonic_ns);
+        self.now = now;
+        match event {
+            Event::Message { from, message } => self.on_message(from, message, effects),
+            Event::Io(done) => {
+                let owner = done.id.owner;
+                let result = match owner {
+                    IoOwner::Superblock => self.on_superblock_io(done, effects),
+                    IoOwner::Journal => self.on_journal_io(done, effects),
+                    IoOwner::Checkpoint => self.on_checkpoint_io(done, effects),
+                };
+                if let Err(error) = result {
+                    effects.halt = Some(Fatal::Disk(error));
+                }
+            }
+            Event::Connected(replica) => self.on_connected(replica, effects),
+            // What waits for this client is answered into the void: the host drops sends to closed connections.
+            Event::Closed(_) => {}
+            Event::Tick => self.on_tick(effects),
+        }
+    }
+
+    /// Ends a turn of the host's loop: acknowledges what became durable, commits, executes, answers, prepares what was
+    /// gathered and begins a round for waiting reads.
+    pub fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
+        assert!(now.monotonic_ns >= self.now.monotonic_ns);
+        self.now = now;
+        if matches!(
+            self.status,
+            ReplicaStatus::Opening | ReplicaStatus::Starting | ReplicaStatus::Lost
+        ) {
+            return;
+        }
+        if !self.journal.can_append(self.head.op + 1) {
+            // The slot may wait for its redundant header of the last wrap.
+            self.journal.flush(&mut effects.io);
+        }
+        self.acknowledge(effects);
+        self.advance_commit();
+        self.execute(effects);
+        self.pump_checkpoint(effects);
+        if self.is_primary() {
+            self.begin_round_if_wanted();
+            self.prepare_gathered(effects);
+            self.send_round(effects);
+            self.serve_reads(effects);
+        } else {
+            self.catch_up(effects);
+        }
+    }
+
+    /// Whether [`Self::finish_turn`] has more to do at once.
+    pub fn has_work(&self) -> bool {
+        self.execution_pending
+            || self.checkpoint_pending
+            || self.has_gathered_work()
+            || self.reads.pending
+    }
+
+    /// The monotonic time at which the replica wants a [`Event::Tick`].
+    pub fn deadline_ns(&self) -> u64 {
+        self.timers.deadline_ns()
+    }
+
+    /// Whether a message with this header can be taken now; if not, the host stops reading that connection until a
+    /// disk request has completed. Only local I/O is ever waited for.
+    pub fn has_room_for(&self, from: Peer, header: &Header) -> bool {
+        match (from, header.try_typed::<Prepare>()) {
+            (Peer::Replica(_), Some(prepare)) if prepare.op == self.head.op + 1 => {
+                self.journal.can_append(prepare.op)
+                    || prepare.op > self.checkpoint_op + u64::from(self.layout.geometry.slots)
+            }
+            _ => true,
+        }
+    }
+
+    /// Counts since the start.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Index of the primary of the current view.
+    pub fn primary(&self) -> u8 {
+        (self.view % u32::from(self.options.replica_count)) as u8
+    }
+
+    fn is_primary(&self) -> bool {
+        self.status == ReplicaStatus::Normal && self.primary() == self.options.replica
+    }
+
+    fn is_solo(&self) -> bool {
+        self.options.replica_count == 1
+    }
+
+    fn is_backup(&self) -> bool {
+        let follows = matches!(self.status, ReplicaStatus::Normal | ReplicaStatus::Lagging);
+        follows && self.primary() != self.options.replica
+    }
+
+    fn others(&self) -> impl Iterator<Item = u8> + use<M> {
+        let me = self.options.replica;
+        (0..self.options.replica_count).filter(move |&replica| replica != me)
+    }
+
+    /// A header of this replica, stamped with its durable view.
+    fn header<T: Typed>(&self) -> T {
+        T::new(
+            self.options.cluster,
+            self.superblock.durable_view().view(),
+            self.options.replica,
+        )
+    }
+
+    /// Sends a message without a body. If no buffer is free the message is lost, as any message may be.
+    fn send_header<T: Typed>(&mut self, to: Peer, header: &T, effects: &mut Effects) {
+        let Some(mut message) = self.small.take() else {
+            self.metrics.ignored(Ignored::NoBuffer);
+            return;
+        };
+        message.set_header(header);
+        effects.send(to, message.seal());
+    }
+
+    /// The smallest free buffer that holds `size` bytes.
+    fn buffer_for(&self, size: usize) -> Option<Message> {
+        if size <= self.small.message_size() {
+            self.small.take()
+        } else {
+            self.large.take()
+        }
+    }
+
+    fn on_message(&mut self, from: Peer, message: Message, effects: &mut Effects) {
+        let command = message
+            .header()
+            .command()
+            .expect("the host has checked the header");
+        match (from, command) {
+            (Peer::Client(_), Command::PingClient) => self.on_ping_client(from, &message, effects),
+            (Peer::Client(_), Command::Request) => self.on_request(from, message, effects),
+            (Peer::Replica(replica), command) if replica != self.options.replica => {
+                self.on_replica_message(replica, command, message, effects);
+            }
+            _ => self.metrics.ignored(Ignored::Unexpected),
+        }
+    }
+
+    fn on_replica_message(
+        &mut self,
+        from: u8,
+        command: Command,
+        message: Message,
+        effects: &mut Effects,
+    ) {
+        if from >= self.options.replica_count || self.status == ReplicaStatus::Opening {
+            self.metrics.ignored(Ignored::NotReady);
+            return;
+        }
+        match command {
+            Command::Ping => self.on_ping(from, *message.header().typed(), effects),
+            Command::Pong => self.on_pong(from, message.header().typed(), effects),
+            _ if self.start_state() != Start::Begun => self.metrics.ignored(Ignored::NotReady),
+            Command::Prepare => self.on_prepare(from, message.freeze(), effects),
+            Command::PrepareOk => self.on_prepare_ok(from, message.header().typed()),
+            Command::Commit => self.on_commit(from, *message.header().typed(), effects),
+            Command::CommitOk => self.on_commit_ok(from, message.header().typed()),
+            Command::RequestHeaders => {
+                self.on_request_headers(from, message.header().typed(), effects)
+            }
+            Command::Headers => self.on_headers(from, &message),
+            Command::RequestPrepare => {
+                self.on_request_prepare(from, *message.header().typed(), effects)
+            }
+            _ => self.metrics.ignored(Ignored::Unexpected),
+        }
+    }
+
+    /// Whether a message comes from the primary of this very view.
+    fn is_from_primary(&self, from: u8, header: &Header) -> bool {
+        from == self.primary() && header.frame.view == self.view
+    }
+
+    fn start_state(&self) -> Start {
+        self.superblock.working().start()
+    }
+
+    /// The newest checkpoint that op `op`'s place in the ring rests on: it must be durable wherever op is acknowledged.
+    fn checkpoint_required(&self, op: u64) -> u64 {
+        let (interval, lag) = (
+            self.layout.geometry.checkpoint_interval(),
+            self.layout.geometry.checkpoint_lag(),
+        );
+        match op.checked_sub(lag + 1) {
+            Some(frozen_before) => frozen_before / interval * interval,
+            None => 0,
+        }
+    }
+
+    fn broadcast(&mut self, message: &SharedMessage, effects: &mut Effects) {
+        for replica in self.others() {
+            effects.send(Peer::Replica(replica), message.clone());
+        }
+    }
+}

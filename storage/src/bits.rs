@@ -61,6 +61,25 @@ impl Bits {
         self.count = 0;
     }
 
+    /// Makes this set equal to another of the same capacity.
+    pub fn copy_from(&mut self, other: &Self) {
+        assert_eq!(self.capacity, other.capacity);
+        self.words.copy_from_slice(&other.words);
+        self.count = other.count;
+    }
+
+    /// Makes this set the union of two others of the same capacity.
+    pub fn union_from(&mut self, left: &Self, right: &Self) {
+        assert_eq!(self.capacity, left.capacity);
+        assert_eq!(self.capacity, right.capacity);
+        self.count = 0;
+        let pairs = left.words.iter().zip(&right.words);
+        for (word, (left, right)) in self.words.iter_mut().zip(pairs) {
+            *word = left | right;
+            self.count += word.count_ones() as usize;
+        }
+    }
+
     /// The lowest set index at or after `from`.
     pub fn next_set(&self, from: usize) -> Option<usize> {
         self.next(from, |word| word)
@@ -104,6 +123,15 @@ mod tests {
         }
         assert_eq!(bits.count(), 7);
         assert!(bits.remove(63) && !bits.remove(63));
+        let mut other = Bits::new(200);
+        other.insert(0);
+        other.insert(1);
+        let mut union = Bits::new(200);
+        union.union_from(&bits, &other);
+        assert_eq!(union.count(), 7); // six and two, with one in common
+        assert!((0..200).all(|i| union.contains(i) == (bits.contains(i) || other.contains(i))));
+        other.copy_from(&bits);
+        assert_eq!(other, bits);
         bits.clear();
         assert!(bits.is_empty() && bits.next_set(0).is_none());
     }

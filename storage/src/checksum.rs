@@ -16,6 +16,12 @@ pub fn body_sum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
+/// The CRC32C of bytes that came before, whose sum is `sum`, and of `bytes` after them.
+#[must_use]
+pub fn body_sum_append(sum: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(sum, bytes)
+}
+
 /// The 128-bit identity of `bytes`: their AEGIS-128L tag under the zero key. It detects accident and names content;
 /// it does not stop an attacker.
 #[must_use]

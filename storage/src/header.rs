@@ -541,14 +541,21 @@ pub enum Status {
     OutOfSpace = 1,
     /// Nothing was executed: every session is in use, and none has been idle long enough to be evicted.
     SessionsFull = 2,
+    /// Nothing was executed: the request is in the log, but this release does not understand it.
+    NotUnderstood = 3,
 }
 
 impl Status {
     /// The status with this ordinal.
     pub fn from_u16(ordinal: u16) -> Option<Self> {
-        [Self::Ok, Self::OutOfSpace, Self::SessionsFull]
-            .into_iter()
-            .find(|&status| status as u16 == ordinal)
+        [
+            Self::Ok,
+            Self::OutOfSpace,
+            Self::SessionsFull,
+            Self::NotUnderstood,
+        ]
+        .into_iter()
+        .find(|&status| status as u16 == ordinal)
     }
 }
 

@@ -10,12 +10,19 @@ compile_error!("the wire and disk formats are read in place, which needs a littl
 
 pub mod bits;
 pub mod buffer;
+pub mod checkpoint;
 pub mod checksum;
+pub mod collections;
+pub mod format;
 pub mod header;
 pub mod io;
+pub mod journal;
 pub mod layout;
 pub mod pages;
+pub mod recovery;
 pub mod superblock;
+#[cfg(feature = "uring")]
+pub mod uring;
 
 /// The unit of every disk access, in bytes: the physical sector of the drives we are built for, and the unit
 /// whose writes we take to be old or new, never mixed.

@@ -68,6 +68,10 @@ pub struct Pages {
     /// Where the frozen content of a page is, if it was changed after the freeze.
     spare_of: Box<[u32]>,
     spares_free: Vec<u32>,
+    /// Spares that hold a frozen page.
+    spares_used: Bits,
+    /// The page that a used spare holds.
+    page_in_spare: Box<[u32]>,
 }
 
 impl Pages {
@@ -88,11 +92,14 @@ impl Pages {
             frozen_freed: Bits::new(page_count),
             spare_of: vec![NO_SPARE; page_count].into_boxed_slice(),
             spares_free: (0..spare_count).rev().collect(),
+            spares_used: Bits::new(spare_count as usize),
+            page_in_spare: vec![0; spare_count as usize].into_boxed_slice(),
         };
         for index in 0..=bitmap_pages {
             pages.mark_used(index);
+            // In use, hence part of the first checkpoint, even where all is zero.
+            pages.dirty.insert(index);
         }
-        pages.dirty.insert(PageId::ROOT.index());
         pages
     }
 
@@ -120,6 +127,13 @@ impl Pages {
     pub fn read(&self, page: PageId) -> &[u8; PAGE_SIZE] {
         assert!(self.is_used(page), "page {} is not in use", page.0);
         self.slot(page.index())
+    }
+
+    /// The first `size` bytes of a run of consecutive pages, all in use.
+    pub fn read_run(&self, first: PageId, size: usize) -> &[u8] {
+        let last = first.index() + size.div_ceil(PAGE_SIZE);
+        assert!((first.index()..last).all(|index| self.used.contains(index)));
+        &self.memory[first.index() * PAGE_SIZE..][..size]
     }
 
     /// A page's content, to change; it is written at the next checkpoint.
@@ -179,6 +193,8 @@ impl Pages {
                 .pop()
                 .expect("a commit starts only if the spares cover its plan");
             self.spare_of[index] = spare;
+            self.page_in_spare[spare as usize] = index as u32;
+            assert!(self.spares_used.insert(spare as usize));
             let from = index * PAGE_SIZE;
             let to = (self.page_count + spare as usize) * PAGE_SIZE;
             self.memory.copy_within(from..from + PAGE_SIZE, to);
@@ -220,8 +236,9 @@ impl Pages {
     }
 
     /// A frozen page that lies in a spare, if any: copying those first gives commits room.
-    pub fn frozen_in_spare(&self, page: PageId) -> bool {
-        self.spare_of[page.index()] != NO_SPARE
+    pub fn frozen_in_spare(&self) -> Option<PageId> {
+        let spare = self.spares_used.next_set(0)?;
+        Some(PageId(self.page_in_spare[spare]))
     }
 
     /// A frozen page as it was at the freeze; none if it was free then.
@@ -242,8 +259,10 @@ impl Pages {
         let index = page.index();
         assert!(self.frozen.remove(index));
         self.frozen_freed.remove(index);
-        if self.spare_of[index] != NO_SPARE {
-            self.spares_free.push(self.spare_of[index]);
+        let spare = self.spare_of[index];
+        if spare != NO_SPARE {
+            assert!(self.spares_used.remove(spare as usize));
+            self.spares_free.push(spare);
             self.spare_of[index] = NO_SPARE;
         }
     }
@@ -313,6 +332,7 @@ mod tests {
         pages.write(page).fill(2);
         assert_eq!(pages.allocate(), freed);
         assert_eq!(pages.spares_free(), 6); // the page and the bitmap; the freed page had no content to save
+        assert!([page, PageId(1)].contains(&pages.frozen_in_spare().expect("two are")));
         assert_eq!(pages.frozen_read(page).expect("in use")[0], 1);
         assert!(pages.frozen_read(freed).is_none());
         assert_eq!(pages.read(page)[0], 2);
@@ -322,8 +342,18 @@ mod tests {
             from = next;
         }
         assert_eq!((pages.spares_free(), pages.frozen_count()), (8, 0));
+        assert_eq!(pages.frozen_in_spare(), None);
         pages.freeze();
         assert_eq!(pages.frozen_count(), 3); // page, freed-and-taken page, bitmap
+    }
+
+    #[test]
+    fn every_page_in_use_is_part_of_the_first_checkpoint() {
+        // 65,536 pages need two bitmap pages, and the second is all zero.
+        let mut pages = Pages::new(1 << 16, 8);
+        pages.freeze();
+        assert_eq!(pages.frozen_count(), pages.count() - pages.free_count());
+        assert_eq!(pages.frozen_next(PageId(2)), Some(PageId(2)));
     }
 
     #[test]

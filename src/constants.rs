@@ -1,0 +1,56 @@
+//! Limits and intervals of the protocol that are not part of a data file's geometry, each with its reason.
+
+use storage::layout::Geometry;
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// A primary that has prepared nothing for this long says that it lives and what is committed, in nanoseconds. Well
+/// below any failure detector's patience, well above what an idle cluster should cost.
+pub const HEARTBEAT_NS: u64 = 50 * MILLISECOND;
+
+/// Replicas exchange pings this often, in nanoseconds: hello again, and a clock sample.
+pub const PING_NS: u64 = 1000 * MILLISECOND;
+
+/// As [`PING_NS`], until the cluster has begun: the first start waits for it.
+pub const PING_STARTING_NS: u64 = 50 * MILLISECOND;
+
+/// A prepare without its quorum is sent again to those who have not acknowledged it after this long, in nanoseconds:
+/// several times a durable write on a busy disk, so that a slow disk does not cause a storm.
+pub const PREPARE_RESEND_NS: u64 = 150 * MILLISECOND;
+
+/// A replica that misses headers or prepares asks again after this long, in nanoseconds, each time someone else.
+pub const REPAIR_NS: u64 = 30 * MILLISECOND;
+
+/// Redundant headers that no acknowledgement waits for are written after this long, in nanoseconds.
+pub const JOURNAL_FLUSH_NS: u64 = 100 * MILLISECOND;
+
+/// Most requests executed, and most reads answered, in one turn of the loop. At a few microseconds each a turn stays
+/// below a millisecond.
+pub const EXECUTE_PER_TURN_MAX: usize = 256;
+
+/// Headers asked for at once by a replica that catches up.
+pub const REPAIR_HEADERS_MAX: usize = 64;
+
+/// Prepares asked for at once by a replica that catches up: enough to keep a disk busy, few enough to leave room in
+/// the send queues of those who serve.
+pub const REPAIR_PREPARES_MAX: usize = 8;
+
+/// Prepares that a replica reads from its journal for others at once.
+pub const SERVE_READS_MAX: usize = 4;
+
+/// Requests that are on their way through a primary: gathered, prepared or executing. One for each session, and as
+/// many again for clients that register.
+pub const fn requests_max(geometry: &Geometry) -> usize {
+    2 * geometry.sessions_max as usize
+}
+
+/// Reads that wait for a round at a primary.
+pub const fn reads_max(geometry: &Geometry) -> usize {
+    2 * geometry.sessions_max as usize
+}
+
+/// Prepares kept in memory after their journal write: those in the pipeline, and on a backup as many again that have
+/// not been told to commit. Others are read back from the journal.
+pub const fn prepares_cached_max(geometry: &Geometry) -> usize {
+    2 * geometry.pipeline_max as usize
+}

@@ -1,0 +1,175 @@
+//! A backup's side of normal operation: prepares, acknowledgements, and the heartbeat's answer.
+
+use super::{Effects, Ignored, Peer, Replica};
+use crate::machines::Machines;
+use storage::buffer::SharedMessage;
+use storage::header::{Commit, CommitOk, Prepare, PrepareOk, ReplicaStatus};
+use storage::journal::Durable;
+use storage::superblock::DurableView;
+
+impl<M: Machines> Replica<M> {
+    pub(super) fn on_prepare(&mut self, from: u8, message: SharedMessage, effects: &mut Effects) {
+        if !self.is_backup() {
+            self.metrics.ignored(Ignored::NotReady);
+            return;
+        }
+        let prepare = *message.header().typed::<Prepare>();
+        let in_view = self.is_from_primary(from, message.header());
+        if in_view {
+            self.heard_from_primary(prepare.op);
+            self.commit_max = self.commit_max.max(prepare.commit);
+        }
+        if prepare.op <= self.head.op {
+            self.on_known_prepare(message, &prepare, effects);
+        } else if prepare.op == self.head.op + 1 && prepare.parent == self.head.checksum && in_view
+        {
+            self.append_if_room(message, effects);
+            self.append_fetched(effects);
+        } else {
+            self.on_fetched_prepare(message, &prepare, effects);
+        }
+    }
+
+    /// A prepare at or below the head: sent again because our acknowledgement was lost, or asked for because the
+    /// journal lost it.
+    fn on_known_prepare(
+        &mut self,
+        message: SharedMessage,
+        prepare: &Prepare,
+        effects: &mut Effects,
+    ) {
+        let (op, checksum) = (prepare.op, prepare.frame.checksum);
+        if let Some(durable) = self.journal.durable_again(op, checksum) {
+            self.metrics.ignored(Ignored::Duplicate);
+            self.acknowledge_one(durable, effects);
+        } else if op > self.checkpoint_op
+            && self.catch_up.wants_repair(op, checksum)
+            && self.journal.can_append(op)
+        {
+            self.journal.append(message, &mut effects.io);
+            self.catch_up.repaired();
+            self.metrics.prepares_repaired += 1;
+        } else {
+            self.metrics.ignored(Ignored::Duplicate);
+        }
+    }
+
+    /// Appends the prepare after the head, if the journal can take it now; otherwise it is dropped and asked for again.
+    pub(super) fn append_if_room(&mut self, message: SharedMessage, effects: &mut Effects) -> bool {
+        let room = self.journal.can_append(self.head.op + 1);
+        if room {
+            self.append(message, effects);
+        } else {
+            self.metrics.ignored(Ignored::NoRoom);
+        }
+        room
+    }
+
+    /// Acknowledges what the journal has made durable since the last turn.
+    pub(super) fn acknowledge(&mut self, effects: &mut Effects) {
+        while let Some(durable) = self.journal.next_durable() {
+            self.acknowledge_one(durable, effects);
+        }
+    }
+
+    /// Once a checkpoint is durable here, ops that waited for it are acknowledged.
+    pub(super) fn acknowledge_withheld(&mut self, effects: &mut Effects) {
+        let Some(from) = self.withheld.take() else {
+            return;
+        };
+        for op in from..=self.head.op {
+            let checksum = self.journal.header(op).map(|header| header.frame.checksum);
+            if let Some(durable) =
+                checksum.and_then(|checksum| self.journal.durable_again(op, checksum))
+            {
+                self.acknowledge_one(durable, effects);
+            }
+        }
+    }
+
+    fn acknowledge_one(&mut self, durable: Durable, effects: &mut Effects) {
+        let op = durable.op();
+        if self.checkpoint_required(op) > self.checkpoint_op {
+            self.withheld = Some(self.withheld.map_or(op, |lowest| lowest.min(op)));
+            return;
+        }
+        if self.is_primary() {
+            let entry = self.prepares.get_mut(op);
+            if let Some(entry) =
+                entry.filter(|entry| entry.prepare().frame.checksum == durable.checksum())
+            {
+                entry.acks.insert(self.options.replica);
+            }
+        } else if self.is_backup() {
+            let view = self.superblock.durable_view();
+            self.send_prepare_ok(durable, view, effects);
+        }
+    }
+
+    /// The only place where a prepare_ok is made: it takes the proof that the prepare would be recovered, and the view
+    /// that is on disk.
+    fn send_prepare_ok(&mut self, durable: Durable, view: DurableView, effects: &mut Effects) {
+        assert_eq!(view.view(), self.view);
+        let round = self
+            .journal
+            .header(durable.op())
+            .filter(|header| {
+                header.frame.checksum == durable.checksum() && header.frame.view == self.view
+            })
+            .map_or(0, |header| header.round);
+        let checkpoint = self.superblock.working().checkpoint;
+        let mut ok: PrepareOk = self.header();
+        ok.prepare = durable.checksum();
+        ok.checkpoint_id = checkpoint.id;
+        ok.checkpoint_op = checkpoint.prepare.op;
+        ok.op = durable.op();
+        ok.commit_min = self.commit_min;
+        ok.round = round;
+        let primary = self.primary();
+        self.send_header(Peer::Replica(primary), &ok, effects);
+    }
+
+    pub(super) fn on_commit(&mut self, from: u8, commit: Commit, effects: &mut Effects) {
+        if !self.is_backup() || !self.is_from_primary(from, commit.header()) {
+            self.metrics.ignored(Ignored::OtherView);
+            return;
+        }
+        self.heard_from_primary(commit.op);
+        if let Some(header) = self
+            .journal
+            .header(commit.commit)
+            .filter(|header| header.frame.view == self.view)
+        {
+            assert_eq!(
+                header.frame.checksum, commit.commit_checksum,
+                "one view has one prepare of op {}",
+                commit.commit
+            );
+        }
+        self.commit_max = self.commit_max.max(commit.commit);
+        self.notice_lag(&commit);
+        let checkpoint = self.superblock.working().checkpoint;
+        let mut ok: CommitOk = self.header();
+        ok.checkpoint_id = checkpoint.id;
+        ok.checkpoint_op = checkpoint.prepare.op;
+        ok.round = commit.round;
+        ok.commit_min = self.commit_min;
+        ok.op = self.head.op;
+        self.send_header(Peer::Replica(from), &ok, effects);
+    }
+
+    fn heard_from_primary(&mut self, op: u64) {
+        self.catch_up.target = self.catch_up.target.max(op);
+    }
+
+    /// Beyond the reach of the primary's journal nothing can be fetched op by op any more.
+    fn notice_lag(&mut self, commit: &Commit) {
+        let behind = commit.op.saturating_sub(self.head.op);
+        let lagging = behind >= u64::from(self.layout.geometry.slots);
+        self.status = if lagging {
+            ReplicaStatus::Lagging
+        } else {
+            ReplicaStatus::Normal
+        };
+    }
+}

@@ -1,0 +1,332 @@
+//! A backup that was away fetches what it missed, from whoever has it; and any replica serves.
+//!
+//! Identities come from the primary of the view only (`headers`, contiguous from our head and chained to it), so a
+//! prepare that matches one may come from anybody. Nothing here changes what the log is: a fetched prepare is appended
+//! exactly as one that the primary sent.
+
+use super::{Effects, Ignored, Peer, Replica};
+use crate::constants::{REPAIR_HEADERS_MAX, REPAIR_NS, REPAIR_PREPARES_MAX, SERVE_READS_MAX};
+use crate::machines::Machines;
+use rand_xoshiro::rand_core::Rng;
+use storage::buffer::{Message, SharedMessage};
+use storage::header::{HEADER_SIZE, Header, Headers, Prepare, RequestHeaders, RequestPrepare};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// What is wanted, and what has been asked for.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    /// The primary's head, as far as we heard.
+    pub(super) target: u64,
+    /// Headers of the ops after our head, in order and without gaps; those at or below the head are passed.
+    wanted: Vec<Prepare>,
+    /// Fetched prepares that wait for the ones before them.
+    fetched: [Option<SharedMessage>; REPAIR_PREPARES_MAX],
+    /// Nothing is asked for again before this time.
+    asked_until_ns: u64,
+    /// Prepares up to this op were asked for.
+    asked_op: u64,
+    /// An op below the head whose prepare the journal lost, and its identity.
+    repairing: Option<(u64, u128)>,
+}
+
+impl CatchUp {
+    pub(super) fn new() -> Self {
+        Self {
+            target: 0,
+            wanted: Vec::with_capacity(REPAIR_HEADERS_MAX),
+            fetched: std::array::from_fn(|_| None),
+            asked_until_ns: 0,
+            asked_op: 0,
+            repairing: None,
+        }
+    }
+
+    fn wanted(&self, op: u64) -> Option<&Prepare> {
+        let first = self.wanted.first()?.op;
+        self.wanted.get(op.checked_sub(first)? as usize)
+    }
+
+    fn is_fetched(&self, op: u64, checksum: u128) -> bool {
+        let place = self.fetched[op as usize % REPAIR_PREPARES_MAX].as_ref();
+        place.is_some_and(|message| message.header().frame.checksum == checksum)
+    }
+
+    /// What was asked for is being written: the next may be asked for at once.
+    pub(super) fn repaired(&mut self) {
+        self.repairing = None;
+        self.asked_until_ns = 0;
+    }
+
+    pub(super) fn wants_repair(&self, op: u64, checksum: u128) -> bool {
+        self.repairing == Some((op, checksum))
+    }
+}
+
+impl<M: Machines> Replica<M> {
+    /// Asks for what is missing, if something is: on every progress for more, and after a while for the same again.
+    pub(super) fn catch_up(&mut self, effects: &mut Effects) {
+        if !self.is_backup() {
+            return;
+        }
+        let patient = self.now.monotonic_ns < self.catch_up.asked_until_ns;
+        if !patient {
+            self.catch_up.asked_op = self.head.op; // what was asked for and did not come is lost
+            self.repair_journal(effects);
+        }
+        let behind = self.catch_up.target > self.head.op;
+        if !behind || !self.journal.can_append(self.head.op + 1) {
+            return;
+        }
+        match self.catch_up.wanted(self.head.op + 1) {
+            Some(next) if next.parent == self.head.checksum => self.ask_for_prepares(effects),
+            _ if !patient => self.ask_for_headers(effects),
+            _ => {}
+        }
+    }
+
+    fn asked(&mut self) {
+        self.catch_up.asked_until_ns = self.now.monotonic_ns + REPAIR_NS;
+        self.timers.repair.set(self.now, REPAIR_NS);
+    }
+
+    fn ask_for_headers(&mut self, effects: &mut Effects) {
+        let mut ask: RequestHeaders = self.header();
+        ask.op_min = self.head.op + 1;
+        ask.op_max = self
+            .catch_up
+            .target
+            .min(self.head.op + REPAIR_HEADERS_MAX as u64);
+        let primary = self.primary();
+        self.send_header(Peer::Replica(primary), &ask, effects);
+    }
+
+    fn ask_for_prepares(&mut self, effects: &mut Effects) {
+        let first = self.head.op.max(self.catch_up.asked_op) + 1;
+        for op in first..=self.head.op + REPAIR_PREPARES_MAX as u64 {
+            let Some(wanted) = self.catch_up.wanted(op) else {
+                break;
+            };
+            let checksum = wanted.frame.checksum;
+            self.catch_up.asked_op = op;
+            if self.catch_up.is_fetched(op, checksum) {
+                continue;
+            }
+            let mut ask: RequestPrepare = self.header();
+            (ask.op, ask.prepare) = (op, checksum);
+            let from = self.someone_else();
+            self.send_header(Peer::Replica(from), &ask, effects);
+            self.metrics.prepares_requested += 1;
+            self.asked();
+        }
+    }
+
+    fn someone_else(&mut self) -> u8 {
+        let count = u64::from(self.options.replica_count);
+        let step = 1 + self.prng.next_u64() % (count - 1);
+        ((u64::from(self.options.replica) + step) % count) as u8
+    }
+
+    /// Asks for a prepare at or below the head that the journal lost.
+    fn repair_journal(&mut self, effects: &mut Effects) {
+        self.catch_up.repairing = None;
+        let lowest = self.checkpoint_op + 1;
+        let Some(missing) = self.journal.missing(lowest..=self.head.op).next() else {
+            return;
+        };
+        let op = missing.op;
+        let Some(checksum) = missing.wanted else {
+            self.ask_for_identity(op, effects);
+            return;
+        };
+        self.catch_up.repairing = Some((op, checksum));
+        let mut ask: RequestPrepare = self.header();
+        (ask.op, ask.prepare) = (op, checksum);
+        let from = self.someone_else();
+        self.send_header(Peer::Replica(from), &ask, effects);
+        self.asked();
+    }
+
+    /// Not even the identity is known: the primary tells it.
+    fn ask_for_identity(&mut self, op: u64, effects: &mut Effects) {
+        let mut ask: RequestHeaders = self.header();
+        (ask.op_min, ask.op_max) = (op, op);
+        let primary = self.primary();
+        self.send_header(Peer::Replica(primary), &ask, effects);
+        self.asked();
+    }
+
+    /// The primary has told the identity of an op at or below our head which the journal lost.
+    fn learn_identity(&mut self, prepare: &Prepare) {
+        let unknown = self
+            .journal
+            .faulty(prepare.op)
+            .is_some_and(|missing| missing.wanted.is_none());
+        if prepare.op > self.checkpoint_op && unknown {
+            self.journal.set_header(prepare);
+            self.catch_up.asked_until_ns = 0;
+        }
+    }
+
+    pub(super) fn on_headers(&mut self, from: u8, message: &Message) {
+        if !self.is_backup() || !self.is_from_primary(from, message.header()) {
+            self.metrics.ignored(Ignored::OtherView);
+            return;
+        }
+        self.catch_up.wanted.clear();
+        let mut parent = self.head.checksum;
+        // Highest op first on the wire.
+        for bytes in message
+            .body()
+            .rchunks_exact(HEADER_SIZE)
+            .take(REPAIR_HEADERS_MAX)
+        {
+            let header = Header::ref_from_bytes(bytes).expect("256 aligned bytes");
+            let known = header.check(
+                self.options.cluster,
+                self.layout.geometry.message_size_max as usize,
+            );
+            let Some(&prepare) = header.try_typed::<Prepare>().filter(|_| known.is_ok()) else {
+                break;
+            };
+            if prepare.op <= self.head.op {
+                self.learn_identity(&prepare);
+                continue;
+            }
+            let op = self.head.op + 1 + self.catch_up.wanted.len() as u64;
+            if prepare.op != op || prepare.parent != parent {
+                break;
+            }
+            parent = prepare.frame.checksum;
+            self.catch_up.wanted.push(prepare);
+        }
+        self.catch_up.asked_op = self.head.op;
+    }
+
+    /// A prepare beyond the one after the head: kept if we asked for it and it is near.
+    pub(super) fn on_fetched_prepare(
+        &mut self,
+        message: SharedMessage,
+        prepare: &Prepare,
+        effects: &mut Effects,
+    ) {
+        let wanted = self
+            .catch_up
+            .wanted(prepare.op)
+            .is_some_and(|wanted| wanted == prepare);
+        if !wanted || prepare.op > self.head.op + REPAIR_PREPARES_MAX as u64 {
+            self.metrics.ignored(Ignored::Gap);
+            return;
+        }
+        self.catch_up.fetched[prepare.op as usize % REPAIR_PREPARES_MAX] = Some(message);
+        self.append_fetched(effects);
+    }
+
+    /// Appends fetched prepares, as far as they follow the head without a gap.
+    pub(super) fn append_fetched(&mut self, effects: &mut Effects) {
+        loop {
+            let op = self.head.op + 1;
+            let place = op as usize % REPAIR_PREPARES_MAX;
+            let fits = self.catch_up.fetched[place]
+                .as_ref()
+                .is_some_and(|message| {
+                    let prepare = message.header().typed::<Prepare>();
+                    prepare.op == op && prepare.parent == self.head.checksum
+                });
+            if !fits {
+                let passed = |message: &SharedMessage| message.header().typed::<Prepare>().op <= op;
+                if self.catch_up.fetched[place].as_ref().is_some_and(passed) {
+                    self.catch_up.fetched[place] = None;
+                }
+                return;
+            }
+            let message = self.catch_up.fetched[place]
+                .take()
+                .expect("looked at above");
+            self.metrics.prepares_fetched += 1;
+            if !self.append_if_room(message, effects) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn on_request_headers(
+        &mut self,
+        from: u8,
+        ask: &RequestHeaders,
+        effects: &mut Effects,
+    ) {
+        if !self.is_primary() {
+            self.metrics.ignored(Ignored::OtherView);
+            return;
+        }
+        let op_max = ask
+            .op_max
+            .min(ask.op_min + REPAIR_HEADERS_MAX as u64 - 1)
+            .min(self.head.op);
+        let size = HEADER_SIZE * (1 + REPAIR_HEADERS_MAX);
+        let Some(mut message) = self.buffer_for(size) else {
+            return;
+        };
+        let mut at = HEADER_SIZE;
+        for op in (ask.op_min..=op_max).rev() {
+            let Some(header) = self.journal.header(op) else {
+                continue;
+            };
+            message.buffer_mut()[at..at + HEADER_SIZE].copy_from_slice(header.as_bytes());
+            at += HEADER_SIZE;
+        }
+        if at == HEADER_SIZE {
+            return; // nothing left of it here: its head will tell the asking replica that it lags
+        }
+        let mut header: Headers = self.header();
+        header.frame.size = at as u32;
+        message.set_header(&header);
+        effects.send(Peer::Replica(from), message.seal());
+    }
+
+    pub(super) fn on_request_prepare(
+        &mut self,
+        from: u8,
+        ask: RequestPrepare,
+        effects: &mut Effects,
+    ) {
+        if let Some(entry) = self
+            .prepares
+            .get(ask.op)
+            .filter(|entry| entry.prepare().frame.checksum == ask.prepare)
+        {
+            effects.send(Peer::Replica(from), entry.message.clone());
+            return;
+        }
+        let Some(header) = self
+            .journal
+            .header(ask.op)
+            .filter(|header| header.frame.checksum == ask.prepare)
+        else {
+            self.metrics.ignored(Ignored::NotHere);
+            return;
+        };
+        let size = storage::sector_ceil(header.frame.size as usize);
+        if self.serving_reads >= SERVE_READS_MAX {
+            self.metrics.ignored(Ignored::NoRoom);
+            return;
+        }
+        let Some(buffer) = self.buffer_for(size) else {
+            return;
+        };
+        // If the journal cannot read now, the request is lost, as any message may be.
+        if self
+            .journal
+            .read(
+                ask.op,
+                ask.prepare,
+                buffer,
+                u64::from(from),
+                &mut effects.io,
+            )
+            .is_ok()
+        {
+            self.serving_reads += 1;
+        }
+    }
+}

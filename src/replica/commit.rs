@@ -1,0 +1,436 @@
+//! Committing and executing: in op order, resumable between the requests of a batch, and the checkpoints that follow.
+
+use super::{Effects, Fatal, Ignored, Peer, Replica};
+use crate::constants::EXECUTE_PER_TURN_MAX;
+use crate::engine::{Executed, ReplyOf};
+use crate::machines::Machines;
+use storage::buffer::SharedMessage;
+use storage::checkpoint::{CheckpointEvent, CheckpointStart};
+use storage::header::{Eviction, HEADER_SIZE, Prepare, Reply, SubHeader, sub_request};
+use storage::io::{IoDone, IoError};
+use storage::journal::JournalEvent;
+use storage::superblock::{CheckpointRecord, SuperblockEvent};
+
+/// A prepare whose requests are being executed.
+#[derive(Debug)]
+pub(super) struct Executing {
+    message: SharedMessage,
+    /// Where the next request is in the body, and its index.
+    offset: usize,
+    index: u32,
+}
+
+/// Who a prepare is read back for: what the journal hands back with it.
+pub(super) const READ_TO_EXECUTE: u64 = u64::MAX;
+
+/// How far [`Replica::execute`] got with one op.
+enum Step {
+    /// The op is executed.
+    Done,
+    /// The turn's bound is reached.
+    Bound,
+    /// It waits for the disk.
+    Blocked,
+}
+
+impl<M: Machines> Replica<M> {
+    /// On the primary: an op is committed once a replication quorum holds it durably, and all before it are committed.
+    pub(super) fn advance_commit(&mut self) {
+        if !self.is_primary() {
+            return;
+        }
+        let before = self.commit_max;
+        while let Some(entry) = self.prepares.get(self.commit_max + 1) {
+            assert!(entry.acks.count() <= self.options.replica_count);
+            if entry.acks.count() < self.quorums.replication {
+                break;
+            }
+            self.commit_max += 1;
+        }
+        if self.commit_max > before {
+            self.timers
+                .resend
+                .set(self.now, crate::constants::PREPARE_RESEND_NS);
+        }
+        if self.commit_max == self.head.op {
+            self.timers.resend.clear();
+        }
+    }
+
+    /// Executes what is committed, up to the turn's bound.
+    pub(super) fn execute(&mut self, effects: &mut Effects) {
+        self.execution_pending = false;
+        self.spares_wanted = false;
+        let mut budget = EXECUTE_PER_TURN_MAX;
+        while self.commit_min < self.commit_max.min(self.head.op) {
+            if self.executing.is_none() && !self.begin_executing(effects) {
+                return;
+            }
+            match self.execute_op(&mut budget, effects) {
+                Step::Done => self.executed(),
+                Step::Bound => {
+                    self.execution_pending = true;
+                    return;
+                }
+                Step::Blocked => return,
+            }
+        }
+    }
+
+    /// Takes up the next op; false if it has to wait for the disk.
+    fn begin_executing(&mut self, effects: &mut Effects) -> bool {
+        let op = self.commit_min + 1;
+        if self.layout.geometry.is_checkpoint(op) && self.checkpoint_busy() {
+            return false; // one checkpoint at a time: the next state is not frozen before the last is durable
+        }
+        let Some(entry) = self.prepares.get(op) else {
+            self.read_to_execute(op, effects);
+            return false;
+        };
+        let prepare = entry.prepare();
+        assert_eq!(
+            prepare.parent, self.commit_checksum,
+            "op {op} is not chained to the last executed one"
+        );
+        self.executing = Some(Executing {
+            message: entry.message.clone(),
+            offset: 0,
+            index: 0,
+        });
+        true
+    }
+
+    fn read_to_execute(&mut self, op: u64, effects: &mut Effects) {
+        if self.reading_op.is_some() {
+            return;
+        }
+        let Some(header) = self.journal.header(op).copied() else {
+            return;
+        };
+        let Some(buffer) = self.buffer_for(storage::sector_ceil(header.frame.size as usize)) else {
+            return;
+        };
+        let read = self.journal.read(
+            op,
+            header.frame.checksum,
+            buffer,
+            READ_TO_EXECUTE,
+            &mut effects.io,
+        );
+        if read.is_ok() {
+            self.reading_op = Some(op);
+        }
+    }
+
+    fn execute_op(&mut self, budget: &mut usize, effects: &mut Effects) -> Step {
+        let Executing {
+            message,
+            mut offset,
+            mut index,
+        } = self.executing.take().expect("begun above");
+        let prepare = *message.header().typed::<Prepare>();
+        assert_eq!(prepare.op, self.commit_min + 1);
+        let mut step = Step::Done;
+        while index < prepare.requests {
+            if *budget == 0 {
+                step = Step::Bound;
+                break;
+            }
+            let (request, next) =
+                sub_request(message.body(), offset).expect("the primary checked each request");
+            if !self.engine.has_spares_for(request) {
+                self.spares_wanted = true;
+                step = Step::Blocked;
+                break;
+            }
+            let sub = *request.header;
+            let timestamp = prepare.timestamp + u64::from(index);
+            match self.engine.commit(prepare.op, index, timestamp, request) {
+                Executed::Reply(reply) => {
+                    let reply = Self::reply_message(
+                        &self.options,
+                        self.view,
+                        &self.small,
+                        &self.large,
+                        &sub,
+                        &reply,
+                    );
+                    self.answer(&sub, reply, effects);
+                }
+                Executed::Evicted => self.answer_evicted(&sub, effects),
+                Executed::Stale | Executed::Internal => {
+                    self.requests.remove_if_known(sub.client);
+                }
+            }
+            self.commit_timestamp = timestamp;
+            *budget -= 1;
+            (offset, index) = (next, index + 1);
+        }
+        self.executing = Some(Executing {
+            message,
+            offset,
+            index,
+        });
+        step
+    }
+
+    /// All requests of an op are executed.
+    fn executed(&mut self) {
+        let message = self.executing.take().expect("executed above").message;
+        let prepare = *message.header().typed::<Prepare>();
+        self.commit_min = prepare.op;
+        self.commit_checksum = prepare.frame.checksum;
+        self.prepares.remove(prepare.op);
+        self.metrics.executed(prepare.requests);
+        if self.layout.geometry.is_checkpoint(prepare.op) {
+            self.begin_checkpoint(prepare);
+        }
+    }
+
+    /// Builds the reply to a request; none if no buffer is free: the client asks again, and gets the stored reply.
+    fn reply_message(
+        options: &super::ReplicaOptions,
+        view: u32,
+        small: &storage::buffer::MessagePool,
+        large: &storage::buffer::MessagePool,
+        sub: &SubHeader,
+        reply: &ReplyOf<'_>,
+    ) -> Option<SharedMessage> {
+        let size = HEADER_SIZE + reply.body.len();
+        let pool = if size <= small.message_size() {
+            small
+        } else {
+            large
+        };
+        let mut message = pool.take()?;
+        let mut header =
+            <Reply as storage::header::Typed>::new(options.cluster, view, options.replica);
+        header.frame.size = size as u32;
+        header.client = sub.client;
+        header.session = reply.session;
+        header.op = reply.op;
+        header.timestamp = reply.timestamp;
+        header.request = sub.request;
+        header.operation = sub.operation;
+        header.status = reply.status as u16;
+        message.set_header(&header);
+        message.body_mut().copy_from_slice(reply.body);
+        Some(message.seal())
+    }
+
+    /// Sends an executed request's reply to whoever waits for it here.
+    fn answer(&mut self, sub: &SubHeader, reply: Option<SharedMessage>, effects: &mut Effects) {
+        let waiting = self.requests.remove_if_known(sub.client);
+        let Some(waiting) = waiting.filter(|_| self.is_primary()) else {
+            return;
+        };
+        assert_eq!(waiting.request, sub.request);
+        match reply {
+            Some(reply) => effects.send(waiting.origin, reply),
+            None => self.metrics.ignored(Ignored::NoBuffer),
+        }
+    }
+
+    /// Executed in the log and found without a session: nothing can be surer, so the client is told at once.
+    fn answer_evicted(&mut self, sub: &SubHeader, effects: &mut Effects) {
+        let waiting = self.requests.remove_if_known(sub.client);
+        if let Some(waiting) = waiting.filter(|_| self.is_primary()) {
+            self.send_eviction(waiting.origin, sub, effects);
+        }
+    }
+
+    pub(super) fn send_eviction(&mut self, to: Peer, sub: &SubHeader, effects: &mut Effects) {
+        let mut eviction: Eviction = self.header();
+        eviction.client = sub.client;
+        eviction.session = sub.session;
+        eviction.request = sub.request;
+        self.send_header(to, &eviction, effects);
+    }
+
+    /// Answers a client that asks again about its last request, which is executed.
+    pub(super) fn resend_reply(&mut self, to: Peer, sub: &SubHeader, effects: &mut Effects) {
+        let Some(reply) = self.engine.stored_reply(sub.client) else {
+            return;
+        };
+        let reply = Self::reply_message(
+            &self.options,
+            self.view,
+            &self.small,
+            &self.large,
+            sub,
+            &reply,
+        );
+        match reply {
+            Some(reply) => effects.send(to, reply),
+            None => self.metrics.ignored(Ignored::NoBuffer),
+        }
+    }
+
+    fn checkpoint_busy(&self) -> bool {
+        self.checkpoint.is_writing()
+    }
+
+    fn begin_checkpoint(&mut self, prepare: Prepare) {
+        let key = self
+            .engine
+            .page_key()
+            .expect("the first op sets the key, and is before every checkpoint");
+        let lag = self.layout.geometry.checkpoint_lag();
+        // Replicas take turns, so that a quorum is always undisturbed.
+        let start_delay_ops =
+            u64::from(self.options.replica) * lag / (2 * u64::from(self.options.replica_count));
+        let start = CheckpointStart {
+            prepare,
+            key,
+            fingerprint: self.fingerprint,
+            start_delay_ops,
+            deadline_op: prepare.op + lag,
+        };
+        self.engine.pages_mut().freeze();
+        self.checkpoint.begin(self.engine.pages(), &start);
+        self.checkpoint_began_ns = self.now.monotonic_ns;
+        self.metrics.checkpoints += 1;
+    }
+
+    pub(super) fn pump_checkpoint(&mut self, effects: &mut Effects) {
+        self.checkpoint_pending = false;
+        if !self.checkpoint.is_writing() {
+            return;
+        }
+        let elapsed = self.now.monotonic_ns - self.checkpoint_began_ns;
+        let wanted = if self.spares_wanted {
+            self.engine.spares_wanted()
+        } else {
+            0
+        };
+        let pages = self.engine.pages_mut();
+        self.checkpoint_pending =
+            self.checkpoint
+                .pump(pages, self.commit_max, elapsed, wanted, &mut effects.io);
+        if self.spares_wanted && self.engine.pages().spares_free() >= wanted {
+            self.execution_pending = true;
+        }
+        match self.checkpoint.wake_ns() {
+            Some(wake_ns) => self.timers.pump.set_at(self.checkpoint_began_ns + wake_ns),
+            None => self.timers.pump.clear(),
+        }
+    }
+
+    pub(super) fn on_checkpoint_io(
+        &mut self,
+        done: IoDone,
+        effects: &mut Effects,
+    ) -> Result<(), IoError> {
+        match self
+            .checkpoint
+            .on_io_done(done, self.engine.pages_mut(), &mut effects.io)?
+        {
+            CheckpointEvent::None => {}
+            CheckpointEvent::Opened => self.on_checkpoint_opened(effects),
+            CheckpointEvent::Damaged(damage) => {
+                effects.halt = Some(Fatal::DataFile(damage.to_string()))
+            }
+            CheckpointEvent::Written(record) => self.on_checkpoint_written(&record, effects),
+        }
+        Ok(())
+    }
+
+    fn on_checkpoint_written(&mut self, record: &CheckpointRecord, effects: &mut Effects) {
+        assert!(record.prepare.op <= self.commit_min);
+        let commit_max = self.commit_max;
+        self.superblock.update(
+            |state, _| {
+                state.checkpoint = *record;
+                state.commit_max = commit_max;
+            },
+            &mut effects.io,
+        );
+    }
+
+    /// The newest state of the superblock is durable.
+    fn on_superblock_durable(&mut self, effects: &mut Effects) {
+        let record = self.superblock.working().checkpoint;
+        if record.prepare.op > self.checkpoint_op {
+            self.checkpoint_op = record.prepare.op;
+            self.checkpoint.installed(&record);
+            self.journal.set_checkpoint(record.prepare.op);
+            self.acknowledge_withheld(effects);
+            self.execution_pending = true;
+        }
+        if self.log_raised {
+            let head_op = self.head.op;
+            self.log_raised = false;
+            self.journal
+                .view_durable(self.superblock.durable_view().log_view(), head_op);
+        }
+        self.on_start_durable(effects);
+    }
+
+    pub(super) fn on_superblock_io(
+        &mut self,
+        done: IoDone,
+        effects: &mut Effects,
+    ) -> Result<(), IoError> {
+        match self.superblock.on_io_done(done, &mut effects.io)? {
+            None => {}
+            Some(SuperblockEvent::Opened) => self.on_superblock_opened(effects),
+            Some(SuperblockEvent::Refused(error)) => {
+                effects.halt = Some(Fatal::DataFile(error.to_string()))
+            }
+            Some(SuperblockEvent::Durable) => self.on_superblock_durable(effects),
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_journal_io(
+        &mut self,
+        done: IoDone,
+        effects: &mut Effects,
+    ) -> Result<(), IoError> {
+        match self.journal.on_io_done(done, &mut effects.io)? {
+            JournalEvent::None => {}
+            JournalEvent::Opened(recovered) => self.on_journal_opened(recovered, effects),
+            JournalEvent::Refused(error) => effects.halt = Some(Fatal::DataFile(error.to_string())),
+            JournalEvent::Read {
+                op,
+                purpose: READ_TO_EXECUTE,
+                message,
+            } => self.on_read_to_execute(op, message),
+            JournalEvent::Read {
+                purpose, message, ..
+            } => {
+                self.serving_reads -= 1;
+                match message {
+                    Ok(message) => effects.send(Peer::Replica(purpose as u8), message),
+                    Err(_) => self.metrics.ignored(Ignored::NotHere),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_read_to_execute(
+        &mut self,
+        op: u64,
+        message: Result<SharedMessage, storage::buffer::Message>,
+    ) {
+        assert_eq!(self.reading_op.take(), Some(op));
+        if op != self.commit_min + 1 || self.executing.is_some() {
+            return;
+        }
+        if let Ok(message) = message {
+            let prepare = message.header().typed::<Prepare>();
+            assert_eq!(
+                prepare.parent, self.commit_checksum,
+                "op {op} is not chained to the last executed one"
+            );
+            self.executing = Some(Executing {
+                message,
+                offset: 0,
+                index: 0,
+            });
+        }
+        // Otherwise the journal has marked the slot as faulty, and it is fetched from a peer.
+        self.execution_pending = true;
+    }
+}

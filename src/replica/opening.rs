@@ -1,0 +1,140 @@
+//! Opening the data file: the superblock first, then checkpoint and journal at once, then the role that follows.
+
+use super::{Effects, Fatal, Head, Replica};
+use crate::machines::Machines;
+use storage::checkpoint::CheckpointEvent;
+use storage::header::{Prepare, ReplicaStatus, Start};
+use storage::journal::Recovered;
+use storage::superblock::Expected;
+
+/// What of the data file has been read.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    recovered: Option<Recovered>,
+    checkpoint: bool,
+}
+
+impl<M: Machines> Replica<M> {
+    pub(super) fn on_superblock_opened(&mut self, effects: &mut Effects) {
+        let state = self.superblock.working();
+        let expected = Expected {
+            cluster: Some(self.options.cluster),
+            replica: Some(self.options.replica),
+            replica_count: Some(self.options.replica_count),
+            geometry: Some(self.options.geometry),
+        };
+        if let Err(mismatch) = expected.check(state) {
+            effects.halt = Some(Fatal::DataFile(mismatch.to_string()));
+            return;
+        }
+        let record = state.checkpoint;
+        let log_view = state.log_view;
+        self.view = state.view;
+        self.checkpoint_op = record.prepare.op;
+        self.commit_max = state.commit_max.max(record.prepare.op);
+        let solo = self.is_solo();
+        let opened = self.checkpoint.open_start(&record, &mut effects.io);
+        let headers = self.superblock.view_headers();
+        self.journal.open_start(
+            record.prepare.op,
+            record.prepare.frame.checksum,
+            log_view,
+            headers,
+            solo,
+            &mut effects.io,
+        );
+        if matches!(opened, CheckpointEvent::Opened) {
+            self.on_checkpoint_opened(effects); // nothing to read: the state before the first op
+        }
+    }
+
+    pub(super) fn on_checkpoint_opened(&mut self, effects: &mut Effects) {
+        let record = self.superblock.working().checkpoint;
+        if record.prepare.op > 0 {
+            self.engine.reopened();
+        }
+        self.commit_min = record.prepare.op;
+        self.commit_checksum = record.prepare.frame.checksum;
+        let last = u64::from(record.prepare.requests).saturating_sub(1);
+        self.commit_timestamp = record.prepare.timestamp + last;
+        self.opening.checkpoint = true;
+        self.opened(effects);
+    }
+
+    pub(super) fn on_journal_opened(&mut self, recovered: Recovered, effects: &mut Effects) {
+        self.opening.recovered = Some(recovered);
+        self.opened(effects);
+    }
+
+    fn opened(&mut self, effects: &mut Effects) {
+        if !self.opening.checkpoint {
+            return;
+        }
+        let Some(recovered) = self.opening.recovered.take() else {
+            return;
+        };
+        if let Some(op) = recovered.regressed {
+            effects.halt = Some(Fatal::DataFile(format!(
+                "the journal holds op {op}, which this superblock cannot have allowed: the file, or part of it, was \
+                 put back to an older state. It counts as lost; do not use it"
+            )));
+            return;
+        }
+        let head = self.head_header(recovered.head_op);
+        assert_eq!(head.frame.checksum, recovered.head_checksum);
+        self.head = Head::of(&head);
+        assert!(self.head.op >= self.commit_min);
+        self.metrics.ops_recovered = self.head.op - self.commit_min;
+        self.status = ReplicaStatus::Starting;
+        if self.is_solo() {
+            self.open_solo(effects);
+        } else if self.start_state() == Start::Begun {
+            self.open_one_of_many();
+        } else {
+            self.timers.starting(self.now);
+            self.ping_others(effects);
+        }
+    }
+
+    /// The header of the newest op: from the journal, or of the checkpoint if nothing is above it.
+    fn head_header(&self, op: u64) -> Prepare {
+        let checkpoint = self.superblock.working().checkpoint.prepare;
+        if op == checkpoint.op {
+            return checkpoint;
+        }
+        *self
+            .journal
+            .header(op)
+            .expect("the journal knows the head it recovered")
+    }
+
+    /// Alone, everything in the journal was acknowledged or may count as such. The view is raised before the first
+    /// request: a torn op that recovery cut off and its successor must not share (view, op).
+    fn open_solo(&mut self, effects: &mut Effects) {
+        self.commit_max = self.head.op;
+        let first = self.start_state() != Start::Begun;
+        let head = self.head_header(self.head.op);
+        self.log_raised = !first;
+        self.superblock.update(
+            |state, headers| {
+                state.set_start(Start::Begun);
+                if !first {
+                    state.view += 1;
+                    state.log_view = state.view;
+                    headers.set(&[head]);
+                }
+            },
+            &mut effects.io,
+        );
+    }
+
+    /// Among others, a backup goes on in its view. A primary does not: what it had promised in this view is forgotten, so
+    /// the view has no primary until it changes.
+    fn open_one_of_many(&mut self) {
+        self.enter_normal();
+        if self.primary() == self.options.replica {
+            self.status = ReplicaStatus::Deposed;
+        }
+        self.catch_up.target = self.commit_max;
+    }
+}

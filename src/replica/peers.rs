@@ -1,0 +1,156 @@
+//! What a replica knows of the others, and the greetings by which it learns it.
+
+use super::{Effects, Ignored, Peer, Replica};
+use crate::machines::Machines;
+use storage::header::{Ping, PingClient, Pong, PongClient, ReplicaStatus, Start};
+
+/// What was heard from another replica.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PeerState {
+    /// How far its first start has come; none before its first greeting.
+    pub(super) start: Option<Start>,
+    pub(super) commit_min: u64,
+    pub(super) checkpoint_op: u64,
+    /// The newest read round that it has returned in this view.
+    pub(super) round: u64,
+}
+
+impl PeerState {
+    pub(super) fn on_progress(&mut self, commit_min: u64, checkpoint_op: u64, round: u64) {
+        self.commit_min = self.commit_min.max(commit_min);
+        self.checkpoint_op = self.checkpoint_op.max(checkpoint_op);
+        self.round = self.round.max(round);
+    }
+}
+
+impl<M: Machines> Replica<M> {
+    pub(super) fn on_connected(&mut self, replica: u8, effects: &mut Effects) {
+        self.send_ping(replica, effects);
+    }
+
+    /// Says hello. While the superblock is being read there is nothing true to say; the ping timer makes up for it.
+    pub(super) fn send_ping(&mut self, to: u8, effects: &mut Effects) {
+        if !self.superblock.is_open() {
+            return;
+        }
+        let state = self.superblock.working();
+        let (log_view, start, sequence, checkpoint) = (
+            state.log_view,
+            state.start(),
+            state.sequence,
+            state.checkpoint,
+        );
+        let mut ping: Ping = self.header();
+        ping.fingerprint = self.fingerprint;
+        ping.checkpoint_id = checkpoint.id;
+        ping.checkpoint_op = checkpoint.prepare.op;
+        ping.superblock_sequence = sequence;
+        ping.op = self.head.op;
+        ping.commit_min = self.commit_min;
+        ping.monotonic_ns = self.now.monotonic_ns;
+        ping.log_view = log_view;
+        ping.start = start as u8;
+        ping.replica_count = self.options.replica_count;
+        self.send_header(Peer::Replica(to), &ping, effects);
+    }
+
+    pub(super) fn on_ping(&mut self, from: u8, ping: Ping, effects: &mut Effects) {
+        if ping.fingerprint != self.fingerprint || ping.replica_count != self.options.replica_count
+        {
+            self.metrics.ignored(Ignored::Geometry);
+            return;
+        }
+        self.hear_start(from, ping.start);
+        let state = self.superblock.working();
+        let (log_view, start, sequence, checkpoint) = (
+            state.log_view,
+            state.start(),
+            state.sequence,
+            state.checkpoint,
+        );
+        let mut pong: Pong = self.header();
+        pong.fingerprint = self.fingerprint;
+        pong.checkpoint_id = checkpoint.id;
+        pong.checkpoint_op = checkpoint.prepare.op;
+        pong.superblock_sequence = sequence;
+        pong.op = self.head.op;
+        pong.commit_min = self.commit_min;
+        pong.ping_monotonic_ns = ping.monotonic_ns;
+        pong.realtime_ns = self.now.realtime_ns;
+        pong.log_view = log_view;
+        pong.start = start as u8;
+        pong.replica_count = self.options.replica_count;
+        self.send_header(Peer::Replica(from), &pong, effects);
+        self.advance_start(effects);
+    }
+
+    pub(super) fn on_pong(&mut self, from: u8, pong: &Pong, effects: &mut Effects) {
+        if pong.fingerprint != self.fingerprint || pong.replica_count != self.options.replica_count
+        {
+            self.metrics.ignored(Ignored::Geometry);
+            return;
+        }
+        self.hear_start(from, pong.start);
+        self.advance_start(effects);
+    }
+
+    fn hear_start(&mut self, from: u8, start: u8) {
+        self.peers[from as usize].start = Start::from_u8(start);
+    }
+
+    pub(super) fn on_ping_client(
+        &mut self,
+        from: Peer,
+        message: &storage::buffer::Message,
+        effects: &mut Effects,
+    ) {
+        if !self.superblock.is_open() {
+            self.metrics.ignored(Ignored::NotReady);
+            return;
+        }
+        let ping = *message.header().typed::<PingClient>();
+        let state = self.superblock.working();
+        let (checkpoint, sequence, log_view, start) = (
+            state.checkpoint,
+            state.sequence,
+            state.log_view,
+            state.start(),
+        );
+        let geometry = self.layout.geometry;
+        let pages = self.engine.pages();
+        let mut pong: PongClient = self.header();
+        pong.client = ping.client;
+        pong.nonce = ping.nonce;
+        pong.fingerprint = self.fingerprint;
+        pong.checkpoint_id = checkpoint.id;
+        pong.checkpoint_op = checkpoint.prepare.op;
+        pong.op = self.head.op;
+        pong.commit_min = self.commit_min;
+        pong.commit_max = self.commit_max;
+        pong.timestamp = self.commit_timestamp;
+        pong.superblock_sequence = sequence;
+        let opened = self.status != ReplicaStatus::Opening;
+        let lost = if opened {
+            self.journal
+                .missing(self.commit_min + 1..=self.head.op)
+                .count() as u64
+        } else {
+            0
+        };
+        pong.missing = lost + self.catch_up.target.saturating_sub(self.head.op);
+        pong.pages_used = u64::from(pages.count() - pages.free_count());
+        pong.pages_total = u64::from(pages.count());
+        pong.message_size_max = geometry.message_size_max;
+        pong.reply_size_max = geometry.reply_size_max;
+        pong.sessions_used = self.engine.sessions_used();
+        pong.sessions_max = geometry.sessions_max;
+        pong.log_view = log_view;
+        pong.replica_count = self.options.replica_count;
+        pong.status = self.status as u8;
+        pong.start = start as u8;
+        pong.checkpointing = u8::from(self.checkpoint.is_writing());
+        pong.machines = ((1 << M::COUNT) - 1) << 1;
+        pong.primary = self.primary();
+        self.send_header(from, &pong, effects);
+    }
+}

@@ -1,0 +1,229 @@
+//! Linearizable reads that do not write the log.
+//!
+//! A read is answered from committed state once a replication quorum (this replica included; it meets every view-change
+//! quorum) that is in this view has returned one commit round begun after the read arrived, and once everything that was
+//! known to be committed at its arrival is executed here. No lease and no clock is involved. Many reads share a round;
+//! under writes its number rides on prepares. Rounds are numbered within a view.
+
+use super::{Effects, Ignored, Peer, Replica};
+use crate::constants::{EXECUTE_PER_TURN_MAX, HEARTBEAT_NS};
+use crate::machines::Machines;
+use crate::state_machine::Context;
+use std::collections::VecDeque;
+use storage::buffer::Message;
+use storage::header::{Commit, CommitOk, HEADER_SIZE, Rejection, Reply, Status, sub_request};
+
+#[derive(Debug)]
+struct Read {
+    message: Message,
+    origin: Peer,
+    /// The round that must be confirmed: the first to begin after the arrival.
+    round: u64,
+    /// The op that must be executed.
+    commit: u64,
+    /// Not a read of state, but of the session table: is this client's session really gone?
+    eviction: bool,
+}
+
+/// Reads that wait, and the rounds they wait for.
+#[derive(Debug)]
+pub(super) struct Reads {
+    queue: VecDeque<Read>,
+    /// The newest round begun in this view.
+    pub(super) round_begun: u64,
+    /// The newest round that was sent to the others, by commit or on a prepare.
+    pub(super) round_sent: u64,
+    round_confirmed: u64,
+    /// More can be served at once than a turn allows.
+    pub(super) pending: bool,
+}
+
+impl Reads {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            queue: VecDeque::with_capacity(capacity),
+            round_begun: 0,
+            round_sent: 0,
+            round_confirmed: 0,
+            pending: false,
+        }
+    }
+}
+
+impl<M: Machines> Replica<M> {
+    pub(super) fn take_read(&mut self, from: Peer, message: Message) -> Result<(), Rejection> {
+        self.queue_read(from, message, false)
+    }
+
+    /// The session is not in the committed table. The client is told so only under the conditions of a read: otherwise a
+    /// primary that was deposed, or one that has not executed an inherited register, would evict a live client.
+    pub(super) fn take_eviction(&mut self, from: Peer, message: Message) -> Result<(), Rejection> {
+        self.queue_read(from, message, true)
+    }
+
+    fn queue_read(
+        &mut self,
+        origin: Peer,
+        message: Message,
+        eviction: bool,
+    ) -> Result<(), Rejection> {
+        if self.reads.queue.len() == self.reads.queue.capacity() {
+            return Err(Rejection::Busy);
+        }
+        let commit = self.commit_max.max(self.inherited);
+        let round = self.reads.round_begun + 1;
+        self.reads.queue.push_back(Read {
+            message,
+            origin,
+            round,
+            commit,
+            eviction,
+        });
+        Ok(())
+    }
+
+    /// Begins the next round if a read waits for it and none is under way.
+    pub(super) fn begin_round_if_wanted(&mut self) {
+        self.confirm_rounds();
+        let wanted = self
+            .reads
+            .queue
+            .back()
+            .is_some_and(|read| read.round > self.reads.round_begun);
+        if wanted && self.reads.round_confirmed == self.reads.round_begun {
+            self.reads.round_begun += 1;
+            self.confirm_rounds();
+        }
+    }
+
+    /// The newest round that a replication quorum has returned, this replica included.
+    fn confirm_rounds(&mut self) {
+        let needed = usize::from(self.quorums.replication - 1);
+        let mut rounds = [0; storage::layout::REPLICAS_MAX];
+        let mut count = 0;
+        for replica in self.others() {
+            rounds[count] = self.peers[replica as usize].round;
+            count += 1;
+        }
+        let confirmed = if needed == 0 {
+            self.reads.round_begun
+        } else {
+            rounds[..count].sort_unstable();
+            rounds[count - needed]
+        };
+        assert!(confirmed <= self.reads.round_begun);
+        assert!(confirmed >= self.reads.round_confirmed);
+        self.reads.round_confirmed = confirmed;
+    }
+
+    /// Sends the round to the others, unless a prepare has carried it.
+    pub(super) fn send_round(&mut self, effects: &mut Effects) {
+        if self.reads.round_begun > self.reads.round_sent {
+            self.send_commit(effects);
+        }
+    }
+
+    /// The heartbeat.
+    pub(super) fn send_commit(&mut self, effects: &mut Effects) {
+        self.reads.round_sent = self.reads.round_begun;
+        self.timers.heartbeat.set(self.now, HEARTBEAT_NS);
+        let checkpoint = self.superblock.working().checkpoint;
+        let mut commit: Commit = self.header();
+        assert_eq!(commit.frame.view, self.view);
+        commit.commit = self.commit_min; // executed here, so its identity is at hand
+        commit.commit_checksum = self.commit_checksum;
+        commit.checkpoint_id = checkpoint.id;
+        commit.checkpoint_op = checkpoint.prepare.op;
+        commit.round = self.reads.round_begun;
+        commit.monotonic_ns = self.now.monotonic_ns;
+        commit.op = self.head.op;
+        let Some(mut message) = self.small.take() else {
+            self.metrics.ignored(Ignored::NoBuffer);
+            return;
+        };
+        message.set_header(&commit);
+        let message = message.seal();
+        self.broadcast(&message, effects);
+    }
+
+    pub(super) fn on_commit_ok(&mut self, from: u8, ok: &CommitOk) {
+        if !self.is_primary() || ok.frame.view != self.view || ok.round > self.reads.round_begun {
+            self.metrics.ignored(Ignored::OtherView);
+            return;
+        }
+        self.peers[from as usize].on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+    }
+
+    /// Answers the reads whose conditions hold, in order of arrival, up to the turn's bound.
+    pub(super) fn serve_reads(&mut self, effects: &mut Effects) {
+        self.reads.pending = false;
+        self.confirm_rounds();
+        for _ in 0..EXECUTE_PER_TURN_MAX {
+            let Some(read) = self.reads.queue.front() else {
+                return;
+            };
+            if read.round > self.reads.round_confirmed
+                || read.commit > self.commit_min
+                || self.executing.is_some()
+            {
+                return; // in the middle of an op the state is between two ops
+            }
+            if read.eviction {
+                let read = self.reads.queue.pop_front().expect("looked at above");
+                let (request, _) = sub_request(read.message.body(), 0).expect("checked at arrival");
+                let sub = *request.header;
+                let gone = self
+                    .engine
+                    .session(sub.client)
+                    .is_none_or(|session| session.session != sub.session);
+                if gone {
+                    self.send_eviction(read.origin, &sub, effects);
+                }
+            } else if !self.serve_read(effects) {
+                return;
+            }
+        }
+        self.reads.pending = !self.reads.queue.is_empty();
+    }
+
+    /// Answers the oldest read; false if no buffer is free, and it waits.
+    fn serve_read(&mut self, effects: &mut Effects) -> bool {
+        let read = self.reads.queue.front().expect("the caller looked");
+        let (request, _) = sub_request(read.message.body(), 0).expect("checked at arrival");
+        let sub = *request.header;
+        let plan = self
+            .engine
+            .validate(sub.operation, request.body)
+            .expect("checked")
+            .expect("checked at arrival");
+        let Some(mut answer) = self.buffer_for(HEADER_SIZE + plan.reply_size) else {
+            return false;
+        };
+        let context = Context {
+            op: self.commit_min,
+            timestamp: self.commit_timestamp,
+            client: sub.client,
+        };
+        let body = &mut answer.buffer_mut()[HEADER_SIZE..HEADER_SIZE + plan.reply_size];
+        let size = self.engine.read(&context, request, body);
+        let mut header: Reply = self.header();
+        header.frame.size = (HEADER_SIZE + size) as u32;
+        header.client = sub.client;
+        header.session = sub.session;
+        header.op = self.commit_min;
+        header.timestamp = self.commit_timestamp;
+        header.request = sub.request;
+        header.operation = sub.operation;
+        header.status = Status::Ok as u16;
+        answer.set_header(&header);
+        let origin = self
+            .reads
+            .queue
+            .pop_front()
+            .expect("looked at above")
+            .origin;
+        effects.send(origin, answer.seal());
+        self.metrics.reads += 1;
+        true
+    }
+}

@@ -1,0 +1,80 @@
+//! What a replica counts.
+
+/// Why something that came in was not used. None of these is an error: the world loses, repeats and reorders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Ignored {
+    /// Not a message for a replica in this role.
+    Unexpected,
+    /// The replica is not serving yet.
+    NotReady,
+    /// Another view, or not from its primary.
+    OtherView,
+    /// Known already.
+    Duplicate,
+    /// Not the next, and not asked for.
+    Gap,
+    /// The journal cannot take it now.
+    NoRoom,
+    /// No message buffer is free.
+    NoBuffer,
+    /// Asked for something that is not here (any more).
+    NotHere,
+    /// An acknowledgement with an older or another checkpoint than its op needs.
+    Checkpoint,
+    /// A greeting with another geometry.
+    Geometry,
+}
+
+/// Number of reasons in [`Ignored`].
+const IGNORED: usize = Ignored::Geometry as usize + 1;
+
+/// Counts since the start. Plain numbers: read, never reset.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Metrics {
+    /// What was not used, by [`Ignored`].
+    pub ignored: [u64; IGNORED],
+    /// Requests rejected.
+    pub rejected: u64,
+    /// Prepares made here.
+    pub prepares: u64,
+    /// Requests in them.
+    pub requests: u64,
+    /// Their bytes.
+    pub prepare_bytes: u64,
+    /// Prepares sent again.
+    pub prepares_resent: u64,
+    /// Prepares asked for from others.
+    pub prepares_requested: u64,
+    /// Prepares got from others when catching up.
+    pub prepares_fetched: u64,
+    /// Prepares the journal had lost and got back.
+    pub prepares_repaired: u64,
+    /// Ops executed.
+    pub ops: u64,
+    /// Requests executed.
+    pub requests_executed: u64,
+    /// Reads answered.
+    pub reads: u64,
+    /// Checkpoints begun.
+    pub checkpoints: u64,
+    /// Ops that the journal held above the checkpoint at start.
+    pub ops_recovered: u64,
+}
+
+impl Metrics {
+    pub(super) fn ignored(&mut self, reason: Ignored) {
+        self.ignored[reason as usize] += 1;
+    }
+
+    pub(super) fn prepared(&mut self, requests: u32, bytes: usize) {
+        self.prepares += 1;
+        self.requests += u64::from(requests);
+        self.prepare_bytes += bytes as u64;
+    }
+
+    pub(super) fn executed(&mut self, requests: u32) {
+        self.ops += 1;
+        self.requests_executed += u64::from(requests);
+    }
+}

@@ -1,0 +1,111 @@
+//! When things are due, on the monotonic clock.
+
+use super::{Effects, Now, Replica};
+use crate::constants::{HEARTBEAT_NS, PING_NS, PING_STARTING_NS, PREPARE_RESEND_NS, REPAIR_NS};
+use crate::machines::Machines;
+use storage::header::ReplicaStatus;
+
+/// A time at which something is due; never, at first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timer {
+    due_ns: u64,
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self { due_ns: u64::MAX }
+    }
+}
+
+impl Timer {
+    pub(super) fn set(&mut self, now: Now, after_ns: u64) {
+        self.due_ns = now.monotonic_ns + after_ns;
+    }
+
+    pub(super) fn set_at(&mut self, due_ns: u64) {
+        self.due_ns = due_ns;
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.due_ns = u64::MAX;
+    }
+
+    /// Whether it is due; if so it is cleared.
+    fn fires(&mut self, now: Now) -> bool {
+        let fires = now.monotonic_ns >= self.due_ns;
+        if fires {
+            self.clear();
+        }
+        fires
+    }
+}
+
+/// All that a replica waits for.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    pub(super) ping: Timer,
+    pub(super) heartbeat: Timer,
+    pub(super) resend: Timer,
+    pub(super) repair: Timer,
+    pub(super) flush: Timer,
+    pub(super) pump: Timer,
+    pub(super) pulse: Timer,
+}
+
+impl Timers {
+    pub(super) fn deadline_ns(&self) -> u64 {
+        let all = [
+            self.ping,
+            self.heartbeat,
+            self.resend,
+            self.repair,
+            self.flush,
+            self.pump,
+            self.pulse,
+        ];
+        all.iter()
+            .map(|timer| timer.due_ns)
+            .min()
+            .expect("there are timers")
+    }
+
+    pub(super) fn starting(&mut self, now: Now) {
+        self.ping.set(now, PING_STARTING_NS);
+    }
+
+    pub(super) fn enter_normal(&mut self, now: Now) {
+        self.ping.set(now, PING_NS);
+        self.heartbeat.set(now, HEARTBEAT_NS);
+        self.repair.set(now, REPAIR_NS);
+    }
+}
+
+impl<M: Machines> Replica<M> {
+    /// Does what is due. [`Event::Tick`] may come at any time.
+    pub(super) fn on_tick(&mut self, effects: &mut Effects) {
+        let now = self.now;
+        if self.timers.ping.fires(now) {
+            let starting = self.status == ReplicaStatus::Starting;
+            self.timers
+                .ping
+                .set(now, if starting { PING_STARTING_NS } else { PING_NS });
+            self.ping_others(effects);
+        }
+        if self.timers.heartbeat.fires(now) && self.is_primary() {
+            self.send_commit(effects);
+        }
+        if self.timers.resend.fires(now) && self.is_primary() && self.commit_max < self.head.op {
+            self.timers.resend.set(now, PREPARE_RESEND_NS);
+            self.resend_prepares(effects);
+        }
+        if self.timers.repair.fires(now) && self.is_backup() {
+            self.timers.repair.set(now, REPAIR_NS); // what is missing is asked for at the end of the turn
+        }
+        if self.timers.flush.fires(now) {
+            self.journal.flush(&mut effects.io);
+        }
+        if self.timers.pump.fires(now) || self.timers.pulse.fires(now) {
+            // Both are looked after at the end of the turn.
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Checkpoints: the whole state on disk as it was when one op committed, written in the background.
+//!
+//! What a checkpoint consists of, all in blocks of the grid:
+//! * every page in use (`tags` says which, and what each one's content must be);
+//! * the *tag tree*, a hash tree over the pages; equal on all replicas; its root and the op name the checkpoint;
+//! * the *address map*, which says in which block each page and each node of the tag tree lies; local; written twice.
+//!
+//! Promises:
+//! * **A crash at any point opens the old or the new checkpoint.** Only free blocks are written; a block that the
+//!   durable checkpoint or the one before it can reach is never touched (asserted at each write). The superblock names
+//!   the new one only after a sync that covers all of it.
+//! * **Commits go on.** Pages are frozen in O(1), copied into I/O buffers (so neither the kernel nor a slow disk ever
+//!   sees the arena) and hashed there, a bounded number in each call, paced over the following ops.
+//! * **Clean pages are not written**, nor are nodes nothing under which has changed.
+//! * **What cannot be read is named**, page by page, and is no panic.
+//!
+//! The replica drives it: [`Checkpoint::open_start`] once; then, at each checkpoint, [`Pages::freeze`],
+//! [`Checkpoint::begin`], [`Checkpoint::pump`] after each commit and completion, a superblock write when
+//! [`CheckpointEvent::Written`] comes, and [`Checkpoint::installed`] when that is durable.
+//!
+//! Not here: scrubbing, fetching pages from peers, syncing to another checkpoint.
+
+mod blocks;
+mod map;
+mod pace;
+mod reader;
+mod shape;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod writer;
+
+pub use reader::{Damage, DamagedItem, Damages};
+pub use walk::{Walk, walk};
+pub use writer::CheckpointStart;
+
+use crate::buffer::AlignedBuffer;
+use crate::io::{Buffer, InFlight, IoDone, IoError, IoOwner, IoQueue};
+use crate::layout::{Layout, PAGE_SIZE};
+use crate::pages::Pages;
+use crate::superblock::CheckpointRecord;
+use blocks::{Blocks, Zone};
+use map::AddressMap;
+use reader::Opening;
+use std::marker::PhantomData;
+use tags::TagTree;
+use writer::Writer;
+use zerocopy::FromZeros;
+
+/// Pages in an I/O buffer: 128 KiB. Larger writes gain a drive little, and a journal write would queue behind them
+/// for longer (128 KiB take about 100 us at 1.3 GB/s, about what a journal write itself takes).
+const BUFFER_PAGES: u32 = 32;
+
+/// I/O buffers, and so reads and writes in flight at most: 1 MiB, enough for a drive's full bandwidth at open and when
+/// the deadline is near. Pacing keeps far fewer busy otherwise.
+const BUFFER_COUNT: usize = 8;
+
+/// Pages (or nodes) copied and hashed in one call of [`Checkpoint::pump`]: about 20 us when they come from memory
+/// (260 ns to hash, 100 to 400 to copy), a fraction of the journal write that each op waits for.
+const PUMP_PAGES_MAX: u32 = 32;
+
+/// What the simulator may break on purpose, to see that it is noticed.
+pub trait Rules {
+    /// Whether a checkpoint is synced before it is said to be written.
+    const SYNC_BEFORE_WRITTEN: bool;
+}
+
+/// Nothing is broken.
+#[derive(Clone, Copy, Debug)]
+pub struct Strict;
+
+impl Rules for Strict {
+    const SYNC_BEFORE_WRITTEN: bool = true;
+}
+
+/// What a completion has brought about.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once per checkpoint, and never stored; a box would be an allocation on the event loop"
+)]
+pub enum CheckpointEvent {
+    /// Nothing to tell.
+    None,
+    /// All pages are restored.
+    Opened,
+    /// The checkpoint cannot be opened from this disk alone.
+    Damaged(Damages),
+    /// The new checkpoint is durable, save for its mention in the superblock: write that, then call
+    /// [`Checkpoint::installed`].
+    Written(CheckpointRecord),
+}
+
+/// Counters, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CheckpointStatistics {
+    /// Checkpoints made durable since the start.
+    pub checkpoints: u64,
+    /// Pages of state written since the start.
+    pub pages_written: u64,
+    /// Nodes of the tag tree and of the address map (both copies) written since the start.
+    pub nodes_written: u64,
+    /// Blocks of the grid that may be written now.
+    pub blocks_free: u32,
+    /// Blocks of the durable checkpoint.
+    pub blocks_durable: u32,
+    /// Copies of map nodes that were bad at open, and will be written anew.
+    pub map_copies_bad: u32,
+}
+
+impl CheckpointStatistics {
+    /// Bytes written to the grid since the start.
+    pub fn bytes_written(&self) -> u64 {
+        (self.pages_written + self.nodes_written) * PAGE_SIZE as u64
+    }
+}
+
+/// What is going on. In the order in which a checkpoint is opened, then written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    /// Not yet opened.
+    New,
+    /// Reading a level of the address map.
+    OpenMap,
+    /// Reading a level of the tag tree.
+    OpenTags,
+    /// Reading the pages.
+    OpenPages,
+    /// Opening has failed.
+    Damaged,
+    /// The durable checkpoint is all there is.
+    Idle,
+    /// Copying frozen pages.
+    WritePages,
+    /// Copying changed nodes of the tag tree.
+    WriteTags,
+    /// Copying changed nodes of the address map.
+    WriteMap,
+    /// Waiting for the last writes.
+    Drain,
+    /// Waiting for the sync.
+    Sync,
+    /// Waiting for the superblock.
+    Written,
+}
+
+/// What an I/O in flight is for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    ReadMap { node: u32, second: bool },
+    ReadTags { node: u32, count: u32 },
+    ReadPages { block: u32, count: u32 },
+    Write { second: u32, count: u32 },
+    Sync,
+}
+
+/// The checkpoint of one data file: opens the durable one, writes new ones. See the module's description.
+#[derive(Debug)]
+pub struct Checkpoint<R: Rules = Strict> {
+    layout: Layout,
+    mode: Mode,
+    /// The durable checkpoint.
+    record: CheckpointRecord,
+    tags: TagTree,
+    map: AddressMap,
+    blocks: Blocks,
+    /// Which logical page the durable checkpoint has in a block, plus one; as of open.
+    owners: Box<[u32]>,
+    buffers: Vec<AlignedBuffer>,
+    in_flight: InFlight<Purpose>,
+    opening: Opening,
+    writer: Writer,
+    statistics: CheckpointStatistics,
+    rules: PhantomData<R>,
+}
+
+impl Checkpoint {
+    /// A checkpoint of a data file, not yet opened. All its memory is allocated here.
+    pub fn new(layout: Layout) -> Self {
+        Self::with_rules(layout)
+    }
+
+    /// Most requests that this part has in the I/O queue and in flight at one time.
+    pub fn io_max(_layout: &Layout) -> usize {
+        BUFFER_COUNT
+    }
+}
+
+impl<R: Rules> Checkpoint<R> {
+    /// As [`Checkpoint::new`], with rules to break.
+    pub fn with_rules(layout: Layout) -> Self {
+        let page_count = layout.geometry.page_count();
+        let tags = TagTree::new(page_count);
+        let map = AddressMap::new(page_count + tags.shape().node_count());
+        Self {
+            layout,
+            mode: Mode::New,
+            record: CheckpointRecord::new_zeroed(),
+            tags,
+            map,
+            blocks: Blocks::new(&layout.geometry),
+            owners: vec![0; layout.geometry.block_count() as usize + 1].into_boxed_slice(),
+            buffers: (0..BUFFER_COUNT)
+                .map(|_| AlignedBuffer::new(BUFFER_PAGES as usize * PAGE_SIZE))
+                .collect(),
+            in_flight: InFlight::new(IoOwner::Checkpoint, BUFFER_COUNT),
+            opening: Opening::new(),
+            writer: Writer::new(),
+            statistics: CheckpointStatistics::default(),
+            rules: PhantomData,
+        }
+    }
+
+    /// The durable checkpoint.
+    pub fn record(&self) -> &CheckpointRecord {
+        &self.record
+    }
+
+    /// Whether a checkpoint has begun and is not yet installed.
+    pub fn is_writing(&self) -> bool {
+        matches!(
+            self.mode,
+            Mode::WritePages
+                | Mode::WriteTags
+                | Mode::WriteMap
+                | Mode::Drain
+                | Mode::Sync
+                | Mode::Written
+        )
+    }
+
+    /// Counters.
+    pub fn statistics(&self) -> CheckpointStatistics {
+        CheckpointStatistics {
+            blocks_free: self.blocks.free(),
+            blocks_durable: self.blocks.durable_count(),
+            ..self.statistics
+        }
+    }
+
+    /// Takes a completion. While writing, call [`Self::pump`] afterwards.
+    ///
+    /// # Errors
+    /// The disk failed a request: what it holds is unknown, and the replica must stop.
+    pub fn on_io_done(
+        &mut self,
+        done: IoDone,
+        pages: &mut Pages,
+        io: &mut IoQueue,
+    ) -> Result<CheckpointEvent, IoError> {
+        let purpose = self
+            .in_flight
+            .finish(done.id)
+            .expect("nothing of ours is cancelled, so no completion is stale");
+        done.result?;
+        let buffer = done.buffer.map(|buffer| match buffer {
+            Buffer::Sectors(buffer) => buffer,
+            Buffer::Message(_) | Buffer::Shared(_) => unreachable!("we send sectors"),
+        });
+        match (purpose, buffer) {
+            (Purpose::Sync, None) => Ok(self.on_sync_done()),
+            (Purpose::Write { second, count }, Some(buffer)) => {
+                Ok(self.on_write_done(second, count, buffer, io))
+            }
+            (Purpose::ReadMap { node, second }, Some(buffer)) => {
+                self.on_read_map_done(node, second, buffer, io);
+                Ok(self.open_continue(pages, io))
+            }
+            (Purpose::ReadTags { node, count }, Some(buffer)) => {
+                self.on_read_tags_done(node, count, buffer);
+                Ok(self.open_continue(pages, io))
+            }
+            (Purpose::ReadPages { block, count }, Some(buffer)) => {
+                self.on_read_pages_done(block, count, buffer, pages);
+                Ok(self.open_continue(pages, io))
+            }
+            (purpose, _) => unreachable!("{purpose:?} comes home with its buffer"),
+        }
+    }
+
+    /// The logical page of a node of the tag tree: they follow the state's pages.
+    fn logical_of_tags(&self, node: u32) -> u32 {
+        self.layout.geometry.page_count() + node
+    }
+}

@@ -1,0 +1,453 @@
+//! Opening a checkpoint: the address map from its root down, the tag tree from its root down, then all pages.
+//!
+//! Pages are read in the order of blocks, not of pages: copy-on-write scatters neighbours over the grid, but a grid a
+//! third full has something to read in nearly every buffer's length, so that the whole state comes in large reads.
+
+use super::{BUFFER_COUNT, BUFFER_PAGES, Checkpoint, CheckpointEvent, Mode, Purpose, Rules, Zone};
+use crate::buffer::AlignedBuffer;
+use crate::checksum::PageKey;
+use crate::io::{Buffer, IoQueue, IoRequest};
+use crate::layout::{Layout, PAGE_SIZE};
+use crate::pages::{PageId, Pages};
+use crate::superblock::CheckpointRecord;
+use std::fmt;
+
+/// Damages listed one by one; the rest is only counted.
+const DAMAGES_LISTED_MAX: usize = 64;
+
+/// Blocks that are not needed but read along, so that one read serves on both sides of them: 32 KiB, about what a
+/// drive transfers in the time of another request.
+const GAP_BLOCKS_MAX: u32 = 8;
+
+/// What is damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DamagedItem {
+    /// A node of the address map, in both copies.
+    MapNode(u32),
+    /// A node of the tag tree.
+    TagNode(u32),
+    /// A page of state.
+    Page(PageId),
+    /// The pages are what the tags say, but the allocator's pages among them do not say the same of what is in use.
+    Allocator,
+}
+
+/// One thing that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct Damage {
+    /// What.
+    pub item: DamagedItem,
+    /// The block where it should be; zero if no possible one is recorded.
+    pub block: u32,
+    /// The block's offset in the data file, in bytes.
+    pub offset: u64,
+}
+
+impl Damage {
+    pub(super) fn new(layout: &Layout, item: DamagedItem, block: u32) -> Self {
+        let possible = (1..=layout.geometry.block_count()).contains(&block);
+        Self {
+            item,
+            block: if possible { block } else { 0 },
+            offset: if possible { layout.block_at(block) } else { 0 },
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.item {
+            DamagedItem::MapNode(node) => {
+                write!(formatter, "both copies of address map node {node}")?;
+            }
+            DamagedItem::TagNode(node) => write!(formatter, "tag tree node {node}")?,
+            DamagedItem::Page(page) => write!(formatter, "page {}", page.0)?,
+            DamagedItem::Allocator => return formatter.write_str("the page allocator's bitmap"),
+        }
+        match self.block {
+            0 => formatter.write_str(" (in no valid block)"),
+            block => write!(
+                formatter,
+                " (block {block}, offset {} of the data file)",
+                self.offset
+            ),
+        }
+    }
+}
+
+/// Why a checkpoint cannot be opened.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct Damages {
+    /// The op of the checkpoint.
+    pub op: u64,
+    /// How much is damaged that could be looked at. Under a damaged node nothing can be.
+    pub count: u64,
+    /// The first of them.
+    pub list: Vec<Damage>,
+}
+
+impl Damages {
+    pub(super) fn new(op: u64) -> Self {
+        Self {
+            op,
+            count: 0,
+            list: Vec::with_capacity(DAMAGES_LISTED_MAX),
+        }
+    }
+
+    pub(super) fn add(&mut self, damage: Damage) {
+        self.count += 1;
+        if self.list.len() < DAMAGES_LISTED_MAX {
+            self.list.push(damage);
+        }
+    }
+}
+
+impl fmt::Display for Damages {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "the checkpoint of op {} is damaged in {} place(s): ",
+            self.op, self.count
+        )?;
+        for damage in self.list.iter().take(4) {
+            write!(formatter, "{damage}; ")?;
+        }
+        formatter.write_str(
+            "the disk returned other bytes than were written. Check the device; then recover this replica from the \
+             others of its cluster, or restore the data file from a backup",
+        )
+    }
+}
+
+/// Progress of opening.
+#[derive(Debug)]
+pub(super) struct Opening {
+    key: PageKey,
+    /// The level of the map or the tree being read; the top one first.
+    level: usize,
+    /// The next node, or block, to look at.
+    cursor: u32,
+    damages: Damages,
+}
+
+impl Opening {
+    pub(super) fn new() -> Self {
+        Self {
+            key: PageKey([0; 16]),
+            level: 0,
+            cursor: 0,
+            damages: Damages::new(0),
+        }
+    }
+}
+
+impl<R: Rules> Checkpoint<R> {
+    /// Begins to open the checkpoint that the superblock names, into new pages. The state before the first op is not
+    /// stored: it is opened at once, and the caller makes it anew.
+    pub fn open_start(&mut self, record: &CheckpointRecord, io: &mut IoQueue) -> CheckpointEvent {
+        assert_eq!(self.mode, Mode::New);
+        self.record = *record;
+        self.tags.open(record.root);
+        self.map.open(record.map);
+        self.blocks.open();
+        self.owners.fill(0);
+        self.opening.key = PageKey(record.page_key);
+        self.opening.damages.op = record.prepare.op;
+        if record.map.first == 0 {
+            self.mode = Mode::Idle;
+            return CheckpointEvent::Opened;
+        }
+        self.mode = Mode::OpenMap;
+        self.opening.level = self.map.shape().levels() - 1;
+        self.opening.cursor = self.map.shape().level(self.opening.level).start;
+        self.open_read(io);
+        if self.in_flight.used() == 0 {
+            // Not even the map's root is in a block that exists.
+            return self.open_failed();
+        }
+        CheckpointEvent::None
+    }
+
+    /// After a read: more reads, or the next phase, or the end.
+    pub(super) fn open_continue(&mut self, pages: &mut Pages, io: &mut IoQueue) -> CheckpointEvent {
+        loop {
+            self.open_read(io);
+            if self.in_flight.used() > 0 {
+                return CheckpointEvent::None;
+            }
+            // Nothing in flight and nothing to read: this level is complete.
+            if self.opening.damages.count > 0 && self.mode != Mode::OpenPages {
+                return self.open_failed();
+            }
+            match self.mode {
+                Mode::OpenMap | Mode::OpenTags if self.opening.level > 0 => {
+                    self.opening.level -= 1;
+                    self.opening.cursor = self.open_shape().level(self.opening.level).start;
+                }
+                Mode::OpenMap => {
+                    self.check_addresses();
+                    self.mode = Mode::OpenTags;
+                    self.opening.level = self.tags.shape().levels() - 1;
+                    self.opening.cursor = self.tags.shape().level(self.opening.level).start;
+                }
+                Mode::OpenTags => {
+                    self.check_tags();
+                    self.mode = Mode::OpenPages;
+                    self.opening.cursor = self.blocks.zones().range(Zone::Data).start;
+                }
+                Mode::OpenPages => return self.open_finish(pages),
+                _ => unreachable!("reads happen while opening"),
+            }
+        }
+    }
+
+    fn open_shape(&self) -> &super::shape::Shape {
+        match self.mode {
+            Mode::OpenMap => self.map.shape(),
+            _ => self.tags.shape(),
+        }
+    }
+
+    fn open_failed(&mut self) -> CheckpointEvent {
+        assert!(self.opening.damages.count > 0);
+        self.mode = Mode::Damaged;
+        let damages = std::mem::replace(&mut self.opening.damages, Damages::new(0));
+        CheckpointEvent::Damaged(damages)
+    }
+
+    fn damage(&mut self, item: DamagedItem, block: u32) {
+        let damage = Damage::new(&self.layout, item, block);
+        self.opening.damages.add(damage);
+    }
+
+    /// Puts as many reads on their way as there are buffers.
+    fn open_read(&mut self, io: &mut IoQueue) {
+        while !self.buffers.is_empty() {
+            let more = match self.mode {
+                Mode::OpenMap => self.open_read_map(io),
+                Mode::OpenTags => self.open_read_tags(io),
+                Mode::OpenPages => self.open_read_pages(io),
+                _ => false,
+            };
+            if !more {
+                break;
+            }
+        }
+    }
+
+    fn read(&mut self, block: u32, count: u32, purpose: Purpose, io: &mut IoQueue) {
+        let buffer = self.buffers.pop().expect("asked before");
+        self.read_into(buffer, block, count, purpose, io);
+    }
+
+    fn read_into(
+        &mut self,
+        buffer: AlignedBuffer,
+        block: u32,
+        count: u32,
+        purpose: Purpose,
+        io: &mut IoQueue,
+    ) {
+        assert!((1..=BUFFER_PAGES).contains(&count));
+        let id = self.in_flight.begin(purpose);
+        io.push(IoRequest::Read {
+            id,
+            at: self.layout.block_at(block),
+            size: count as usize * PAGE_SIZE,
+            buffer: Buffer::Sectors(buffer),
+        });
+    }
+
+    fn open_read_map(&mut self, io: &mut IoQueue) -> bool {
+        let node = self.opening.cursor;
+        if node == self.map.shape().level(self.opening.level).end {
+            return false;
+        }
+        self.opening.cursor += 1;
+        let reference = self.map.reference(node);
+        if reference.first == 0 {
+            return true; // no address under it
+        }
+        let first = self.blocks.restore(Zone::MapFirst, reference.first);
+        let second = self.blocks.restore(Zone::MapSecond, reference.second);
+        if first && second {
+            let purpose = Purpose::ReadMap {
+                node,
+                second: false,
+            };
+            self.read(reference.first, 1, purpose, io);
+        } else {
+            self.damage(DamagedItem::MapNode(node), 0);
+        }
+        true
+    }
+
+    pub(super) fn on_read_map_done(
+        &mut self,
+        node: u32,
+        second: bool,
+        buffer: AlignedBuffer,
+        io: &mut IoQueue,
+    ) {
+        let reference = self.map.reference(node);
+        if self.map.load(node, &buffer[..PAGE_SIZE]) {
+            self.buffers.push(buffer);
+        } else if second {
+            self.buffers.push(buffer);
+            self.damage(DamagedItem::MapNode(node), reference.second);
+        } else {
+            // One copy is enough to go on; the next checkpoint makes it two again.
+            self.statistics.map_copies_bad += 1;
+            self.map.rewrite(node);
+            let purpose = Purpose::ReadMap { node, second: true };
+            self.read_into(buffer, reference.second, 1, purpose, io);
+        }
+    }
+
+    /// All addresses are known: claims their blocks.
+    fn check_addresses(&mut self) {
+        let page_count = self.layout.geometry.page_count();
+        for logical in 0..page_count + self.tags.shape().node_count() {
+            let block = self.map.address(logical);
+            if block == 0 {
+                continue;
+            }
+            if self.blocks.restore(Zone::Data, block) {
+                self.owners[block as usize] = logical + 1;
+            } else {
+                let item = match logical.checked_sub(page_count) {
+                    None => DamagedItem::Page(PageId(logical)),
+                    Some(node) => DamagedItem::TagNode(node),
+                };
+                self.damage(item, block);
+            }
+        }
+    }
+
+    /// Reads nodes of the tag tree that lie one after the other.
+    fn open_read_tags(&mut self, io: &mut IoQueue) -> bool {
+        let end = self.tags.shape().level(self.opening.level).end;
+        let node = self.opening.cursor;
+        if node == end {
+            return false;
+        }
+        let block = self.map.address(self.logical_of_tags(node));
+        if (self.tags.node_tag(node) == 0) != (block == 0) {
+            self.damage(DamagedItem::TagNode(node), block);
+            self.opening.cursor += 1;
+            return true;
+        }
+        if !self.has_tags_in(block, node) {
+            self.opening.cursor += 1; // nothing there, or already reported
+            return true;
+        }
+        let mut count = 1;
+        while count < BUFFER_PAGES
+            && node + count < end
+            && self.tags.node_tag(node + count) != 0
+            && self.has_tags_in(block + count, node + count)
+        {
+            count += 1;
+        }
+        self.opening.cursor += count;
+        self.read(block, count, Purpose::ReadTags { node, count }, io);
+        true
+    }
+
+    /// Whether a block is the valid one of a node of the tag tree.
+    fn has_tags_in(&self, block: u32, node: u32) -> bool {
+        block != 0 && self.owners.get(block as usize) == Some(&(self.logical_of_tags(node) + 1))
+    }
+
+    pub(super) fn on_read_tags_done(&mut self, node: u32, count: u32, buffer: AlignedBuffer) {
+        for index in 0..count {
+            let bytes = &buffer[index as usize * PAGE_SIZE..][..PAGE_SIZE];
+            if !self.tags.load(node + index, bytes, self.opening.key) {
+                let block = self.map.address(self.logical_of_tags(node + index));
+                self.damage(DamagedItem::TagNode(node + index), block);
+            }
+        }
+        self.buffers.push(buffer);
+    }
+
+    /// All tags are known: every page that has one has an address, and no other.
+    fn check_tags(&mut self) {
+        for page in 0..self.layout.geometry.page_count() {
+            let block = self.map.address(page);
+            if (self.tags.page_tag(page) == 0) != (block == 0) {
+                self.damage(DamagedItem::Page(PageId(page)), block);
+            }
+        }
+    }
+
+    /// The first block at or after `from` that holds a page of state.
+    fn page_block_next(&self, from: u32, end: u32) -> Option<u32> {
+        (from..end).find(|&block| self.page_in(block).is_some())
+    }
+
+    /// The page of state that the checkpoint has in a block.
+    fn page_in(&self, block: u32) -> Option<PageId> {
+        let page = self.owners[block as usize].checked_sub(1)?;
+        let is_state = page < self.layout.geometry.page_count() && self.tags.page_tag(page) != 0;
+        is_state.then_some(PageId(page))
+    }
+
+    fn open_read_pages(&mut self, io: &mut IoQueue) -> bool {
+        let end = self.blocks.zones().range(Zone::Data).end;
+        let Some(block) = self.page_block_next(self.opening.cursor, end) else {
+            self.opening.cursor = end;
+            return false;
+        };
+        let window_end = end.min(block + BUFFER_PAGES);
+        let mut last = block;
+        while let Some(next) =
+            self.page_block_next(last + 1, window_end.min(last + 2 + GAP_BLOCKS_MAX))
+        {
+            last = next;
+        }
+        let count = last + 1 - block;
+        self.opening.cursor = last + 1;
+        self.read(block, count, Purpose::ReadPages { block, count }, io);
+        true
+    }
+
+    pub(super) fn on_read_pages_done(
+        &mut self,
+        block: u32,
+        count: u32,
+        buffer: AlignedBuffer,
+        pages: &mut Pages,
+    ) {
+        for index in 0..count {
+            let Some(page) = self.page_in(block + index) else {
+                continue; // read along
+            };
+            let bytes = &buffer[index as usize * PAGE_SIZE..][..PAGE_SIZE];
+            if self.opening.key.tag(bytes) == self.tags.page_tag(page.0) {
+                pages.restore(page, bytes);
+            } else {
+                self.damage(DamagedItem::Page(page), block + index);
+            }
+        }
+        self.buffers.push(buffer);
+    }
+
+    fn open_finish(&mut self, pages: &mut Pages) -> CheckpointEvent {
+        assert_eq!(self.buffers.len(), BUFFER_COUNT);
+        assert_eq!(pages.count(), self.layout.geometry.page_count());
+        if self.opening.damages.count > 0 {
+            return self.open_failed();
+        }
+        let agree = pages.restored()
+            && u64::from(self.tags.pages_used()) == self.record.pages_used
+            && (0..pages.count())
+                .all(|page| pages.is_used(PageId(page)) == (self.tags.page_tag(page) != 0));
+        if !agree {
+            self.damage(DamagedItem::Allocator, 0);
+            return self.open_failed();
+        }
+        self.mode = Mode::Idle;
+        CheckpointEvent::Opened
+    }
+}
