@@ -7,6 +7,8 @@
 
 pub mod kv;
 
+use storage::header::{HEADER_SIZE, SUB_HEADER_SIZE};
+use storage::layout::Geometry;
 pub use storage::pages::{PageId, Pages};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -22,6 +24,24 @@ pub struct Limits {
     pub reply_size_max: usize,
     /// Largest reply to a read, in bytes.
     pub read_reply_size_max: usize,
+    /// Pages of state, used or free.
+    pub page_count: u32,
+    /// Largest [`Plan::pages_touched`].
+    pub pages_touched_max: u32,
+}
+
+impl Limits {
+    /// What a geometry allows: a request or reply fills a message, headers apart.
+    pub fn new(geometry: &Geometry) -> Self {
+        let body_size_max = geometry.message_size_max as usize - HEADER_SIZE - SUB_HEADER_SIZE;
+        Self {
+            request_size_max: body_size_max,
+            reply_size_max: geometry.reply_size_max as usize,
+            read_reply_size_max: body_size_max,
+            page_count: geometry.page_count(),
+            pages_touched_max: geometry.pages_touched_max(),
+        }
+    }
 }
 
 /// What a request may need, at most. Computed on the primary before the request enters the log, and again by every
@@ -35,7 +55,8 @@ pub struct Plan {
     /// Most pages the request may allocate beyond those it frees first. If fewer are free, it is answered "out of
     /// space" and nothing of it is executed. Deletes plan none.
     pub pages_new: u32,
-    /// Most pages the request may change, new ones included; at most [`Geometry::pages_touched_max`].
+    /// Most pages the request may change, new ones and the allocator's bitmap included, pages it frees (nobody needs
+    /// their content again) and the root record's excluded; at most [`Geometry::pages_touched_max`].
     ///
     /// [`Geometry::pages_touched_max`]: storage::layout::Geometry::pages_touched_max
     pub pages_touched: u32,

@@ -221,18 +221,27 @@ impl Geometry {
         (self.state_size / PAGE_SIZE as u64) as u32
     }
 
-    /// Pages kept apart so that a commit may change a page that a checkpoint has not copied yet: a sixteenth of the
-    /// state, and at least what the largest request may touch.
+    /// Pages kept apart so that a commit may change a page that a checkpoint has not copied yet: what the largest request may
+    /// touch, and beside it what the engine changes for it: the root page, the session, the stored reply (twice, as a
+    /// value in pages of its own), their indexes.
     pub fn spare_count(&self) -> u32 {
-        (self.page_count() / 16)
-            .max(self.pages_touched_max())
+        (self.pages_touched_max() + 64 + 2 * self.reply_size_max / PAGE_SIZE as u32)
             .min(self.page_count())
     }
 
-    /// Most pages that one request may change: a request that fills a message, twice over for the allocator, indexes
-    /// and splits.
+    /// Most pages that one request may change; a request that plans more is invalid. A sixteenth of the state, but
+    /// at least
+    ///
+    /// * 4,096, so that a request of many small changes need not be small: 1,000 changes may touch 2,000 leaves and, in a
+    ///   state of 256 MiB, some 1,600 nodes above them (`collections::ordered_map::Cost`);
+    /// * twice a message's pages, for the allocator, indexes and splits beside a request that fills one;
+    ///
+    /// and never more than there are pages: a small state has a spare for each.
     pub fn pages_touched_max(&self) -> u32 {
-        64 + 2 * self.message_size_max / PAGE_SIZE as u32
+        (self.page_count() / 16)
+            .max(4096)
+            .max(64 + 2 * (self.message_size_max / PAGE_SIZE as u32))
+            .min(self.page_count())
     }
 
     /// Blocks of the grid: three times the state with its tags and addresses (current, new, and the one before).
