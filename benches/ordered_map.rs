@@ -1,5 +1,5 @@
-//! The ordered map with a million small keys: 16-byte keys in random order, 32-byte values, a long common prefix in one
-//! of the two sets of keys.
+//! The ordered map with a million small keys in random order and values of 32 bytes: keys of 16 bytes, and keys of 32
+//! bytes of which the first 16 are the same in all.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

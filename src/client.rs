@@ -18,6 +18,7 @@
 mod call;
 pub mod core;
 pub mod host;
+pub mod kv;
 mod link;
 pub mod outcome;
 mod resolve;

@@ -1,11 +1,19 @@
 //! Viewstone: Viewstamped Replication on a storage engine of its own, for any deterministic state machine.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod client;
 pub mod constants;
 pub mod engine;
 pub mod machines;
 pub mod quorums;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod replica;
+#[cfg(feature = "server")]
+pub mod sealed_allocator;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod state_machine;
 pub mod table;
 

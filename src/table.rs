@@ -85,11 +85,6 @@ impl<V: Copy + Default> Table<V> {
         Some(value)
     }
 
-    /// Removes a key that may be zero, which no entry has.
-    pub fn remove_if_known(&mut self, key: u128) -> Option<V> {
-        if key == 0 { None } else { self.remove(key) }
-    }
-
     /// Removes everything.
     pub fn clear(&mut self) {
         self.slots.fill((0, V::default()));

@@ -18,12 +18,19 @@ const CLUSTER: u128 = 99;
 const ECHO_WRITE: u16 = 0x0101;
 const ECHO_READ: u16 = 0x0102;
 
-/// A replica of a cluster of one, which answers a request with its bytes, and a write with how often that session and
-/// number were executed.
+struct Session {
+    number: u64,
+    /// The last request executed, and its answer.
+    request: u32,
+    answer: Vec<u8>,
+}
+
+/// A replica of a cluster of one, which answers a request with its bytes; it executes a write once, however often it
+/// comes.
 #[derive(Default)]
 struct Responder {
-    /// Sessions: client id to (session, last request, its answer).
-    sessions: Mutex<HashMap<u128, (u64, u32, Vec<u8>)>>,
+    /// By client id.
+    sessions: Mutex<HashMap<u128, Session>>,
     executed: AtomicU64,
     connections: AtomicU64,
     /// Close each connection after this many requests, without answering the last. Zero: never.
@@ -99,10 +106,12 @@ impl Responder {
         let mut sessions = self.sessions.lock().expect("nobody panics here");
         let answer = if sub.operation == REGISTER {
             let next = sessions.len() as u64 + 1;
-            reply.session = sessions
-                .entry(sub.client)
-                .or_insert((next, 0, Vec::new()))
-                .0;
+            let new = Session {
+                number: next,
+                request: 0,
+                answer: Vec::new(),
+            };
+            reply.session = sessions.entry(sub.client).or_insert(new).number;
             Vec::new()
         } else if self.mute.load(Ordering::Relaxed) {
             return Vec::new();
@@ -111,17 +120,17 @@ impl Responder {
             bytes.to_vec()
         } else {
             let session = sessions.get_mut(&sub.client).expect("it has registered");
-            assert_eq!(session.0, sub.session);
+            assert_eq!(session.number, sub.session);
             assert!(
-                sub.request >= session.1,
+                sub.request >= session.request,
                 "a client goes back in its numbers"
             );
-            if sub.request > session.1 {
+            if sub.request > session.request {
                 self.executed.fetch_add(1, Ordering::Relaxed);
-                session.1 = sub.request;
-                session.2 = bytes.to_vec();
+                session.request = sub.request;
+                session.answer = bytes.to_vec();
             }
-            session.2.clone()
+            session.answer.clone()
         };
         drop(sessions);
         message(reply, &answer)
@@ -148,7 +157,7 @@ fn message<T: Typed>(typed: T, body: &[u8]) -> Vec<u8> {
 fn client(address: SocketAddr, sessions: usize) -> Client {
     let mut options = ClientOptions::new(CLUSTER, [address.to_string()]);
     options.sessions = sessions;
-    options.deadline = Duration::from_secs(60);
+    options.deadline = Duration::from_mins(1);
     Client::connect(&options).expect("the options make sense")
 }
 
@@ -191,7 +200,7 @@ fn names_are_looked_up() {
 fn a_thousand_calls_in_flight_take_one_connection_and_one_thread() {
     let (responder, address) = Responder::default().start();
     let client = Arc::new(client(address, 256));
-    let deadline = Duration::from_secs(60);
+    let deadline = Duration::from_mins(1);
     let calls: Vec<_> = (0..1000u32)
         .map(|n| {
             let (kind, operation) = if n % 3 == 0 {
@@ -220,7 +229,7 @@ fn lost_connections_are_not_noticed_and_nothing_is_done_twice() {
     };
     let (responder, address) = responder.start();
     let client = client(address, 8);
-    let deadline = Duration::from_secs(60);
+    let deadline = Duration::from_mins(1);
     let submit = |n: u32| client.submit(Kind::Write, ECHO_WRITE, &n.to_le_bytes(), deadline);
     let calls: Vec<_> = (0..200).map(|n| (n, submit(n))).collect();
     for (n, call) in calls {
@@ -250,7 +259,7 @@ fn a_deadline_holds_and_an_unknown_outcome_can_be_settled() {
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(unknown.request, 2);
     responder.mute.store(false, Ordering::Relaxed);
-    let reply = client.resolve(&unknown, Duration::from_secs(60)).wait();
+    let reply = client.resolve(&unknown, Duration::from_mins(1)).wait();
     assert_eq!(reply.expect("an answer").body, b"second");
     assert_eq!(responder.executed.load(Ordering::Relaxed), 2);
 }
@@ -273,7 +282,7 @@ fn dropping_a_client_ends_its_calls() {
     let (responder, address) = Responder::default().start();
     responder.mute.store(true, Ordering::Relaxed);
     let client = client(address, 1);
-    let call = client.submit(Kind::Read, ECHO_READ, b"x", Duration::from_secs(600));
+    let call = client.submit(Kind::Read, ECHO_READ, b"x", Duration::from_mins(10));
     drop(client);
     assert!(call.wait().is_err());
 }

@@ -136,7 +136,7 @@ impl Call {
 
 #[derive(Debug)]
 pub(super) struct Calls {
-    pub calls: Vec<Call>,
+    pub slots: Vec<Call>,
     free: Vec<u32>,
     max: usize,
 }
@@ -144,7 +144,7 @@ pub(super) struct Calls {
 impl Calls {
     pub fn new(max: usize) -> Self {
         Self {
-            calls: Vec::new(),
+            slots: Vec::new(),
             free: Vec::new(),
             max,
         }
@@ -152,7 +152,7 @@ impl Calls {
 
     /// Calls that are not free.
     pub fn used(&self) -> usize {
-        self.calls.len() - self.free.len()
+        self.slots.len() - self.free.len()
     }
 
     /// A new call, queued; none if the table is full.
@@ -160,13 +160,13 @@ impl Calls {
         let index = if let Some(index) = self.free.pop() {
             index
         } else {
-            if self.calls.len() == self.max {
+            if self.slots.len() == self.max {
                 return None;
             }
-            self.calls.push(Call::new());
-            (self.calls.len() - 1) as u32
+            self.slots.push(Call::new());
+            (self.slots.len() - 1) as u32
         };
-        let call = &mut self.calls[index as usize];
+        let call = &mut self.slots[index as usize];
         assert_eq!(call.state, State::Free);
         let (generation, mut bytes) = (call.generation, std::mem::take(&mut call.body));
         bytes.clear();
@@ -186,7 +186,7 @@ impl Calls {
     }
 
     pub fn close(&mut self, index: u32) {
-        let call = &mut self.calls[index as usize];
+        let call = &mut self.slots[index as usize];
         assert!(call.state != State::Free);
         call.state = State::Free;
         call.tag = None;
@@ -199,7 +199,7 @@ impl Calls {
 
     /// The call, if this use of its slot is not over.
     pub fn live(&mut self, id: CallId) -> Option<&mut Call> {
-        let call = &mut self.calls[id.index as usize];
+        let call = &mut self.slots[id.index as usize];
         (call.generation == id.generation && call.state != State::Free).then_some(call)
     }
 }
@@ -208,13 +208,13 @@ impl std::ops::Index<u32> for Calls {
     type Output = Call;
 
     fn index(&self, index: u32) -> &Call {
-        &self.calls[index as usize]
+        &self.slots[index as usize]
     }
 }
 
 impl std::ops::IndexMut<u32> for Calls {
     fn index_mut(&mut self, index: u32) -> &mut Call {
-        &mut self.calls[index as usize]
+        &mut self.slots[index as usize]
     }
 }
 

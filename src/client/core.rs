@@ -308,7 +308,7 @@ impl Core {
             let outputs = &mut self.outputs;
             let mut wish = |wish| outputs.push_back(Queued::Wish(wish));
             self.timer_at = self.links.advance(now_ns, &mut self.random, &mut wish);
-            for index in 0..self.calls.calls.len() as u32 {
+            for index in 0..self.calls.slots.len() as u32 {
                 self.advance_call(index);
             }
             self.forget_ended();
@@ -335,7 +335,7 @@ impl Core {
     /// Ends every call and takes no more: what was sent is unknown.
     pub fn close(&mut self) {
         self.closed = true;
-        for index in 0..self.calls.calls.len() as u32 {
+        for index in 0..self.calls.slots.len() as u32 {
             let call = &self.calls[index];
             if matches!(call.state, State::Queued | State::Flying) {
                 self.give_up(index, NotSent::Closed, UnknownReason::Closed);
@@ -346,7 +346,7 @@ impl Core {
     /// Calls that have not ended, except those whose callers were told that the outcome is unknown.
     pub fn calls_open(&self) -> usize {
         self.calls
-            .calls
+            .slots
             .iter()
             .filter(|call| call.tag.is_some())
             .count()
@@ -354,7 +354,7 @@ impl Core {
 
     /// What each address last said of its replica.
     pub fn replicas(&self) -> impl Iterator<Item = Option<&PongClient>> {
-        self.links.links.iter().map(|link| link.pong.as_ref())
+        self.links.each.iter().map(|link| link.pong.as_ref())
     }
 
     /// The address of a primary that takes requests, as far as is known.
@@ -473,7 +473,7 @@ impl Core {
 
     /// A new primary, or a new connection to it: everything in flight goes there, under its old numbers.
     fn flush(&mut self, target: Via) {
-        for index in 0..self.calls.calls.len() as u32 {
+        for index in 0..self.calls.slots.len() as u32 {
             let call = &self.calls[index];
             if call.state == State::Flying && call.via != Some(target) {
                 self.fly(index, target);

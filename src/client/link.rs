@@ -69,7 +69,7 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 pub(super) struct Links {
-    pub links: Vec<Link>,
+    pub each: Vec<Link>,
     /// The newest view heard of, and its primary's index.
     leader: Option<(u32, u8)>,
     /// Rounds of questions since a primary was last known.
@@ -88,7 +88,7 @@ impl Links {
             pong: None,
         };
         Self {
-            links: (0..count).map(|_| link()).collect(),
+            each: (0..count).map(|_| link()).collect(),
             leader: None,
             searches: 0,
         }
@@ -98,7 +98,7 @@ impl Links {
     pub fn target(&self) -> Option<Via> {
         let (_, primary) = self.leader?;
         let link = self.link_of(primary)?;
-        let it = &self.links[link];
+        let it = &self.each[link];
         (it.state == State::Up && it.ready).then_some(Via {
             link,
             generation: it.generation,
@@ -108,8 +108,8 @@ impl Links {
     /// The link to a replica: by what its pong said, else by the order of the addresses.
     fn link_of(&self, replica: u8) -> Option<usize> {
         let is = |link: &Link| link.pong.is_some_and(|pong| pong.frame.replica == replica);
-        self.links.iter().position(is).or_else(|| {
-            let by_order = self.links.get(replica as usize)?;
+        self.each.iter().position(is).or_else(|| {
+            let by_order = self.each.get(replica as usize)?;
             by_order.pong.is_none().then_some(replica as usize)
         })
     }
@@ -117,17 +117,17 @@ impl Links {
     pub fn via(&self, link: usize) -> Via {
         Via {
             link,
-            generation: self.links[link].generation,
+            generation: self.each[link].generation,
         }
     }
 
     pub fn is_up(&self, via: Via) -> bool {
-        let link = &self.links[via.link];
+        let link = &self.each[via.link];
         link.state == State::Up && link.generation == via.generation
     }
 
     pub fn on_connected(&mut self, now: u64, index: usize) {
-        let link = &mut self.links[index];
+        let link = &mut self.each[index];
         link.state = State::Up;
         link.generation = link.generation.wrapping_add(1);
         link.ping_at = now;
@@ -136,7 +136,7 @@ impl Links {
     }
 
     pub fn on_disconnected(&mut self, now: u64, index: usize, random: &mut Xoshiro256PlusPlus) {
-        let link = &mut self.links[index];
+        let link = &mut self.each[index];
         let pause = backoff(random, RECONNECT_MIN_NS, link.failures, RECONNECT_MAX_NS);
         link.state = State::Down {
             retry_at: now + pause,
@@ -147,11 +147,11 @@ impl Links {
     }
 
     pub fn on_heard(&mut self, index: usize) {
-        self.links[index].silent_since = None;
+        self.each[index].silent_since = None;
     }
 
     pub fn on_pong(&mut self, now: u64, index: usize, pong: &PongClient) {
-        let link = &mut self.links[index];
+        let link = &mut self.each[index];
         link.failures = 0;
         link.pong = Some(*pong);
         if self.learn(pong.frame.view, pong.primary) {
@@ -159,7 +159,7 @@ impl Links {
         }
         let normal = ReplicaStatus::from_u8(pong.status) == Some(ReplicaStatus::Normal);
         let leads = self.leader == Some((pong.frame.view, pong.frame.replica));
-        self.links[index].ready = normal && leads;
+        self.each[index].ready = normal && leads;
     }
 
     /// A newer view dethrones whoever was thought to lead.
@@ -168,7 +168,7 @@ impl Links {
             return false;
         }
         self.leader = Some((view, primary));
-        for link in &mut self.links {
+        for link in &mut self.each {
             link.ready = false;
         }
         true
@@ -180,19 +180,19 @@ impl Links {
         if self.learn(view, primary)
             && let Some(link) = self.link_of(primary)
         {
-            self.links[link].ready = true;
+            self.each[link].ready = true;
         }
         self.hurry(now);
     }
 
     pub fn on_not_ready(&mut self, now: u64, index: usize) {
-        self.links[index].ready = false;
+        self.each[index].ready = false;
         self.hurry(now);
     }
 
     /// Something is wrong: ask all soon.
     pub fn hurry(&mut self, now: u64) {
-        for link in &mut self.links {
+        for link in &mut self.each {
             link.ping_at = link.ping_at.min(now + SEARCH_MIN_NS);
         }
     }
@@ -209,7 +209,7 @@ impl Links {
         }
         let mut next = u64::MAX;
         let mut asked = false;
-        for index in 0..self.links.len() {
+        for index in 0..self.each.len() {
             next = next.min(self.advance_link(now, index, random, &mut asked, wish));
         }
         if asked && self.target().is_none() {
@@ -228,7 +228,7 @@ impl Links {
     ) -> u64 {
         let searching = self.target().is_none();
         let searches = self.searches;
-        let link = &mut self.links[index];
+        let link = &mut self.each[index];
         match link.state {
             State::Down { retry_at } if retry_at > now => return retry_at,
             State::Down { .. } => {

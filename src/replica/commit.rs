@@ -158,9 +158,10 @@ impl<M: Machines> Replica<M> {
                     self.answer(&sub, reply, effects);
                 }
                 Executed::Evicted => self.answer_evicted(&sub, effects),
-                Executed::Stale | Executed::Internal => {
-                    self.requests.remove_if_known(sub.client);
+                Executed::Stale => {
+                    self.take_waiting(&sub);
                 }
+                Executed::Internal => {}
             }
             self.commit_timestamp = timestamp;
             *budget -= 1;
@@ -220,23 +221,31 @@ impl<M: Machines> Replica<M> {
 
     /// Sends an executed request's reply to whoever waits for it here.
     fn answer(&mut self, sub: &SubHeader, reply: Option<SharedMessage>, effects: &mut Effects) {
-        let waiting = self.requests.remove_if_known(sub.client);
-        let Some(waiting) = waiting.filter(|_| self.is_primary()) else {
+        let Some(origin) = self.take_waiting(sub) else {
             return;
         };
-        assert_eq!(waiting.request, sub.request);
         match reply {
-            Some(reply) => effects.send(waiting.origin, reply),
+            Some(reply) => effects.send(origin, reply),
             None => self.metrics.ignored(Ignored::NoBuffer),
         }
     }
 
     /// Executed in the log and found without a session: nothing can be surer, so the client is told at once.
     fn answer_evicted(&mut self, sub: &SubHeader, effects: &mut Effects) {
-        let waiting = self.requests.remove_if_known(sub.client);
-        if let Some(waiting) = waiting.filter(|_| self.is_primary()) {
-            self.send_eviction(waiting.origin, sub, effects);
+        if let Some(origin) = self.take_waiting(sub) {
+            self.send_eviction(origin, sub, effects);
         }
+    }
+
+    /// Who waits here for the answer to exactly this request. The log may hold a request twice (a copy that came before a
+    /// restart, and one after it): the client may have gone on to its next one when the second copy executes.
+    fn take_waiting(&mut self, sub: &SubHeader) -> Option<Peer> {
+        let waiting = *self.requests.get(sub.client)?;
+        if waiting.request != sub.request {
+            return None;
+        }
+        self.requests.remove(sub.client);
+        self.is_primary().then_some(waiting.origin)
     }
 
     pub(super) fn send_eviction(&mut self, to: Peer, sub: &SubHeader, effects: &mut Effects) {

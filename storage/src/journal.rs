@@ -18,6 +18,8 @@ mod rules;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
@@ -613,9 +615,7 @@ impl<R: Rules> Journal<R> {
                 Standing::Blocked => (),
             }
         }
-        if self.dirty.count() >= self.layout.geometry.pipeline_max as usize {
-            self.write_headers(io);
-        }
+        self.write_headers_that_lag(io);
     }
 
     /// Whether the prepare in `slot` may be acknowledged. Beside its own durability: every op from 2W to W before it,

@@ -670,5 +670,5 @@ fn connecting_again_is_paced() {
         }
     }
     // From 20 ms doubling to 2 s: about a dozen attempts in ten seconds, not thousands.
-    assert!((8..30).contains(&world.core.links.links[0].failures()));
+    assert!((8..30).contains(&world.core.links.each[0].failures()));
 }

@@ -90,7 +90,9 @@ impl Checked {
 
     fn batch(&mut self, items: &[Item<'_>]) -> Option<Vec<u8>> {
         let mut body = Vec::new();
-        items.iter().for_each(|item| item.encode(&mut body));
+        for item in items {
+            item.encode(&mut body);
+        }
         let reply = self.execute(Operation::Batch, &body)?;
         assert_eq!(
             BatchReply::decode(&reply)
@@ -248,7 +250,9 @@ proptest! {
     #[test]
     fn requests_decode_to_what_was_encoded(items in proptest::collection::vec(items(), 1..10)) {
         let mut body = Vec::new();
-        items.iter().for_each(|item| item.item().encode(&mut body));
+        for item in &items {
+            item.item().encode(&mut body);
+        }
         let decoded = Items::decode(Operation::Batch, &body).expect("valid items");
         prop_assert!(decoded.eq(items.iter().map(Owned::item)));
         body.push(0);
@@ -271,7 +275,9 @@ proptest! {
     ) {
         if !valid.is_empty() {
             body.clear();
-            valid.iter().for_each(|item| item.item().encode(&mut body));
+            for item in &valid {
+                item.item().encode(&mut body);
+            }
             let at = flip.index(body.len().min(64));
             body[at] ^= 1 << (at % 8);
         }

@@ -10,15 +10,19 @@ pub const MESSAGE_SIZE: usize = 2 * SECTOR_SIZE;
 
 /// A journal alone, smaller than any geometry that `Geometry::check` allows.
 pub fn layout(slots: u32, pipeline_max: u32, ack: JournalAck) -> Layout {
+    layout_of(slots, pipeline_max, ack, MESSAGE_SIZE)
+}
+
+pub fn layout_of(slots: u32, pipeline_max: u32, ack: JournalAck, message_size: usize) -> Layout {
     let geometry = Geometry {
         slots,
         pipeline_max,
-        message_size_max: MESSAGE_SIZE as u32,
+        message_size_max: message_size as u32,
         journal_ack: ack as u8,
         ..Geometry::SMALL
     };
     let prepares_at = sector_ceil(slots as usize * HEADER_SIZE) as u64;
-    let size = prepares_at + u64::from(slots) * MESSAGE_SIZE as u64;
+    let size = prepares_at + u64::from(slots) * message_size as u64;
     Layout {
         geometry,
         headers_at: 0,
@@ -82,8 +86,12 @@ use crate::buffer::MessagePool;
 
 impl Chain {
     pub fn new() -> Self {
+        Self::of(MessagePool::new(256, MESSAGE_SIZE))
+    }
+
+    pub fn of(pool: MessagePool) -> Self {
         Self {
-            pool: MessagePool::new(256, MESSAGE_SIZE),
+            pool,
             parent: Prepare::root(CLUSTER).frame.checksum,
             op: 0,
             view: 0,
@@ -325,5 +333,13 @@ impl<R: Rules> Host<R> {
                 disk
             })
             .collect()
+    }
+}
+
+/// Where a request goes.
+pub fn place_of(request: &IoRequest) -> u64 {
+    match request {
+        IoRequest::Write { at, .. } | IoRequest::Read { at, .. } => *at,
+        IoRequest::Sync { .. } => unreachable!("the journal does not sync"),
     }
 }

@@ -25,6 +25,26 @@ impl<R: Rules> Journal<R> {
         }
     }
 
+    /// Once a pipeline of headers waits, writes the sector of the oldest, and that only: in a row of prepares the
+    /// writes so fall in step with the sectors, each of which is then written no more often than it must be.
+    pub(super) fn write_headers_that_lag(&mut self, io: &mut IoQueue) {
+        while self.dirty.count() >= self.layout.geometry.pipeline_max as usize {
+            let mut oldest = self.dirty.next_set(0).expect("some wait");
+            let mut from = oldest;
+            while let Some(slot) = self.dirty.next_set(from) {
+                if self.redundant[slot].op < self.redundant[oldest].op {
+                    oldest = slot;
+                }
+                from = slot + 1;
+            }
+            let waiting = self.dirty.count();
+            self.write_headers_of(oldest, io);
+            if self.dirty.count() == waiting {
+                return; // its last write is still in flight
+            }
+        }
+    }
+
     /// Whether every redundant header is durable.
     pub fn is_flushed(&self) -> bool {
         self.dirty.is_empty() && self.landing.is_empty()

@@ -1,18 +1,18 @@
-//! One fact each: the rules of writing, and what recovery makes of faults.
+//! The rules of writing, one fact each.
 
 use super::disk::*;
 use super::*;
 use crate::buffer::MessagePool;
 use crate::layout::Geometry;
 
-const SINGLE: JournalAck = JournalAck::Single;
+pub const SINGLE: JournalAck = JournalAck::Single;
 
 fn fresh(slots: u32, pipeline_max: u32) -> Host {
     Host::fresh(layout(slots, pipeline_max, SINGLE))
 }
 
 /// A journal with `count` one-sector ops in both rings.
-fn filled(slots: u32, pipeline_max: u32, ack: JournalAck, count: u64) -> (Host, Chain) {
+pub fn filled(slots: u32, pipeline_max: u32, ack: JournalAck, count: u64) -> (Host, Chain) {
     let mut host = Host::fresh(layout(slots, pipeline_max, ack));
     let mut chain = Chain::new();
     for _ in 0..count {
@@ -25,11 +25,11 @@ fn filled(slots: u32, pipeline_max: u32, ack: JournalAck, count: u64) -> (Host, 
     (host, chain)
 }
 
-fn reopen(host: &Host, superblock: &Super) -> (Host, Result<Recovered, Refusal>) {
+pub fn reopen(host: &Host, superblock: &Super) -> (Host, Result<Recovered, Refusal>) {
     Host::open(host.layout, host.disk.clone(), superblock)
 }
 
-fn identity(host: &Host, op: u64) -> u128 {
+pub fn identity(host: &Host, op: u64) -> u128 {
     host.acked
         .iter()
         .find(|ack| ack.0 == op)
@@ -37,7 +37,7 @@ fn identity(host: &Host, op: u64) -> u128 {
         .1
 }
 
-fn sector_of(host: &Host, op: u64) -> u64 {
+pub fn sector_of(host: &Host, op: u64) -> u64 {
     host.layout.prepare_at(host.layout.slot(op))
 }
 
@@ -163,26 +163,22 @@ fn a_lost_write_of_a_replacement_is_not_nacked() {
 fn acks_wait_when_headers_lag_two_pipelines() {
     let mut host = fresh(64, 4);
     let mut chain = Chain::new();
-    let mut held = Vec::new();
-    for op in 1..=20 {
-        if !host.journal.can_append(op) {
-            break;
-        }
+    for op in 1..=14 {
+        assert!(host.journal.can_append(op));
         host.append(chain.next(1));
         host.complete(host.pending_prepare(op));
-        held.extend(host.pending.iter().map(|_| op));
     }
     // The header of op 1 is being written and never lands: op 9 = 1 + 2 x 4 waits for it, and all after it.
     assert_eq!(host.acked.len(), 8);
     assert_eq!(host.header_writes, 1);
     host.drain();
-    assert_eq!(host.acked.len(), 20);
-    assert!(host.journal.header_is_durable(12) && !held.is_empty());
+    assert_eq!(host.acked.len(), 14);
+    assert!(host.journal.header_is_durable(6));
 }
 
 #[test]
 fn in_steady_state_a_header_sector_serves_a_pipeline_and_no_ack_waits_for_it() {
-    for (pipeline, most) in [(8, 8), (16, 16)] {
+    for (pipeline, least) in [(8, 7), (16, 15)] {
         let mut host = fresh(256, pipeline);
         let mut chain = Chain::new();
         let (mut op, ops) = (0, 4096);
@@ -208,7 +204,7 @@ fn in_steady_state_a_header_sector_serves_a_pipeline_and_no_ack_waits_for_it() {
         host.drain();
         let per_write = host.prepare_writes / host.header_writes;
         println!("pipeline {pipeline}: {per_write} prepares for each header sector");
-        assert!(per_write >= most / 2 + 1, "{per_write}");
+        assert!(per_write >= least, "{per_write}");
         assert!(host.acked.is_sorted());
     }
 }
@@ -250,38 +246,6 @@ fn the_ring_wraps_many_times_and_reopens_at_any_point() {
                 acked: host.acked,
                 ..after
             };
-        }
-    }
-}
-
-#[test]
-fn recovery_concludes_the_same_after_any_prefix_of_its_fixes() {
-    let layout = layout(64, 2, SINGLE);
-    let mut host = Host::<Strict>::fresh(layout);
-    let mut chain = Chain::new();
-    let mut disk = Disk::format(&layout);
-    for op in 1..=40 {
-        let prepare = chain.next(1);
-        disk.put_prepare(&layout, op, &prepare); // no redundant header is down
-    }
-    disk.wipe_sector(3 * SECTOR_SIZE as u64); // and a sector of them has decayed
-    host.disk = disk.clone();
-    let superblock = Super::new(true);
-    let (done, wanted) = reopen(&host, &superblock);
-    assert_eq!(wanted.expect("it opens").head_op, 40);
-    assert_eq!(done.header_writes, 4);
-    for fixes in 0..4 {
-        let mut host = Host::<Strict>::start(layout, disk.clone(), &superblock);
-        while host.header_writes == 0 {
-            host.complete(0);
-        }
-        for _ in 0..fixes {
-            host.complete(host.pending.len() - 1);
-        }
-        for cut in host.cuts() {
-            let (again, recovered) = Host::<Strict>::open(layout, cut, &superblock);
-            assert_eq!(recovered, wanted);
-            assert!(again.disk.0 == done.disk.0);
         }
     }
 }
@@ -361,222 +325,6 @@ fn a_damaged_slot_is_repaired_and_acknowledged_again() {
             .durable_again(5, prepares[4].header().frame.checksum);
         assert_eq!(again.expect("held durably").op(), 5);
     }
-}
-
-#[test]
-fn alone_damage_is_refused_with_op_and_slot() {
-    let (host, _) = filled(16, 1, SINGLE, 6);
-    let damaged = |at: u64| {
-        let mut disk = host.disk.clone();
-        disk.wipe_sector(at);
-        Host::<Strict>::open(host.layout, disk, &Super::new(true)).1
-    };
-    let refusal = damaged(sector_of(&host, 4)).expect_err("op 4 was acknowledged");
-    assert_eq!(refusal, Refusal::Lost { op: 4, slot: 4 });
-    assert!(refusal.to_string().contains("op 4 (journal slot 4)"));
-    // The slot right after the head may have held op 7, acknowledged on one write.
-    let refusal = damaged(sector_of(&host, 7)).expect_err("op 7 may have been acknowledged");
-    assert_eq!(refusal, Refusal::Unknown { op: 7, slot: 7 });
-    // Further on, the ops before it would have to be here.
-    assert_eq!(
-        damaged(sector_of(&host, 10))
-            .expect("op 10 was not")
-            .head_op,
-        6
-    );
-    assert_eq!(damaged(0).expect("the other ring is whole").head_op, 6);
-}
-
-#[test]
-fn damage_after_the_head_is_decided_by_the_ring_or_stays_unknown() {
-    let (mut host, _) = filled(64, 2, SINGLE, 20);
-    for op in 21..=40 {
-        let at = sector_of(&host, op);
-        host.disk.wipe_sector(at);
-    }
-    let (after, recovered) = reopen(&host, &Super::new(false));
-    let recovered = recovered.expect("it opens");
-    assert!(!recovered.head_certain);
-    // 41 to 44 are absent: what they prove lies above them. Below, nothing proves anything.
-    assert_eq!((recovered.head_op, recovered.op_max), (20, 40));
-    assert_eq!(after.journal.state(41), State::Absent);
-    for op in 21..=23 {
-        let at = sector_of(&host, op);
-        host.disk
-            .put_prepare(&host.layout, op as usize, &reserved(op));
-        assert!(at > 0);
-    }
-    let (after, _) = reopen(&host, &Super::new(false));
-    // W = 4: op 21 absent proves 25 to 29, 23 proves 27 to 31; 24 and 32 stay open.
-    assert_eq!(after.journal.state(24), State::Unknown);
-    assert!((25..=31).all(|op| after.journal.state(op) == State::Absent));
-    assert_eq!(
-        after.journal.state(32),
-        State::Unknown,
-        "what the rule clears proves nothing"
-    );
-}
-
-fn reserved(slot: u64) -> SharedMessage {
-    let mut message = MessagePool::new(1, MESSAGE_SIZE).take().expect("free");
-    message.set_header(&Prepare::reserved_slot(CLUSTER, slot));
-    message.zero_tail();
-    message.freeze()
-}
-
-#[test]
-fn a_prepare_found_in_a_wrong_slot_makes_its_op_unknown() {
-    let (mut host, mut chain) = filled(16, 1, SINGLE, 4);
-    let astray = chain.next(1);
-    host.disk.put_prepare(&host.layout, 12, &astray);
-    let (after, recovered) = reopen(&host, &Super::new(false));
-    assert!(!recovered.expect("it opens").head_certain);
-    assert_eq!(after.journal.state(5), State::Unknown);
-    assert_eq!(
-        after.journal.state(12),
-        State::Absent,
-        "the ops before it are not here"
-    );
-    let refusal = reopen(&host, &Super::new(true))
-        .1
-        .expect_err("op 5 may be acknowledged");
-    assert_eq!(refusal, Refusal::Unknown { op: 5, slot: 5 });
-}
-
-#[test]
-fn a_header_sector_written_over_a_prepare_is_not_a_nack() {
-    // The write of the headers of ops 16 to 18 goes astray, onto the prepare of op 18.
-    for ack in [SINGLE, JournalAck::Both] {
-        let (mut host, mut chain) = filled(32, 1, ack, 17);
-        host.append(chain.next(1));
-        host.complete(0);
-        let index = host
-            .pending_at(SECTOR_SIZE as u64)
-            .expect("the header is being written");
-        let IoRequest::Write { buffer, size, .. } = &host.pending[index] else {
-            panic!("a write")
-        };
-        let at = sector_of(&host, 18);
-        let image = buffer.bytes()[..*size].to_vec();
-        host.disk.write(at, &image);
-        host.complete_but(index, false);
-        assert_eq!(host.acked.last(), Some(&(18, chain.parent)));
-        let (after, _) = reopen(&host, &Super::new(false));
-        assert_eq!(after.journal.state(18), State::Unknown, "{ack:?}");
-    }
-}
-
-#[test]
-fn alone_the_log_is_cut_before_a_gap_and_goes_on_in_a_new_view() {
-    let (mut host, mut chain) = filled(16, 2, SINGLE, 3);
-    let torn = chain.next(2);
-    let after_gap = chain.next(1);
-    host.append(torn);
-    host.append(after_gap);
-    host.complete(host.pending_prepare(5));
-    host.disk = host.cuts().pop().expect("all sectors new");
-    let at = sector_of(&host, 4) + SECTOR_SIZE as u64;
-    host.disk.wipe_sector(at); // only the first sector of op 4 was new
-    let (mut after, recovered) = reopen(&host, &Super::new(true));
-    assert_eq!(recovered.expect("op 4 tore").head_op, 3);
-    assert!(after.journal.header(4).is_none() && after.journal.header(5).is_none());
-    let headers: Vec<_> = (1..=3)
-        .map(|op| *after.journal.header(op).expect("here"))
-        .collect();
-    after.journal.view_durable(1, 3);
-    (chain.op, chain.view, chain.parent) = (3, 1, headers[2].frame.checksum);
-    after.append(chain.next(1));
-    after.drain();
-    assert_eq!(after.acked.len(), 1);
-    let superblock = Super {
-        log_view: 1,
-        headers,
-        ..Super::new(true)
-    };
-    let (last, recovered) = reopen(&after, &superblock);
-    assert_eq!(
-        recovered.expect("it opens").head_op,
-        4,
-        "op 5 of view 0 is a leftover"
-    );
-    assert!(last.journal.is_durable(4, chain.parent));
-}
-
-#[test]
-fn two_prepares_of_one_op_are_told_apart_by_the_chain() {
-    let (mut host, mut chain) = filled(16, 1, SINGLE, 4);
-    let wrong = *host.journal.header(3).expect("here");
-    let chained = |chain: &mut Chain| chain.next(1);
-    (chain.op, chain.view, chain.parent) = (2, 1, identity(&host, 2));
-    let right = chained(&mut chain);
-    let next = chained(&mut chain);
-    let last = chained(&mut chain);
-    for (op, prepare) in [(3, &right), (4, &next), (5, &last)] {
-        host.disk.put_prepare(&host.layout, op, prepare);
-        host.disk.put_redundant(op, prepare.header().typed());
-    }
-    let superblock = Super {
-        log_view: 1,
-        headers: vec![*last.header().typed()],
-        ..Super::new(false)
-    };
-    // The new prepare is down, its header is not: view 0 is admissible below view 1's list.
-    host.disk.put_redundant(3, &wrong);
-    let (after, recovered) = reopen(&host, &superblock);
-    assert!(recovered.expect("it opens").head_certain);
-    assert!(after.journal.is_durable(3, right.header().frame.checksum));
-    assert_eq!(after.disk.redundant(3), *right.header().typed());
-    // The reverse: the header names the log's prepare, the slot has another, which serves who asks for it.
-    let mut swapped = Chain::new();
-    let old: Vec<_> = (0..3).map(|_| swapped.next(1)).collect();
-    host.disk.put_prepare(&host.layout, 3, &old[2]);
-    host.disk.put_redundant(3, right.header().typed());
-    let (mut after, _) = reopen(&host, &superblock);
-    assert_eq!(after.journal.state(3), State::Lost);
-    assert_eq!(after.journal.header(3), Some(right.header().typed()));
-    let into = MessagePool::new(1, MESSAGE_SIZE).take().expect("free");
-    let other = old[2].header().frame.checksum;
-    after
-        .journal
-        .read(3, other, into, 0, &mut after.io)
-        .expect("served by identity");
-}
-
-#[test]
-fn a_superblock_older_than_the_journal_is_noticed() {
-    let (mut host, mut chain) = filled(16, 1, SINGLE, 16);
-    host.journal.set_checkpoint(8);
-    host.append(chain.next(1));
-    host.drain();
-    let (mut after, recovered) = reopen(&host, &Super::new(false));
-    assert_eq!(recovered.expect("it opens").regressed, Some(17));
-    assert!(after.journal.durable_again(5, identity(&host, 5)).is_none());
-    assert!(after.header_writes == 0 && after.journal.next_durable().is_none());
-    let refusal = reopen(&host, &Super::new(true))
-        .1
-        .expect_err("alone it cannot go on");
-    assert_eq!(refusal, Refusal::Regressed { op: 17, slot: 1 });
-}
-
-#[test]
-fn a_log_that_does_not_continue_the_checkpoint_is_refused() {
-    let (host, _) = filled(16, 1, SINGLE, 3);
-    let superblock = Super {
-        checkpoint_checksum: 5,
-        ..Super::new(false)
-    };
-    let refusal = reopen(&host, &superblock)
-        .1
-        .expect_err("the chain is broken");
-    assert!(matches!(
-        refusal,
-        Refusal::Chain {
-            op: 1,
-            slot: 1,
-            expected: 5,
-            ..
-        }
-    ));
 }
 
 #[test]

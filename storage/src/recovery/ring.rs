@@ -181,7 +181,10 @@ pub fn settle(ring: &Ring<'_>, slots: &mut [Slot]) -> Result<Conclusion, Refusal
     if ring.solo {
         let cut = find_cut(ring, slots)?;
         for op in cut + 1..=window.op_max() {
-            slots[window.slot_of(op)].clear(op);
+            let slot = &mut slots[window.slot_of(op)];
+            if slot.op == op {
+                slot.clear(op);
+            }
         }
         conclusion = find_head(ring, slots);
         assert!(conclusion.head == cut && conclusion.head_certain);

@@ -1,0 +1,160 @@
+//! The command line: one module a subcommand.
+//!
+//! To add one: a module, a variant of [`Command`] with its arguments, and its arm in [`Command::run`]. A subcommand
+//! prints its result on standard output and returns how it ended; errors go to standard error, with what was found and
+//! what to do, and end in one of the exit statuses of [`Exit`].
+
+mod format;
+mod inspect;
+mod size;
+mod version;
+
+pub use size::parse_size;
+
+use crate::server::data_file::DataFileError;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// How a command ends. The numbers are documented and stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Damage or loss was found, or something failed that has no status of its own.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The data file is missing, or is not the one that was meant: empty, truncated, not a data file, another cluster's
+    /// or replica's.
+    WrongFile = 3,
+    /// The superblock is lost: `recover`.
+    Damaged = 4,
+    /// Something is there already, or in use: the file to format, a data file with a replica on it, a port.
+    InUse = 5,
+    /// No permission.
+    Permission = 6,
+    /// Too little disk, memory or memory that may be locked.
+    Resources = 7,
+    /// The kernel or the file system lacks something: `O_DIRECT`, `io_uring`.
+    Unsupported = 8,
+    /// The cluster cannot be reached, or has no primary.
+    Unavailable = 9,
+}
+
+/// Shown below `--help`.
+const EXIT_STATUS_HELP: &str = "\
+Exit status:
+  0  done
+  1  damage or loss was found, or any failure not listed here
+  2  the command line is wrong
+  3  the data file is missing or not the one meant (empty, truncated, another cluster's)
+  4  the superblock of the data file is lost
+  5  already there or in use: the file to format, a running replica's file, a port
+  6  no permission
+  7  too little disk space or memory
+  8  the kernel or the file system lacks O_DIRECT or io_uring
+  9  the cluster cannot be reached or has no primary";
+
+/// Why a command failed, for people, and its exit status.
+#[derive(Debug)]
+pub struct Failure {
+    /// The status.
+    pub exit: Exit,
+    /// One line or a few.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure.
+    pub fn new(exit: Exit, message: &impl ToString) -> Self {
+        let message = message.to_string();
+        Self { exit, message }
+    }
+}
+
+impl From<DataFileError> for Failure {
+    fn from(error: DataFileError) -> Self {
+        use DataFileError as E;
+        use storage::superblock::OpenError;
+        let exit = match &error {
+            E::Missing(_)
+            | E::NotAFile(_)
+            | E::Empty(_)
+            | E::Truncated { .. }
+            | E::Mismatch { .. }
+            | E::MissingDirectory(_) => Exit::WrongFile,
+            E::Superblock { error, .. } => match error {
+                OpenError::Damaged { .. } | OpenError::Fork { .. } => Exit::Damaged,
+                _ => Exit::WrongFile,
+            },
+            E::Exists(_) | E::InUse(_) | E::DeviceNotEmpty(_) => Exit::InUse,
+            E::Permission { .. } => Exit::Permission,
+            E::NoSpace { .. } | E::DeviceSmall { .. } => Exit::Resources,
+            E::NoDirect(_) | E::Alignment { .. } => Exit::Unsupported,
+            E::Format(_) => Exit::Usage,
+            E::Os { .. } => Exit::Failed,
+        };
+        Self::new(exit, &error)
+    }
+}
+
+/// A replicated state machine you can trust with money: Viewstamped Replication on a storage engine of its own.
+#[derive(Parser)]
+#[command(name = "viewstone", version, after_long_help = EXIT_STATUS_HELP, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Format(format::Arguments),
+    Inspect(inspect::InspectArguments),
+    Verify(inspect::VerifyArguments),
+    Version(version::Arguments),
+}
+
+impl Command {
+    fn run(self) -> Result<Exit, Failure> {
+        match self {
+            Self::Format(arguments) => format::run(&arguments),
+            Self::Inspect(arguments) => inspect::inspect(&arguments),
+            Self::Verify(arguments) => inspect::verify(&arguments),
+            Self::Version(arguments) => Ok(version::run(&arguments)),
+        }
+    }
+}
+
+/// Parses the process's arguments and does what they say.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let exit = arguments.command.run().unwrap_or_else(|failure| {
+        eprintln!("error: {}", failure.message);
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+/// Prints a line on standard output. A reader that has gone away (`| head`) is no reason to fail.
+fn print(line: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}
+//! The command line.
+
+pub mod cluster;
+pub mod repl;
+mod statement;
+pub mod status;

@@ -1,0 +1,333 @@
+//! `status`: asks each replica how it is, without going through the log.
+
+use super::cluster::{ClusterArgs, grouped, table};
+use crate::client::ConnectError;
+use serde_json::{Value, json};
+use std::time::Duration;
+use storage::header::{PongClient, ReplicaStatus, Start};
+use storage::layout::REPLICAS_MAX;
+
+/// Ask the replicas of a running cluster how they are.
+///
+/// Exit status: 0 all replicas are well; 1 degraded: the cluster serves, but a replica is missing, behind or not asked;
+/// 2 not serving: no primary with a quorum, or nobody answered.
+#[derive(Clone, Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct StatusArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Longest wait for an answer that does not come, unless `--timeout` is shorter.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How a cluster is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Health {
+    /// All replicas are in normal status in one view.
+    Healthy = 0,
+    /// A quorum serves.
+    Degraded = 1,
+    /// No quorum, no primary, or no answer.
+    NotServing = 2,
+}
+
+impl Health {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::NotServing => "not serving",
+        }
+    }
+}
+
+/// What an address said, or what is wrong with it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// As given.
+    pub address: String,
+    /// What it said.
+    pub pong: Option<PongClient>,
+    /// What is wrong.
+    pub trouble: Option<String>,
+}
+
+/// Asks, prints, and returns the exit status.
+///
+/// # Errors
+/// The addresses make no sense, or the system gives no sockets.
+pub fn run(args: &StatusArgs) -> Result<u8, ConnectError> {
+    let answers = ask(args)?;
+    let health = assess(&answers);
+    if args.json {
+        println!("{}", to_json(&answers, health));
+    } else {
+        print!("{}", to_table(&answers, health));
+    }
+    Ok(health as u8)
+}
+
+/// Waits until each address has answered or failed.
+fn ask(args: &StatusArgs) -> Result<Vec<Answer>, ConnectError> {
+    let mut host = args.cluster.options().host()?;
+    let until = host.now_ns() + args.cluster.timeout.min(WAIT_MAX).as_nanos() as u64;
+    loop {
+        let pongs: Vec<_> = host.core().replicas().map(Option::<&_>::copied).collect();
+        let answers: Vec<_> = host
+            .troubles()
+            .zip(pongs)
+            .map(|((address, trouble), pong)| Answer {
+                address: address.to_owned(),
+                pong,
+                trouble: trouble.map(str::to_owned),
+            })
+            .collect();
+        let known = |answer: &Answer| answer.pong.is_some() || answer.trouble.is_some();
+        if answers.iter().all(known) || host.now_ns() >= until {
+            return Ok(answers);
+        }
+        host.turn(until, &mut |_, _| {})?;
+    }
+}
+
+/// Replicas that must agree on an op, of `count`.
+fn replication_quorum(count: u8) -> usize {
+    match count {
+        2 => 2,
+        _ => usize::from(count).div_ceil(2).min(3),
+    }
+}
+
+/// How the cluster is, by what its replicas say. A replica that was not asked counts as missing.
+pub fn assess(answers: &[Answer]) -> Health {
+    let Some(newest) = newest(answers) else {
+        return Health::NotServing;
+    };
+    let mut normal = [false; REPLICAS_MAX];
+    for pong in answers.iter().filter_map(|answer| answer.pong.as_ref()) {
+        let is_normal = pong.status == ReplicaStatus::Normal as u8;
+        if is_normal && pong.frame.view == newest.frame.view {
+            normal[pong.frame.replica as usize % REPLICAS_MAX] = true;
+        }
+    }
+    let count = normal.iter().filter(|&&it| it).count();
+    let led = normal[newest.primary as usize % REPLICAS_MAX];
+    if !led || count < replication_quorum(newest.replica_count) {
+        Health::NotServing
+    } else if count < usize::from(newest.replica_count) {
+        Health::Degraded
+    } else {
+        Health::Healthy
+    }
+}
+
+/// The answer with the highest view.
+fn newest(answers: &[Answer]) -> Option<&PongClient> {
+    let pongs = answers.iter().filter_map(|answer| answer.pong.as_ref());
+    pongs.max_by_key(|pong| pong.frame.view)
+}
+
+fn commit_max(answers: &[Answer]) -> u64 {
+    let pongs = answers.iter().filter_map(|answer| answer.pong.as_ref());
+    pongs.map(|pong| pong.commit_max).max().unwrap_or(0)
+}
+
+fn status_name(pong: &PongClient) -> &'static str {
+    match ReplicaStatus::from_u8(pong.status) {
+        Some(ReplicaStatus::Opening) => "opening",
+        Some(ReplicaStatus::Starting) => "starting",
+        Some(ReplicaStatus::Normal) => "normal",
+        Some(ReplicaStatus::Lagging) => "lagging",
+        Some(ReplicaStatus::Deposed) => "deposed",
+        Some(ReplicaStatus::Lost) => "lost",
+        None => "unknown",
+    }
+}
+
+fn start_name(pong: &PongClient) -> &'static str {
+    match Start::from_u8(pong.start) {
+        Some(Start::Blank) => "blank",
+        Some(Start::Initialised) => "initialised",
+        Some(Start::Begun) => "begun",
+        None => "unknown",
+    }
+}
+
+const HEADING: [&str; 14] = [
+    "replica",
+    "address",
+    "status",
+    "view",
+    "primary",
+    "op",
+    "commit",
+    "commit max",
+    "lag",
+    "missing",
+    "checkpoint",
+    "sessions",
+    "pages",
+    "start",
+];
+
+fn to_table(answers: &[Answer], health: Health) -> String {
+    let commit_max = commit_max(answers);
+    let mut rows = vec![HEADING.map(str::to_owned).to_vec()];
+    for answer in answers {
+        let Some(pong) = &answer.pong else {
+            let trouble = answer.trouble.as_deref().unwrap_or("no answer in time");
+            rows.push(vec![
+                "?".to_owned(),
+                answer.address.clone(),
+                format!("({trouble})"),
+            ]);
+            continue;
+        };
+        let checkpointing = if pong.checkpointing == 1 {
+            ", writing"
+        } else {
+            ""
+        };
+        rows.push(vec![
+            pong.frame.replica.to_string(),
+            answer.address.clone(),
+            status_name(pong).to_owned(),
+            pong.frame.view.to_string(),
+            pong.primary.to_string(),
+            grouped(pong.op),
+            grouped(pong.commit_min),
+            grouped(pong.commit_max),
+            grouped(commit_max.saturating_sub(pong.commit_min)),
+            grouped(pong.missing),
+            // The head of the id is enough to compare by eye; --json has all of it.
+            format!(
+                "{}:{:08x}{checkpointing}",
+                pong.checkpoint_op,
+                pong.checkpoint_id >> 96
+            ),
+            format!("{}/{}", pong.sessions_used, pong.sessions_max),
+            format!("{}/{}", pong.pages_used, pong.pages_total),
+            start_name(pong).to_owned(),
+        ]);
+    }
+    format!("{}cluster is {}\n", table(&rows), health.name())
+}
+
+fn to_json(answers: &[Answer], health: Health) -> Value {
+    let commit_max = commit_max(answers);
+    let one = |answer: &Answer| match &answer.pong {
+        None => json!({
+            "address": answer.address,
+            "trouble": answer.trouble.as_deref().unwrap_or("no answer in time"),
+        }),
+        Some(pong) => json!({
+            "address": answer.address,
+            "replica": pong.frame.replica,
+            "replica_count": pong.replica_count,
+            "status": status_name(pong),
+            "view": pong.frame.view,
+            "log_view": pong.log_view,
+            "primary": pong.primary,
+            "op": pong.op,
+            "commit_min": pong.commit_min,
+            "commit_max": pong.commit_max,
+            "lag": commit_max.saturating_sub(pong.commit_min),
+            "missing": pong.missing,
+            "checkpoint_op": pong.checkpoint_op,
+            "checkpoint_id": format!("{:032x}", pong.checkpoint_id),
+            "checkpointing": pong.checkpointing == 1,
+            "superblock_sequence": pong.superblock_sequence,
+            "sessions_used": pong.sessions_used,
+            "sessions_max": pong.sessions_max,
+            "pages_used": pong.pages_used,
+            "pages_total": pong.pages_total,
+            "start": start_name(pong),
+            "timestamp": pong.timestamp,
+            "release": pong.frame.release,
+        }),
+    };
+    let replicas: Vec<_> = answers.iter().map(one).collect();
+    json!({ "health": health.name(), "replicas": replicas })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::header::Typed;
+
+    fn answer(replica: u8, view: u32, status: ReplicaStatus) -> Answer {
+        let mut pong = PongClient::new(1, view, replica);
+        pong.replica_count = 3;
+        pong.primary = (view % 3) as u8;
+        pong.status = status as u8;
+        pong.commit_min = 40 + u64::from(replica);
+        pong.commit_max = 42;
+        Answer {
+            address: format!("10.0.0.{replica}:3001"),
+            pong: Some(pong),
+            trouble: None,
+        }
+    }
+
+    fn silent() -> Answer {
+        Answer {
+            address: "10.0.0.9:3001".to_owned(),
+            pong: None,
+            trouble: Some("connection refused".to_owned()),
+        }
+    }
+
+    #[test]
+    fn health_is_judged_by_the_newest_view() {
+        use ReplicaStatus::{Deposed, Lagging, Normal, Starting};
+        let all = |statuses: [ReplicaStatus; 3]| {
+            let each = statuses.into_iter().zip(0..);
+            assess(
+                &each
+                    .map(|(status, replica)| answer(replica, 0, status))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(all([Normal, Normal, Normal]), Health::Healthy);
+        assert_eq!(all([Normal, Normal, Lagging]), Health::Degraded);
+        assert_eq!(all([Normal, Starting, Lagging]), Health::NotServing);
+        assert_eq!(all([Deposed, Normal, Normal]), Health::NotServing);
+        let two = [answer(0, 0, Normal), silent(), answer(2, 0, Normal)];
+        assert_eq!(assess(&two), Health::Degraded);
+        // Two replicas of an old view are no quorum for the primary of the new one.
+        let split = [
+            answer(0, 0, Normal),
+            answer(1, 1, Normal),
+            answer(2, 0, Normal),
+        ];
+        assert_eq!(assess(&split), Health::NotServing);
+        // The same replica twice is one replica.
+        assert_eq!(
+            assess(&[answer(0, 0, Normal), answer(0, 0, Normal)]),
+            Health::NotServing
+        );
+        assert_eq!(assess(&[silent()]), Health::NotServing);
+    }
+
+    #[test]
+    fn what_is_printed_names_every_replica() {
+        let answers = [
+            answer(0, 0, ReplicaStatus::Normal),
+            silent(),
+            answer(2, 0, ReplicaStatus::Lagging),
+        ];
+        let text = to_table(&answers, assess(&answers));
+        assert!(text.contains("10.0.0.2:3001  lagging"), "{text}");
+        assert!(text.contains("(connection refused)"));
+        assert!(text.ends_with("cluster is not serving\n"));
+        let json = to_json(&answers, Health::Degraded);
+        assert_eq!(json["replicas"][0]["lag"], 2);
+        assert_eq!(json["replicas"][1]["trouble"], "connection refused");
+    }
+}

@@ -1,0 +1,436 @@
+//! What hosts a replica on a real machine.
+
+pub mod data_file;
+//! A replica's host: one thread, one ring, one data file.
+//!
+//! The loop, in turns: submit what is queued and wait (one system call), read the clock once, turn completions into
+//! events, step the replica once for each, hand its effects on. A turn handles a bounded number of completions; while the
+//! replica has work left over the loop does not sleep.
+//!
+//! All memory is allocated before the first event; from then on this thread is sealed ([`crate::sealed_allocator`]).
+//! Stopping is crash-only inside: what the disk is doing is waited for, nothing else, and a kill is as safe.
+
+pub mod bus;
+mod identity;
+mod listen;
+pub mod log_sink;
+pub mod memory;
+mod resolve;
+
+pub use identity::Identity;
+pub use listen::{ListenError, Listener};
+pub use resolve::{AddressError, Addresses, check_address, check_addresses};
+
+use crate::replica::{Effects, Event, Fatal, Now, Peer};
+use crate::sealed_allocator::SealedAllocator;
+use bus::{Bus, BusOptions, HELLO_MAX, Received};
+use memory::{Memory, MemoryError, Term};
+use rustix::time::{ClockId, clock_gettime};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use storage::header::Header;
+use storage::uring::{Done, Durability, Uring, UringError, UringOptions, Wait};
+
+/// Completions that one turn handles. More stay in the ring, and the next turn does not wait.
+const COMPLETIONS_MAX: usize = 512;
+
+/// Entries of the submission queue: a turn that queues more costs a second system call, no more.
+const RING_ENTRIES: u32 = 256;
+
+/// Longest sleep: a signal that another thread received is seen after this.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+
+/// What a server hosts: a replica, or a test's stand-in for one.
+pub trait Hosted {
+    /// Handles an event.
+    fn step(&mut self, now: Now, event: Event, effects: &mut Effects);
+    /// When [`Event::Tick`] is wanted next, in monotonic nanoseconds.
+    fn deadline_ns(&self) -> u64;
+    /// Work is left over: a tick is wanted at once.
+    fn has_work(&self) -> bool;
+    /// Whether a message may be handed over. False: its connection is not read until the next turn.
+    fn has_room_for(&self, from: Peer, header: &Header) -> bool;
+    /// Whether the data file has been read: the replica takes part.
+    fn is_open(&self) -> bool;
+}
+
+/// Bounds of what a replica asks of its host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Most messages that one step sends.
+    pub sends_max: usize,
+    /// Most disk requests in flight.
+    pub io_max: usize,
+    /// Most received messages above 4 KiB that it holds, from replicas.
+    pub peer_messages_max: usize,
+    /// Most received messages above 4 KiB that it holds, from clients.
+    pub client_messages_max: usize,
+    /// Most received messages of up to 4 KiB that it holds.
+    pub small_messages_max: usize,
+    /// What it allocates for itself, but for the pages of state.
+    pub memory: Vec<Term>,
+}
+
+/// How a server runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerOptions {
+    /// `host:port` of each replica, in the order of their indexes. The own one's port may be 0.
+    pub addresses: Vec<String>,
+    /// Most connections of clients.
+    pub clients_max: usize,
+    /// Fail if memory cannot be locked.
+    pub require_locked: bool,
+    /// How durable writes become durable.
+    pub durability: Durability,
+    /// Seed of the reconnect jitter; any number, another one for each replica.
+    pub seed: u64,
+}
+
+impl ServerOptions {
+    /// Connections of clients, if nothing is said.
+    pub const CLIENTS_MAX_DEFAULT: usize = 256;
+
+    /// The defaults for a cluster at these addresses.
+    pub fn new(addresses: Vec<String>) -> Self {
+        Self {
+            addresses,
+            clients_max: Self::CLIENTS_MAX_DEFAULT,
+            require_locked: false,
+            durability: Durability::default(),
+            seed: u64::from(std::process::id()),
+        }
+    }
+}
+
+/// Why a server has stopped, other than being told to.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ServerError {
+    /// There is no io_uring.
+    #[error("{0}")]
+    Uring(#[from] UringError),
+    /// The addresses do not fit.
+    #[error("{0}")]
+    Address(#[from] AddressError),
+    /// It cannot listen.
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    /// It may not use the memory it needs.
+    #[error("{0}")]
+    Memory(#[from] MemoryError),
+    /// The replica cannot go on.
+    #[error("{0}")]
+    Replica(#[from] Fatal),
+    /// The data file cannot be used with the ring.
+    #[error("the data file cannot be registered with io_uring: errno {0}")]
+    File(i32),
+    /// The thread panicked; its message is on standard error.
+    #[error("the replica's thread has panicked")]
+    Panicked,
+}
+
+/// Tells a server to stop. Clones mean the same server.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Tells it.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was told.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// SIGTERM and SIGINT tell it, too.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn on_signals(&self) -> std::io::Result<()> {
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            signal_hook::flag::register(signal, Arc::clone(&self.0))?;
+        }
+        Ok(())
+    }
+}
+
+/// A replica and all that serves it.
+#[derive(Debug)]
+pub struct Server<R> {
+    uring: Uring,
+    bus: Bus,
+    replica: R,
+    effects: Effects,
+    /// The time of this turn.
+    now: Now,
+    address: SocketAddr,
+}
+
+impl<R: Hosted> Server<R> {
+    /// Allocates everything, on the thread that will run it. `build` makes the replica, last.
+    ///
+    /// # Errors
+    /// No io_uring, too little memory, or addresses that do not fit the data file.
+    pub fn new(
+        identity: Identity,
+        options: &ServerOptions,
+        bounds: &Bounds,
+        listener: Listener,
+        file: OwnedFd,
+        build: impl FnOnce(Now) -> Result<R, Fatal>,
+    ) -> Result<Self, ServerError> {
+        assert!(identity.is_consistent());
+        check_addresses(&options.addresses, identity.replica_count)?;
+        let bus_options = bus_options(&identity, options, bounds);
+        let memory = Memory::new(&identity, &bus_options, &bounds.memory);
+        memory.log();
+        memory.check_available()?;
+        let mut uring = Uring::new(&UringOptions {
+            entries: RING_ENTRIES,
+            disk_max: bounds.io_max,
+            sockets_max: bus_options.connections(identity.replica_count),
+            durability: options.durability,
+            fixed_files: true,
+        })?;
+        uring
+            .set_file(file)
+            .map_err(|errno| ServerError::File(errno.0))?;
+        uring.set_listener(listener.fd);
+        let addresses = Addresses::new(&options.addresses);
+        let now = read_clocks();
+        let replica = build(now)?;
+        memory.lock(options.require_locked)?;
+        Ok(Self {
+            uring,
+            bus: Bus::new(identity, bus_options, addresses),
+            replica,
+            effects: Effects::new(bounds.sends_max, bounds.io_max),
+            now,
+            address: listener.address,
+        })
+    }
+
+    /// Runs until told to stop. `on_ready` is called once, when the replica is listening and has read its data file; it
+    /// must not allocate.
+    ///
+    /// # Errors
+    /// The replica or the ring cannot go on.
+    pub fn run(
+        &mut self,
+        stop: &Stop,
+        on_ready: impl FnOnce(SocketAddr),
+    ) -> Result<(), ServerError> {
+        let mut on_ready = Some(on_ready);
+        let _seal = SealedAllocator::seal();
+        self.step(Event::Tick)?;
+        while !stop.is_stopped() {
+            if self.replica.is_open()
+                && let Some(on_ready) = on_ready.take()
+            {
+                on_ready(self.address);
+            }
+            self.turn()?;
+        }
+        self.finish()
+    }
+
+    fn turn(&mut self) -> Result<(), ServerError> {
+        let now_ns = self.now.monotonic_ns;
+        self.bus.tick(now_ns, &mut self.uring);
+        self.bus.flush(now_ns, &mut self.uring);
+        self.uring.turn(self.wait())?;
+        self.now = read_clocks();
+        for _ in 0..COMPLETIONS_MAX {
+            let Some(done) = self.uring.next_done() else {
+                break;
+            };
+            self.on_done(done)?;
+        }
+        for _ in 0..self.bus.stopped() {
+            if let Some(connection) = self.bus.next_stopped() {
+                self.take_received(connection)?;
+            }
+        }
+        while let Some(client) = self.bus.next_gone() {
+            self.step(Event::Closed(client))?;
+        }
+        if self.replica.has_work() || self.replica.deadline_ns() <= self.now.monotonic_ns {
+            self.step(Event::Tick)?;
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Wait {
+        if self.replica.has_work() {
+            return Wait::Poll;
+        }
+        let deadline_ns = self.replica.deadline_ns().min(self.bus.deadline_ns());
+        let left_ns = deadline_ns.saturating_sub(self.now.monotonic_ns);
+        if left_ns == 0 {
+            return Wait::Poll;
+        }
+        Wait::AtMost(Duration::from_nanos(left_ns).min(WAIT_MAX))
+    }
+
+    fn on_done(&mut self, done: Done) -> Result<(), ServerError> {
+        let now_ns = self.now.monotonic_ns;
+        let uring = &mut self.uring;
+        match done {
+            Done::Disk(done) => return self.step(Event::Io(done)),
+            Done::Accepted(result) => self.bus.accepted(now_ns, result, uring),
+            Done::Connected { socket, result } => {
+                if let Some(replica) = self.bus.connected(now_ns, socket, result, uring) {
+                    return self.step(Event::Connected(replica));
+                }
+            }
+            Done::Received {
+                socket,
+                message,
+                result,
+            } => {
+                if self.bus.received(now_ns, socket, message, result, uring) {
+                    return self.take_received(socket);
+                }
+            }
+            Done::Sent { socket, result } => self.bus.sent(now_ns, socket, result, uring),
+            Done::Closed { socket } => self.bus.closed(socket),
+        }
+        Ok(())
+    }
+
+    /// Takes what a connection's bytes yield: bounded, since its buffer is.
+    fn take_received(&mut self, connection: u32) -> Result<(), ServerError> {
+        loop {
+            let replica = &self.replica;
+            let has_room = |peer, header: &Header| replica.has_room_for(peer, header);
+            let now_ns = self.now.monotonic_ns;
+            let received = self.bus.next(now_ns, connection, &mut self.uring, has_room);
+            match received {
+                None => return Ok(()),
+                Some(Received::Connected(replica)) => self.step(Event::Connected(replica))?,
+                Some(Received::Message(from, message)) => {
+                    self.step(Event::Message { from, message })?;
+                }
+            }
+        }
+    }
+
+    /// Steps the replica and hands its effects on. Disk requests beyond what the driver takes stay queued: their queue is
+    /// as long as what their owners may have in flight.
+    fn step(&mut self, event: Event) -> Result<(), ServerError> {
+        self.replica.step(self.now, event, &mut self.effects);
+        let now_ns = self.now.monotonic_ns;
+        while let Some(send) = self.effects.sends.pop_front() {
+            self.bus
+                .send(now_ns, send.to, send.message, &mut self.uring);
+        }
+        while self.uring.has_disk_room()
+            && let Some(request) = self.effects.io.pop()
+        {
+            self.uring.submit_disk(request);
+        }
+        match self.effects.halt.take() {
+            None => Ok(()),
+            Some(fatal) => Err(fatal.into()),
+        }
+    }
+
+    /// Lets what was submitted end. The replica is not stepped any more: what it would still do, it does after the next
+    /// start, as after a crash.
+    fn finish(&mut self) -> Result<(), ServerError> {
+        log::info!("stopping");
+        while self.uring.disk_in_flight() > 0 {
+            self.uring.turn(Wait::AtMost(WAIT_MAX))?;
+            while self.uring.next_done().is_some() {}
+        }
+        Ok(())
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &R {
+        &self.replica
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What happened to its connections.
+    pub fn counters(&self) -> bus::BusCounters {
+        self.bus.counters()
+    }
+}
+
+fn bus_options(identity: &Identity, options: &ServerOptions, bounds: &Bounds) -> BusOptions {
+    let peers = bus::SLOTS_PER_PEER * (usize::from(identity.replica_count) - 1);
+    let pipeline_max = identity.geometry.pipeline_max as usize;
+    let connections = peers + options.clients_max + HELLO_MAX;
+    BusOptions {
+        clients_max: options.clients_max,
+        peer_queue_max: (4 * pipeline_max).max(64),
+        client_queue_max: 64,
+        // One that receives for each connection, and one into which the next message is copied.
+        peer_large: peers + 1 + bounds.peer_messages_max,
+        client_large: options.clients_max.min(pipeline_max) + 1 + bounds.client_messages_max,
+        small: connections + 1 + bounds.small_messages_max,
+        seed: options.seed,
+    }
+}
+
+/// The one reading of the clocks in a turn.
+fn read_clocks() -> Now {
+    let nanoseconds = |clock| {
+        let time = clock_gettime(clock);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        seconds * 1_000_000_000 + time.tv_nsec as u64
+    };
+    Now {
+        monotonic_ns: nanoseconds(ClockId::Monotonic),
+        realtime_ns: nanoseconds(ClockId::Realtime),
+    }
+}
+
+/// A server on a thread of its own.
+#[derive(Debug)]
+pub struct Running {
+    /// Tells it to stop.
+    pub stop: Stop,
+    thread: std::thread::JoinHandle<Result<(), ServerError>>,
+}
+
+impl Running {
+    /// Starts `run` on a new thread. It makes its server there, since a server does not move between threads.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn spawn(
+        name: String,
+        run: impl FnOnce(&Stop) -> Result<(), ServerError> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let stop = Stop::default();
+        let told = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || run(&told))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Whether it has ended by itself.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Tells it to stop and waits for its end.
+    ///
+    /// # Errors
+    /// Why it had ended before, if it had.
+    pub fn stop(self) -> Result<(), ServerError> {
+        self.stop.stop();
+        self.thread.join().unwrap_or(Err(ServerError::Panicked))
+    }
+}

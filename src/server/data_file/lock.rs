@@ -1,0 +1,42 @@
+//! The lock of a data file: on the open file description, so that it excludes other processes and other replicas of this
+//! one, ends with the description however the process dies, and can be asked for without being taken.
+
+use rustix::fd::{AsFd, AsRawFd};
+use rustix::io::Errno;
+
+fn whole_file() -> libc::flock {
+    // SAFETY: a C structure of integers, for which zero is a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock
+}
+
+fn control(file: impl AsFd, command: libc::c_int, lock: &mut libc::flock) -> Result<(), Errno> {
+    let lock = std::ptr::from_mut(lock);
+    // SAFETY:
+    // * the descriptor is open while it is borrowed;
+    // * both commands take a pointer to a `flock`, and this one is valid and ours alone during the call.
+    let result = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, lock) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(Errno::from_io_error(&error).expect("fcntl sets errno"))
+}
+
+/// Takes the lock if it is free; false: another description has it.
+pub(super) fn try_lock(file: impl AsFd) -> Result<bool, Errno> {
+    match control(file, libc::F_OFD_SETLK, &mut whole_file()) {
+        Ok(()) => Ok(true),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether another description has the lock.
+pub(super) fn is_locked(file: impl AsFd) -> Result<bool, Errno> {
+    let mut lock = whole_file();
+    control(file, libc::F_OFD_GETLK, &mut lock)?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
