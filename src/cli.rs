@@ -1,12 +1,16 @@
 //! The command line: one module a subcommand.
 //!
-//! To add one: a module, a variant of [`Command`] with its arguments, and its arm in [`Command::run`]. A subcommand
+//! To add one: a module, a variant of `Command` with its arguments, and its arm in `Command::run`. A subcommand
 //! prints its result on standard output and returns how it ended; errors go to standard error, with what was found and
 //! what to do, and end in one of the exit statuses of [`Exit`].
 
+mod cluster;
 mod format;
 mod inspect;
+mod repl;
 mod size;
+mod statement;
+mod status;
 mod version;
 
 pub use size::parse_size;
@@ -152,9 +156,3 @@ mod tests {
         Arguments::command().debug_assert();
     }
 }
-//! The command line.
-
-pub mod cluster;
-pub mod repl;
-mod statement;
-pub mod status;

@@ -18,7 +18,7 @@ use crate::state_machine::{Context, Limits, Plan, ReplyBuffer};
 use sessions::{Register, Sessions};
 use std::marker::PhantomData;
 use storage::checksum::PageKey;
-use storage::header::{HEADER_SIZE, SUB_HEADER_SIZE, Status, SubRequest};
+use storage::header::{Status, SubRequest};
 use storage::layout::{Geometry, PAGE_SIZE};
 use storage::pages::{PageId, Pages};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -109,23 +109,13 @@ impl<M: Machines> Engine<M> {
         let mut engine = Self {
             pages: Pages::new(geometry.page_count(), spares),
             sessions: Sessions::new(geometry),
-            limits: Self::limits_of(geometry),
+            limits: Limits::new(geometry),
             scratch: vec![0; geometry.reply_size_max as usize].into_boxed_slice(),
             pages_touched_max: geometry.pages_touched_max(),
             machines: PhantomData,
         };
         engine.create();
         engine
-    }
-
-    /// What machines have to respect under a geometry.
-    pub fn limits_of(geometry: &Geometry) -> Limits {
-        let message = geometry.message_size_max as usize;
-        Limits {
-            request_size_max: message - HEADER_SIZE - SUB_HEADER_SIZE,
-            reply_size_max: geometry.reply_size_max as usize,
-            read_reply_size_max: message - HEADER_SIZE,
-        }
     }
 
     fn create(&mut self) {

@@ -7,8 +7,6 @@ pub mod constants;
 pub mod engine;
 pub mod machines;
 pub mod quorums;
-#[cfg(feature = "cli")]
-pub mod cli;
 pub mod replica;
 #[cfg(feature = "server")]
 pub mod sealed_allocator;

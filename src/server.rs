@@ -1,6 +1,3 @@
-//! What hosts a replica on a real machine.
-
-pub mod data_file;
 //! A replica's host: one thread, one ring, one data file.
 //!
 //! The loop, in turns: submit what is queued and wait (one system call), read the clock once, turn completions into
@@ -11,6 +8,7 @@ pub mod data_file;
 //! Stopping is crash-only inside: what the disk is doing is waited for, nothing else, and a kill is as safe.
 
 pub mod bus;
+pub mod data_file;
 mod identity;
 mod listen;
 pub mod log_sink;

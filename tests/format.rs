@@ -1,5 +1,7 @@
 //! The real binary makes data files: whole or not at all, and looks at any file without falling over.
 
+#![cfg(feature = "cli")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -174,8 +176,7 @@ fn one_and_two_replicas_are_told_what_they_do_not_give() {
     }
 }
 
-/// A format of 1 GiB, killed after its first system calls: it is stopped while it writes, not before it began, because
-/// its memory lies in a file that is there and has no name.
+/// A format of 1 GiB, killed while it writes: after its first bytes, and after some of the zeros.
 #[test]
 fn a_killed_format_leaves_nothing() {
     for written in [1_u64, 64 << 20] {
@@ -268,23 +269,43 @@ fn a_directory_without_permission_is_told() {
     );
 }
 
+/// Set to a directory on ramfs in the run of the test that is inside the namespace.
+const RAMFS: &str = "VIEWSTONE_TEST_RAMFS";
+
 #[test]
-fn a_file_system_without_unnamed_files_or_direct_access_serves_format_but_not_a_replica() {
-    if !is_root("a_file_system_without_unnamed_files") {
+fn a_file_system_without_direct_access_is_refused_unless_for_development() {
+    let name = "a_file_system_without_direct_access_is_refused_unless_for_development";
+    if let Some(directory) = std::env::var_os(RAMFS) {
+        let file = Path::new(&directory).join("file");
+        let any = Expected::default();
+        assert!(matches!(
+            open(&file, &any, false),
+            Err(DataFileError::NoDirect(_))
+        ));
+        assert!(!open(&file, &any, true).expect("for development").direct);
+        return;
+    }
+    if !is_root(name) {
         return;
     }
     let directory = Directory::new();
-    // The file a killed format left behind is cleared away. ramfs has no O_DIRECT.
-    let script = r#"
+    let this = std::env::current_exe().expect("a test is a program");
+    let script = format!(
+        r#"
         mount -t ramfs none "$1"
-        echo left > "$1/.file.formatting"
         "$0" format --small --replica 0 --replica-count 1 "$1/file"
-        "$0" verify "$1/file""#;
-    let Some((status, out, error)) = in_namespace(&directory, script) else {
+        "$0" verify "$1/file"
+        {RAMFS}="$1" exec {} --exact {name}"#,
+        this.display()
+    );
+    let Some((status, out, error)) = in_namespace(&directory, &script) else {
         return;
     };
-    assert_eq!(status, 0, "{error}");
-    assert!(out.contains("sound (file, superblock)"), "{out}");
+    assert_eq!(status, 0, "{out}{error}");
+    assert!(
+        out.contains("sound (file, superblock)") && out.contains("1 passed"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -38,29 +38,25 @@ pub(super) struct Arguments {
     /// How many replicas the cluster has: 1 to 6; 3 or 5 for production.
     #[arg(long, value_name = "COUNT")]
     replica_count: u8,
-    /// Small sizes, for tests and laptops: a file of less than 32 MiB.
-    #[arg(
-        long,
-        conflicts_with = "large",
-        help_heading = "Geometry (the same for all replicas)"
-    )]
-    small: bool,
-    /// Large sizes: 1 MiB messages and 1 GiB of state, a file of about 4 GiB.
-    #[arg(long, help_heading = "Geometry (the same for all replicas)")]
-    large: bool,
-    #[command(flatten)]
-    geometry: GeometryArguments,
     /// When a prepare is acknowledged. `single`: when one write is durable, where one is enough. `both`: when its
     /// redundant header is too. Chosen by the device's physical sector if not given; this replica's own affair.
     #[arg(long, value_enum, value_name = "WRITES")]
     journal_ack: Option<AckArgument>,
     /// The data file to make, or a block device to format.
     file: PathBuf,
+    #[command(flatten)]
+    geometry: GeometryArguments,
 }
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Geometry (the same for all replicas)")]
 struct GeometryArguments {
+    /// Small sizes, for tests and laptops: a file of less than 32 MiB.
+    #[arg(long, conflicts_with = "large")]
+    small: bool,
+    /// Large sizes: 1 MiB messages and 1 GiB of state, a file of about 4 GiB.
+    #[arg(long)]
+    large: bool,
     /// Memory and disk for replicated state [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     state_size: Option<u64>,
@@ -89,7 +85,7 @@ enum AckArgument {
 
 impl Arguments {
     fn geometry(&self, ack: JournalAck) -> Geometry {
-        let preset = match (self.small, self.large) {
+        let preset = match (self.geometry.small, self.geometry.large) {
             (true, _) => Geometry::SMALL,
             (_, true) => Geometry::LARGE,
             _ => Geometry::DEFAULT,

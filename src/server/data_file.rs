@@ -1,7 +1,7 @@
 //! The data file on a real file system: made whole or not at all, opened by one process at a time.
 //!
-//! * [`create`]: the file has no name until it is complete and durable (`O_TMPFILE`, then `linkat`), so a process that is
-//!   killed leaves nothing. Where the file system has no `O_TMPFILE`, it has a hidden name until then, which the next
+//! * [`create`]: the file has no name until it is complete and durable (`O_TMPFILE`, then `linkat`), so a process that
+//!   is killed leaves nothing. Where the file system has no `O_TMPFILE`, it has a hidden name until then, which the next
 //!   format of the same file clears away.
 //! * [`open`]: with `O_DIRECT`, under an exclusive lock, and only if size and superblock agree.
 //! * [`peek`]: whatever can be learnt of any file without disturbing it.
@@ -39,7 +39,8 @@ pub enum DataFileError {
     NotAFile(PathBuf),
     /// Nothing in it.
     #[error(
-        "{0} is empty: it was never formatted, or it was truncated. `viewstone format` makes a new file under a free name"
+        "{0} is empty: it was never formatted, or it was truncated. `viewstone format` \
+         makes a new file under a free name"
     )]
     Empty(PathBuf),
     /// No permission.
@@ -78,7 +79,8 @@ pub enum DataFileError {
     },
     /// Something is on the device.
     #[error(
-        "the first MiB of the device {0} is not zeros: it holds something. If that may be lost, clear it first (`blkdiscard -z` or `dd`)"
+        "the first MiB of the device {0} is not zeros: it holds something. If that may be lost, \
+          clear it first (`blkdiscard -z` or `dd`)"
     )]
     DeviceNotEmpty(PathBuf),
     /// Locked by another process.
@@ -88,7 +90,8 @@ pub enum DataFileError {
     InUse(PathBuf),
     /// No `O_DIRECT`.
     #[error(
-        "{0} lies on a file system without O_DIRECT, so durability cannot be relied on. Use ext4, xfs or a block device, or `--development` to try things out"
+        "{0} lies on a file system without O_DIRECT, so durability cannot be relied on. Use \
+         ext4, xfs or a block device, or `--development` to try things out"
     )]
     NoDirect(PathBuf),
     /// Direct access in units larger than ours.

@@ -242,3 +242,43 @@ fn create_on_device(
     }
     write(&fd, format, progress).map_err(os("write", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        let directory =
+            std::env::temp_dir().join(format!("viewstone-create-{}", std::process::id()));
+        std::fs::create_dir(&directory).expect("a new directory");
+        Place::of(&directory.join("file")).expect("the directory is there")
+    }
+
+    /// File systems without `O_TMPFILE` are rare on test machines, so their way is tested directly.
+    #[test]
+    fn a_hidden_file_is_cleared_away_replaces_nothing_and_ends_under_its_name() {
+        let place = place();
+        let hidden = place.directory_path.join(".file.formatting");
+        std::fs::write(&hidden, "left by a killed format").expect("written");
+        let file = Unnamed::hidden(&place).expect("what was left is cleared away");
+        assert_eq!(std::fs::read(&hidden).expect("a new file"), b"");
+        assert!(matches!(
+            Unnamed::hidden(&place),
+            Err(DataFileError::InUse(_))
+        ));
+        drop(file);
+        assert!(!hidden.exists());
+        let mut file = Unnamed::hidden(&place).expect("the name is free");
+        std::fs::write(&place.path, "precious").expect("written");
+        assert!(matches!(
+            file.name_it(&place),
+            Err(DataFileError::Exists(_))
+        ));
+        assert_eq!(std::fs::read(&place.path).expect("untouched"), b"precious");
+        std::fs::remove_file(&place.path).expect("removed");
+        file.name_it(&place).expect("the name is free");
+        drop(file);
+        assert!(place.path.exists() && !hidden.exists());
+        std::fs::remove_dir_all(&place.directory_path).expect("removed");
+    }
+}

@@ -1,5 +1,5 @@
-//! The lock of a data file: on the open file description, so that it excludes other processes and other replicas of this
-//! one, ends with the description however the process dies, and can be asked for without being taken.
+//! The lock of a data file: on the open file description, so that it excludes other processes and other replicas of
+//! this one, ends with the description however the process dies, and can be asked for without being taken.
 
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;

@@ -19,7 +19,7 @@ pub enum CopyReport {
         /// Whether it was written as this copy. If not, a write or a read went astray.
         in_place: bool,
     },
-    /// Nothing, or not all of it: the file ends before.
+    /// Nothing: the file ends before.
     Missing,
     /// Zeros: never written, erased, or unreadable.
     Zeroed,
@@ -69,7 +69,8 @@ impl fmt::Display for Reports<'_> {
 pub enum OpenError {
     /// Nothing but zeros where the superblock belongs.
     #[error(
-        "not formatted: all four copies of the superblock are zeros. Run `viewstone format` for a new replica; if this \
+        "not formatted: where the four copies of the superblock belong there are zeros or nothing. Run `viewstone \
+         format` for a new replica; if this \
          file held one, it is lost: `viewstone recover` brings it back from the others"
     )]
     NotFormatted,
@@ -97,8 +98,8 @@ pub enum OpenError {
     },
     /// Two superblocks of one sequence: two processes wrote the file, or parts of two files were mixed.
     #[error(
-        "two different superblocks have sequence {sequence} ({}). The file was written by two processes or put together \
-         from two files: `viewstone recover` brings the replica back from the others", Reports(.copies)
+        "two different superblocks have sequence {sequence} ({}). The file was written by two processes or put \
+         together from two files: `viewstone recover` brings the replica back from the others", Reports(.copies)
     )]
     Fork {
         /// The sequence.
@@ -225,13 +226,16 @@ fn refusal(copies: [CopyReport; SUPERBLOCK_COPIES]) -> OpenError {
 }
 
 fn report(copy: usize, bytes: &[u8], check_sum: bool) -> CopyReport {
-    if bytes.len() < COPY_SIZE_MAX {
+    if bytes.is_empty() {
         return CopyReport::Missing;
     }
-    let state = SuperblockState::read_from_bytes(&bytes[..SECTOR_SIZE]).expect("one sector");
+    // Of a file that ends here, what is there still tells what it is.
+    let mut first = [0; SECTOR_SIZE];
+    let there = bytes.len().min(SECTOR_SIZE);
+    first[..there].copy_from_slice(&bytes[..there]);
+    let state = SuperblockState::read_from_bytes(&first).expect("one sector");
     if state.magic != MAGIC {
-        let zeroed = bytes[..SECTOR_SIZE].iter().all(|&byte| byte == 0);
-        return if zeroed {
+        return if first.iter().all(|&byte| byte == 0) {
             CopyReport::Zeroed
         } else {
             CopyReport::Foreign
@@ -245,7 +249,10 @@ fn report(copy: usize, bytes: &[u8], check_sum: bool) -> CopyReport {
     }
     let size = state.size_on_disk();
     assert!(size <= COPY_SIZE_MAX);
-    if check_sum && checksum::identity(&bytes[SUMMED_FROM..size]) != state.checksum {
+    let Some(bytes) = bytes.get(SUMMED_FROM..size) else {
+        return CopyReport::Checksum;
+    };
+    if check_sum && checksum::identity(bytes) != state.checksum {
         return CopyReport::Checksum;
     }
     if let Some(what) = state.impossible() {

@@ -205,8 +205,8 @@ impl<R: Rules> Superblock<R> {
     /// the sequence returned here, or a higher one. While an update is being written, all further changes are merged
     /// into one that follows it. `change` sees the latest that was asked for, durable or not.
     ///
-    /// What a file is (cluster, replica, geometry) stays, and view, `log_view`, `commit_max`, the checkpoint's op and the
-    /// start state never fall; `commit_max` is at least the checkpoint's op. Sequence, parent, sum and count of headers
+    /// What a file is (cluster, replica, geometry) stays, and view, `log_view`, `commit_max`, the checkpoint's op and
+    /// the start state never fall; `commit_max` is at least the checkpoint's op. Sequence, parent, sum and count of headers
     /// are set here.
     pub fn update(
         &mut self,
@@ -311,8 +311,8 @@ impl<R: Rules> Superblock<R> {
         assert!(!R::CHECK_SUM || self.next.state.checksum == self.working.state.checksum);
     }
 
-    /// Begins the first round of rewriting, from `round` on, that has anything to write. Copies that are whole but astray
-    /// come last: until the others are durable, they may be the only ones.
+    /// Begins the first round of rewriting, from `round` on, that has anything to write. Copies that are whole but
+    /// astray come last: until the others are durable, they may be the only ones.
     fn rewrite(&mut self, round: usize, io: &mut IoQueue) -> Option<SuperblockEvent> {
         for round in round..=R::ROUNDS.len() {
             self.phase = Phase::Rewriting(round);

@@ -106,6 +106,13 @@ fn files_that_are_no_data_file_are_told_apart() {
     assert_eq!(all(vec![]), Err(OpenError::NotFormatted));
     assert_eq!(all(vec![0; COPY_SIZE_MAX]), Err(OpenError::NotFormatted));
     assert_eq!(all(vec![7; COPY_SIZE_MAX]), Err(OpenError::NotADataFile));
+    assert_eq!(all(vec![7; 5]), Err(OpenError::NotADataFile));
+    let written = copy_of(&content(1, 0), 0);
+    assert!(all(written[..2 * SECTOR_SIZE].to_vec()).is_ok());
+    for end in [32, SECTOR_SIZE, 2 * SECTOR_SIZE - 1] {
+        let error = all(written[..end].to_vec()).expect_err("cut within every copy");
+        assert!(matches!(error, OpenError::Damaged { .. }));
+    }
     let mut future = copy_of(&content(1, 0), 0);
     future[18] = 9;
     assert_eq!(all(future), Err(OpenError::Version { found: 9 }));

@@ -1,0 +1,125 @@
+//! A real replica behind the server: what it asks of its host, and how one is put together from a data file.
+
+use super::data_file::{self, DataFile, DataFileError};
+use super::memory::Term;
+use super::{Bounds, Hosted, Identity, Listener, Server, ServerError, ServerOptions, Stop};
+use crate::constants;
+use crate::machines::Machines;
+use crate::replica::{Effects, Event, Now, Peer, Replica, ReplicaOptions};
+use std::path::Path;
+use storage::buffer::MessagePool;
+use storage::header::{Header, ReplicaStatus};
+use storage::layout::{Geometry, Layout};
+
+/// Messages above 4 KiB from clients that may wait for a place in the pipeline: two full pipelines. More clients with
+/// large requests are not read until one of these is free.
+fn client_messages_max(geometry: &Geometry) -> usize {
+    2 * geometry.pipeline_max as usize
+}
+
+impl<M: Machines> Hosted for Replica<M> {
+    fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
+        Self::step(self, now, event, effects);
+    }
+
+    fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
+        Self::finish_turn(self, now, effects);
+    }
+
+    fn deadline_ns(&self) -> u64 {
+        Self::deadline_ns(self)
+    }
+
+    fn has_work(&self) -> bool {
+        Self::has_work(self)
+    }
+
+    fn has_room_for(&self, from: Peer, header: &Header) -> bool {
+        Self::has_room_for(self, from, header)
+    }
+
+    fn is_open(&self) -> bool {
+        self.status() != ReplicaStatus::Opening
+    }
+}
+
+/// What a replica of this geometry asks of its host.
+pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
+    let layout = Layout::new(*geometry);
+    let needs = Replica::<M>::buffer_needs(geometry);
+    let requests = constants::requests_max(geometry) + constants::reads_max(geometry);
+    let large = needs.large * geometry.message_size_max as usize;
+    let small = needs.small * storage::SECTOR_SIZE;
+    let term = |name, size: usize| Term { name, size: size as u64 };
+    Bounds {
+        sends_max: Replica::<M>::sends_max(geometry),
+        io_max: Replica::<M>::io_max(geometry),
+        // A fetched prepare waits for those before it; a cached one for its commit; each may be in its journal write.
+        peer_messages_max: constants::REPAIR_PREPARES_MAX
+            + 2 * constants::prepares_cached_max(geometry),
+        client_messages_max: client_messages_max(geometry),
+        small_messages_max: requests + 2 * constants::prepares_cached_max(geometry),
+        memory: vec![
+            term("large buffers for batches, repair and answers", large),
+            term("small buffers for batches, acknowledgements and answers", small),
+            term("journal: headers, and buffers for its ring", storage::journal::memory(&layout)),
+            term("tables of sessions and requests", (requests + geometry.sessions_max as usize) * 192),
+            term("superblock and checkpoint buffers", 2 << 20),
+        ],
+    }
+}
+
+/// Runs the replica of a data file until told to stop; `on_ready` is called once it is open and listening.
+///
+/// # Errors
+/// The file, the addresses, the machine or the replica forbid it.
+pub fn run<M: Machines>(
+    file: DataFile,
+    listener: Listener,
+    options: &ServerOptions,
+    stop: &Stop,
+    on_ready: impl FnOnce(std::net::SocketAddr, u8),
+) -> Result<(), ServerError> {
+    let state = &file.superblock;
+    let identity = Identity {
+        cluster: state.cluster,
+        replica: state.replica,
+        replica_count: state.replica_count,
+        geometry: state.geometry,
+    };
+    let geometry = identity.geometry;
+    let bounds = bounds::<M>(&geometry);
+    let mut entropy = [0; 32];
+    fill_random(&mut entropy)?;
+    let replica_options = ReplicaOptions {
+        cluster: identity.cluster,
+        replica: identity.replica,
+        replica_count: identity.replica_count,
+        geometry,
+        entropy,
+    };
+    let needs = Replica::<M>::buffer_needs(&geometry);
+    let build = |_: Now| {
+        let small = MessagePool::new(needs.small, storage::SECTOR_SIZE);
+        let large = MessagePool::new(needs.large, geometry.message_size_max as usize);
+        Ok(Replica::<M>::new(replica_options, small, large))
+    };
+    let mut server = Server::new(identity, options, &bounds, listener, file.fd, build)?;
+    server.start();
+    server.run(stop, |address| on_ready(address, identity.replica))
+}
+
+/// Opens a data file to run a replica of it, whichever it is.
+///
+/// # Errors
+/// See [`DataFileError`].
+pub fn open(path: &Path, development: bool) -> Result<DataFile, DataFileError> {
+    data_file::open(path, &storage::superblock::Expected::default(), development)
+}
+
+fn fill_random(bytes: &mut [u8; 32]) -> Result<(), ServerError> {
+    use std::io::Read;
+    let mut source = std::fs::File::open("/dev/urandom").map_err(ServerError::Random)?;
+    source.read_exact(bytes).map_err(ServerError::Random)
+}
+
