@@ -29,7 +29,7 @@ mod status;
 mod timers;
 
 pub use event::{ConnectionId, Effects, Event, Fatal, Now, Peer, Send};
-pub use status::{Ignored, Metrics};
+pub use status::{Ignored, Metrics, Progress};
 
 use crate::constants;
 use crate::engine::Engine;

@@ -99,6 +99,23 @@ pub struct DiskStatistics {
     pub unsynced_lost: u64,
 }
 
+impl DiskStatistics {
+    /// Adds another disk's.
+    pub fn add(&mut self, other: &Self) {
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.writes_durable += other.writes_durable;
+        self.syncs += other.syncs;
+        self.sectors_written += other.sectors_written;
+        self.power_cuts += other.power_cuts;
+        self.process_crashes += other.process_crashes;
+        self.in_flight_at_crash += other.in_flight_at_crash;
+        self.torn += other.torn;
+        self.landed += other.landed;
+        self.unsynced_lost += other.unsynced_lost;
+    }
+}
+
 /// A request in flight, with the place in the order of completions it was given.
 #[derive(Debug)]
 struct InFlight {
