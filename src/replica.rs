@@ -383,6 +383,10 @@ impl<M: Machines> Replica<M> {
             .command()
             .expect("the host has checked the header");
         match (from, command) {
+            // Nothing can be answered yet, not even that: no view is known to be durable.
+            (Peer::Client(_), _) if !self.superblock.is_open() => {
+                self.metrics.ignored(Ignored::NotReady);
+            }
             (Peer::Client(_), Command::PingClient) => self.on_ping_client(from, &message, effects),
             (Peer::Client(_), Command::Request) => self.on_request(from, message, effects),
             (Peer::Replica(replica), command) if replica != self.options.replica => {

@@ -259,11 +259,14 @@ impl<M: Machines> Replica<M> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
+        // A small geometry's messages hold fewer headers than may be asked for.
+        let message_max = self.layout.geometry.message_size_max as usize / HEADER_SIZE - 1;
+        let count = REPAIR_HEADERS_MAX.min(message_max);
         let op_max = ask
             .op_max
-            .min(ask.op_min + REPAIR_HEADERS_MAX as u64 - 1)
+            .min(ask.op_min.saturating_add(count as u64 - 1))
             .min(self.head.op);
-        let size = HEADER_SIZE * (1 + REPAIR_HEADERS_MAX);
+        let size = HEADER_SIZE * (1 + count);
         let Some(mut message) = self.buffer_for(size) else {
             return;
         };
