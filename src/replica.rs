@@ -313,6 +313,8 @@ impl<M: Machines> Replica<M> {
     /// disk request has completed. Only local I/O is ever waited for.
     pub fn has_room_for(&self, from: Peer, header: &Header) -> bool {
         match (from, header.try_typed::<Prepare>()) {
+            // While the journal is being read prepares are not used, and need no room.
+            _ if self.status == ReplicaStatus::Opening => true,
             (Peer::Replica(_), Some(prepare)) if prepare.op == self.head.op + 1 => {
                 self.journal.can_append(prepare.op)
                     || prepare.op > self.checkpoint_op + u64::from(self.layout.geometry.slots)

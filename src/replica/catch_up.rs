@@ -57,6 +57,14 @@ impl CatchUp {
         self.asked_until_ns = 0;
     }
 
+    /// Gives back the buffers of fetched prepares up to `op`: none of them is the next.
+    fn drop_passed(&mut self, op: u64) {
+        let passed = |message: &SharedMessage| message.header().typed::<Prepare>().op <= op;
+        for place in &mut self.fetched {
+            let _ = place.take_if(|message| passed(message));
+        }
+    }
+
     pub(super) fn wants_repair(&self, op: u64, checksum: u128) -> bool {
         self.repairing == Some((op, checksum))
     }
@@ -233,10 +241,7 @@ impl<M: Machines> Replica<M> {
                     prepare.op == op && prepare.parent == self.head.checksum
                 });
             if !fits {
-                let passed = |message: &SharedMessage| message.header().typed::<Prepare>().op <= op;
-                if self.catch_up.fetched[place].as_ref().is_some_and(passed) {
-                    self.catch_up.fetched[place] = None;
-                }
+                self.catch_up.drop_passed(op);
                 return;
             }
             let message = self.catch_up.fetched[place]
