@@ -4,18 +4,22 @@
 //! prints its result on standard output and returns how it ended; errors go to standard error, with what was found and
 //! what to do, and end in one of the exit statuses of [`Exit`].
 
-mod cluster;
+pub mod bench;
+pub mod cluster;
 mod format;
 mod inspect;
-mod repl;
+pub mod repl;
 mod size;
+mod start;
 mod statement;
-mod status;
+pub mod status;
 mod version;
 
 pub use size::parse_size;
 
+use crate::replica::Fatal;
 use crate::server::data_file::DataFileError;
+use crate::server::{ListenError, ServerError};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -77,6 +81,24 @@ impl Failure {
     }
 }
 
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        let exit = match &error {
+            ServerError::Uring(_) => Exit::Unsupported,
+            ServerError::Address(_) => Exit::Usage,
+            ServerError::Listen(error) => match error {
+                ListenError::InUse { .. } => Exit::InUse,
+                ListenError::Forbidden { .. } => Exit::Permission,
+                _ => Exit::Usage,
+            },
+            ServerError::Memory(_) => Exit::Resources,
+            ServerError::Replica(Fatal::DataFile(_)) => Exit::Damaged,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, &error)
+    }
+}
+
 impl From<DataFileError> for Failure {
     fn from(error: DataFileError) -> Self {
         use DataFileError as E;
@@ -114,19 +136,34 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Format(format::Arguments),
+    Start(start::StartArguments),
+    Bench(bench::BenchArgs),
+    Status(status::StatusArgs),
+    Repl(repl::ReplArgs),
     Inspect(inspect::InspectArguments),
     Verify(inspect::VerifyArguments),
     Version(version::Arguments),
 }
 
 impl Command {
-    fn run(self) -> Result<Exit, Failure> {
-        match self {
-            Self::Format(arguments) => format::run(&arguments),
-            Self::Inspect(arguments) => inspect::inspect(&arguments),
-            Self::Verify(arguments) => inspect::verify(&arguments),
-            Self::Version(arguments) => Ok(version::run(&arguments)),
-        }
+    /// Runs it, and returns the exit status. `status`, `repl` and `bench` have statuses of their own meaning, in their help.
+    fn run(self) -> Result<u8, Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, &error.to_string());
+        let exit = match self {
+            Self::Format(arguments) => format::run(&arguments)?,
+            Self::Start(arguments) => start::run(&arguments)?,
+            Self::Bench(arguments) => {
+                return bench::run(&arguments).map_err(|error| failed(&error));
+            }
+            Self::Status(arguments) => {
+                return status::run(&arguments).map_err(|error| failed(&error));
+            }
+            Self::Repl(arguments) => return repl::run(&arguments).map_err(|error| failed(&error)),
+            Self::Inspect(arguments) => inspect::inspect(&arguments)?,
+            Self::Verify(arguments) => inspect::verify(&arguments)?,
+            Self::Version(arguments) => version::run(&arguments),
+        };
+        Ok(exit as u8)
     }
 }
 
@@ -135,9 +172,9 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = arguments.command.run().unwrap_or_else(|failure| {
         eprintln!("error: {}", failure.message);
-        failure.exit
+        failure.exit as u8
     });
-    ExitCode::from(exit as u8)
+    ExitCode::from(exit)
 }
 
 /// Prints a line on standard output. A reader that has gone away (`| head`) is no reason to fail.

@@ -1,11 +1,15 @@
 //! Viewstone: Viewstamped Replication on a storage engine of its own, for any deterministic state machine.
 
 #[cfg(feature = "cli")]
+pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
 pub mod constants;
 pub mod engine;
 pub mod machines;
+#[cfg(feature = "server")]
+pub mod offline;
 pub mod quorums;
 pub mod replica;
 #[cfg(feature = "server")]

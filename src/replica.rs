@@ -328,6 +328,11 @@ impl<M: Machines> Replica<M> {
         &self.metrics
     }
 
+    /// What this replica is doing.
+    pub fn status(&self) -> ReplicaStatus {
+        self.status
+    }
+
     /// Index of the primary of the current view.
     pub fn primary(&self) -> u8 {
         (self.view % u32::from(self.options.replica_count)) as u8

@@ -9,17 +9,21 @@
 
 pub mod bus;
 pub mod data_file;
+pub mod embedded;
+pub mod hosting;
 mod identity;
 mod listen;
 pub mod log_sink;
 pub mod memory;
+mod published;
 mod resolve;
 
 pub use identity::Identity;
 pub use listen::{ListenError, Listener};
+pub use published::Published;
 pub use resolve::{AddressError, Addresses, check_address, check_addresses};
 
-use crate::replica::{Effects, Event, Fatal, Now, Peer};
+use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
 use memory::{Memory, MemoryError, Term};
@@ -30,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use storage::header::Header;
+use storage::io::IoRequest;
 use storage::uring::{Done, Durability, Uring, UringError, UringOptions, Wait};
 
 /// Completions that one turn handles. More stay in the ring, and the next turn does not wait.
@@ -38,19 +43,28 @@ const COMPLETIONS_MAX: usize = 512;
 /// Entries of the submission queue: a turn that queues more costs a second system call, no more.
 const RING_ENTRIES: u32 = 256;
 
+/// Answers that may wait for one client's connection, beyond one for each session: all of them may share a connection.
+const CLIENT_QUEUE_SPARE: usize = 64;
+
 /// Longest sleep: a signal that another thread received is seen after this.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// What a server hosts: a replica, or a test's stand-in for one.
 pub trait Hosted {
+    /// Begins: reads the data file.
+    fn start(&mut self, now: Now, effects: &mut Effects);
     /// Handles an event.
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects);
+    /// Ends a turn: what its events brought together is acted on.
+    fn finish_turn(&mut self, now: Now, effects: &mut Effects);
     /// When [`Event::Tick`] is wanted next, in monotonic nanoseconds.
     fn deadline_ns(&self) -> u64;
     /// Work is left over: a tick is wanted at once.
     fn has_work(&self) -> bool;
     /// Whether a message may be handed over. False: its connection is not read until the next turn.
     fn has_room_for(&self, from: Peer, header: &Header) -> bool;
+    /// What it counts.
+    fn metrics(&self) -> &Metrics;
     /// Whether the data file has been read: the replica takes part.
     fn is_open(&self) -> bool;
 }
@@ -121,9 +135,15 @@ pub enum ServerError {
     /// The replica cannot go on.
     #[error("{0}")]
     Replica(#[from] Fatal),
+    /// The data file cannot be used.
+    #[error("{0}")]
+    DataFile(String),
     /// The data file cannot be used with the ring.
     #[error("the data file cannot be registered with io_uring: errno {0}")]
     File(i32),
+    /// The system's source of randomness.
+    #[error("/dev/urandom cannot be read: {0}")]
+    Random(String),
     /// The thread panicked; its message is on standard error.
     #[error("the replica's thread has panicked")]
     Panicked,
@@ -163,6 +183,7 @@ pub struct Server<R> {
     bus: Bus,
     replica: R,
     effects: Effects,
+    published: Arc<Published>,
     /// The time of this turn.
     now: Now,
     address: SocketAddr,
@@ -179,6 +200,7 @@ impl<R: Hosted> Server<R> {
         bounds: &Bounds,
         listener: Listener,
         file: OwnedFd,
+        published: &Arc<Published>,
         build: impl FnOnce(Now) -> Result<R, Fatal>,
     ) -> Result<Self, ServerError> {
         assert!(identity.is_consistent());
@@ -187,6 +209,9 @@ impl<R: Hosted> Server<R> {
         let memory = Memory::new(&identity, &bus_options, &bounds.memory);
         memory.log();
         memory.check_available()?;
+        published
+            .memory_bytes
+            .store(memory.total(), Ordering::Relaxed);
         let mut uring = Uring::new(&UringOptions {
             entries: RING_ENTRIES,
             disk_max: bounds.io_max,
@@ -207,6 +232,7 @@ impl<R: Hosted> Server<R> {
             bus: Bus::new(identity, bus_options, addresses),
             replica,
             effects: Effects::new(bounds.sends_max, bounds.io_max),
+            published: Arc::clone(published),
             now,
             address: listener.address,
         })
@@ -224,7 +250,8 @@ impl<R: Hosted> Server<R> {
     ) -> Result<(), ServerError> {
         let mut on_ready = Some(on_ready);
         let _seal = SealedAllocator::seal();
-        self.step(Event::Tick)?;
+        self.replica.start(self.now, &mut self.effects);
+        self.apply_effects()?;
         while !stop.is_stopped() {
             if self.replica.is_open()
                 && let Some(on_ready) = on_ready.take()
@@ -256,10 +283,12 @@ impl<R: Hosted> Server<R> {
         while let Some(client) = self.bus.next_gone() {
             self.step(Event::Closed(client))?;
         }
-        if self.replica.has_work() || self.replica.deadline_ns() <= self.now.monotonic_ns {
+        if self.replica.deadline_ns() <= self.now.monotonic_ns {
             self.step(Event::Tick)?;
         }
-        Ok(())
+        self.replica.finish_turn(self.now, &mut self.effects);
+        self.published.on_turn(self.replica.metrics());
+        self.apply_effects()
     }
 
     fn wait(&self) -> Wait {
@@ -321,6 +350,10 @@ impl<R: Hosted> Server<R> {
     /// as long as what their owners may have in flight.
     fn step(&mut self, event: Event) -> Result<(), ServerError> {
         self.replica.step(self.now, event, &mut self.effects);
+        self.apply_effects()
+    }
+
+    fn apply_effects(&mut self) -> Result<(), ServerError> {
         let now_ns = self.now.monotonic_ns;
         while let Some(send) = self.effects.sends.pop_front() {
             self.bus
@@ -329,6 +362,9 @@ impl<R: Hosted> Server<R> {
         while self.uring.has_disk_room()
             && let Some(request) = self.effects.io.pop()
         {
+            if let IoRequest::Write { id, size, .. } = &request {
+                self.published.on_write(id.owner, *size);
+            }
             self.uring.submit_disk(request);
         }
         match self.effects.halt.take() {
@@ -371,7 +407,7 @@ fn bus_options(identity: &Identity, options: &ServerOptions, bounds: &Bounds) ->
     BusOptions {
         clients_max: options.clients_max,
         peer_queue_max: (4 * pipeline_max).max(64),
-        client_queue_max: 64,
+        client_queue_max: CLIENT_QUEUE_SPARE + identity.geometry.sessions_max as usize,
         // One that receives for each connection, and one into which the next message is copied.
         peer_large: peers + 1 + bounds.peer_messages_max,
         client_large: options.clients_max.min(pipeline_max) + 1 + bounds.client_messages_max,

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Which cluster, and where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ClusterArgs {
-    /// Addresses of the replicas, separated by commas: host:port, 127.0.0.1:3001 or [::1]:3001. In any order.
+    /// Addresses of the replicas, in any order, separated by commas: host:port, an IPv6 address in brackets.
     #[arg(
         long,
         value_delimiter = ',',
@@ -67,6 +67,32 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Reads a size in bytes: `4096`, `256KiB`, `1MiB`, `2GiB`.
+///
+/// # Errors
+/// A sentence for the user.
+pub fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" | "B" => 0,
+        "KiB" | "K" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        other => return Err(format!("'{other}' is not a unit: use KiB, MiB or GiB")),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "give a size in bytes: 4096, 256KiB, 1MiB".to_owned())
+}
+
+/// Replicas that must agree on an op, of `count`.
+pub fn replication_quorum(count: u8) -> usize {
+    match count {
+        2 => 2,
+        _ => usize::from(count).div_ceil(2).min(3),
+    }
+}
+
 /// Puts commas between thousands.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -121,6 +147,16 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         for bad in ["", "s", "-1s", "10 s", "5x", "nan", "1e300"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("256KiB"), Ok(256 << 10));
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        for bad in ["", "KiB", "1.5MiB", "1TB", "99999999999GiB"] {
+            assert!(size(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,8 +1,14 @@
 //! `viewstone start`: runs a replica until it is told to stop.
 
-use crate::server::{ServerOptions, check_addresses};
-use std::net::SocketAddr;
+use super::{Exit, Failure, print};
+use crate::server::{Listener, ServerOptions, Stop, check_addresses, hosting, log_sink};
+use crate::state_machine::kv::Kv;
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The machines that the binary serves: machine 1 is the key-value store.
+pub type Served = (Kv,);
 
 /// Run a replica.
 ///
@@ -18,7 +24,12 @@ pub struct StartArguments {
     ///
     /// Names, IPv4 and [IPv6] addresses. The list must be the same for every replica, but for this one's own port, which
     /// may be 0: then a free one is taken, and printed.
-    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,...")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        required = true,
+        value_name = "HOST:PORT,..."
+    )]
     pub addresses: Vec<String>,
 
     /// Most connections of clients
@@ -52,4 +63,42 @@ impl StartArguments {
     pub fn level(&self) -> log::LevelFilter {
         self.log_level.parse().unwrap_or(log::LevelFilter::Info)
     }
+}
+
+/// Opens the file, listens, and runs the replica.
+///
+/// # Errors
+/// Whatever of file, addresses, memory, kernel or disk forbids it.
+pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
+    log_sink::install(arguments.level());
+    let stop = Stop::default();
+    let no_signals = |error: std::io::Error| Failure::new(Exit::Failed, &error);
+    stop.on_signals().map_err(no_signals)?;
+    let file = hosting::open(&arguments.file, arguments.development)?;
+    let state = &file.superblock.state;
+    let usage =
+        |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, &format!("--addresses: {error}"));
+    check_addresses(&arguments.addresses, state.replica_count).map_err(|error| usage(&error))?;
+    let own = &arguments.addresses[usize::from(state.replica)];
+    let listener = Listener::bind(own).map_err(crate::server::ServerError::from)?;
+    let result = hosting::run::<Served>(
+        file,
+        listener,
+        &arguments.server_options(),
+        &stop,
+        &Arc::default(),
+        |address, replica| {
+            // On the sealed thread: the line is made on the stack, and standard output has its buffer.
+            let mut line = [0u8; 96];
+            let mut rest = &mut line[..];
+            let _ = writeln!(rest, "ready replica={replica} address={address}");
+            let left = rest.len();
+            let size = line.len() - left;
+            let _ = rustix::io::write(rustix::stdio::stdout(), &line[..size]);
+        },
+    );
+    log_sink::flush();
+    result?;
+    print("stopped");
+    Ok(Exit::Ok)
 }

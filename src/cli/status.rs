@@ -1,6 +1,6 @@
 //! `status`: asks each replica how it is, without going through the log.
 
-use super::cluster::{ClusterArgs, grouped, table};
+use super::cluster::{ClusterArgs, grouped, replication_quorum, table};
 use crate::client::ConnectError;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -93,14 +93,6 @@ fn ask(args: &StatusArgs) -> Result<Vec<Answer>, ConnectError> {
             return Ok(answers);
         }
         host.turn(until, &mut |_, _| {})?;
-    }
-}
-
-/// Replicas that must agree on an op, of `count`.
-fn replication_quorum(count: u8) -> usize {
-    match count {
-        2 => 2,
-        _ => usize::from(count).div_ceil(2).min(3),
     }
 }
 

@@ -135,6 +135,11 @@ impl Host {
         self.started.elapsed().as_nanos() as u64
     }
 
+    /// The moment from which [`Host::now_ns`] counts.
+    pub fn clock(&self) -> Instant {
+        self.started
+    }
+
     /// Interrupts [`Host::turn`] from elsewhere.
     pub fn waker(&self) -> Waker {
         self.waker.clone()

@@ -2,11 +2,14 @@
 
 use super::data_file::{self, DataFile, DataFileError};
 use super::memory::Term;
-use super::{Bounds, Hosted, Identity, Listener, Server, ServerError, ServerOptions, Stop};
+use super::{
+    Bounds, Hosted, Identity, Listener, Published, Server, ServerError, ServerOptions, Stop,
+};
 use crate::constants;
 use crate::machines::Machines;
-use crate::replica::{Effects, Event, Now, Peer, Replica, ReplicaOptions};
+use crate::replica::{Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
 use std::path::Path;
+use std::sync::Arc;
 use storage::buffer::MessagePool;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
@@ -20,6 +23,10 @@ fn client_messages_max(geometry: &Geometry) -> usize {
 impl<M: Machines> Hosted for Replica<M> {
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         Self::step(self, now, event, effects);
+    }
+
+    fn start(&mut self, now: Now, effects: &mut Effects) {
+        Self::start(self, now, effects);
     }
 
     fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
@@ -38,6 +45,10 @@ impl<M: Machines> Hosted for Replica<M> {
         Self::has_room_for(self, from, header)
     }
 
+    fn metrics(&self) -> &Metrics {
+        Self::metrics(self)
+    }
+
     fn is_open(&self) -> bool {
         self.status() != ReplicaStatus::Opening
     }
@@ -50,7 +61,10 @@ pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
     let requests = constants::requests_max(geometry) + constants::reads_max(geometry);
     let large = needs.large * geometry.message_size_max as usize;
     let small = needs.small * storage::SECTOR_SIZE;
-    let term = |name, size: usize| Term { name, size: size as u64 };
+    let term = |name, size: usize| Term {
+        name,
+        size: size as u64,
+    };
     Bounds {
         sends_max: Replica::<M>::sends_max(geometry),
         io_max: Replica::<M>::io_max(geometry),
@@ -61,9 +75,18 @@ pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
         small_messages_max: requests + 2 * constants::prepares_cached_max(geometry),
         memory: vec![
             term("large buffers for batches, repair and answers", large),
-            term("small buffers for batches, acknowledgements and answers", small),
-            term("journal: headers, and buffers for its ring", storage::journal::memory(&layout)),
-            term("tables of sessions and requests", (requests + geometry.sessions_max as usize) * 192),
+            term(
+                "small buffers for batches, acknowledgements and answers",
+                small,
+            ),
+            term(
+                "journal: headers, and buffers for its ring",
+                <storage::journal::Journal>::memory(&layout),
+            ),
+            term(
+                "tables of sessions and requests",
+                (requests + geometry.sessions_max as usize) * 192,
+            ),
             term("superblock and checkpoint buffers", 2 << 20),
         ],
     }
@@ -78,9 +101,10 @@ pub fn run<M: Machines>(
     listener: Listener,
     options: &ServerOptions,
     stop: &Stop,
+    published: &Arc<Published>,
     on_ready: impl FnOnce(std::net::SocketAddr, u8),
 ) -> Result<(), ServerError> {
-    let state = &file.superblock;
+    let state = &file.superblock.state;
     let identity = Identity {
         cluster: state.cluster,
         replica: state.replica,
@@ -104,8 +128,9 @@ pub fn run<M: Machines>(
         let large = MessagePool::new(needs.large, geometry.message_size_max as usize);
         Ok(Replica::<M>::new(replica_options, small, large))
     };
-    let mut server = Server::new(identity, options, &bounds, listener, file.fd, build)?;
-    server.start();
+    let mut server = Server::new(
+        identity, options, &bounds, listener, file.fd, published, build,
+    )?;
     server.run(stop, |address| on_ready(address, identity.replica))
 }
 
@@ -119,7 +144,7 @@ pub fn open(path: &Path, development: bool) -> Result<DataFile, DataFileError> {
 
 fn fill_random(bytes: &mut [u8; 32]) -> Result<(), ServerError> {
     use std::io::Read;
-    let mut source = std::fs::File::open("/dev/urandom").map_err(ServerError::Random)?;
-    source.read_exact(bytes).map_err(ServerError::Random)
+    let failed = |error: std::io::Error| ServerError::Random(error.to_string());
+    let mut source = std::fs::File::open("/dev/urandom").map_err(failed)?;
+    source.read_exact(bytes).map_err(failed)
 }
-

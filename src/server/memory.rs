@@ -217,7 +217,10 @@ mod tests {
         assert_eq!(memory.terms()[0].size, (256 << 20) / 16 * 17);
         assert_eq!(memory.terms()[1].size, 10 * (256 << 10));
         assert_eq!(memory.terms().last().map(|term| term.size), Some(12345));
-        assert_eq!(memory.total(), memory.terms().iter().map(|t| t.size).sum::<u64>());
+        assert_eq!(
+            memory.total(),
+            memory.terms().iter().map(|t| t.size).sum::<u64>()
+        );
     }
 
     #[test]

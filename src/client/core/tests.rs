@@ -1,3 +1,5 @@
+mod chaos;
+
 use super::*;
 use crate::client::outcome::Reply;
 use storage::header::{Rejection, ReplicaStatus, Request, Status, SubHeader, sub_request};

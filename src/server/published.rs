@@ -1,0 +1,46 @@
+//! What a server counts, for other threads to read: plain numbers, each by itself, without locks.
+
+use crate::replica::Metrics;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use storage::io::IoOwner;
+
+/// Counts since the start of a server.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Bytes written to both rings of the journal.
+    pub journal_bytes: AtomicU64,
+    /// Bytes written to the grid.
+    pub checkpoint_bytes: AtomicU64,
+    /// Bytes written to the superblock.
+    pub superblock_bytes: AtomicU64,
+    /// Checkpoints begun.
+    pub checkpoints: AtomicU64,
+    /// Prepares made (by a primary).
+    pub prepares: AtomicU64,
+    /// Requests in them.
+    pub requests: AtomicU64,
+    /// Memory allocated at start.
+    pub memory_bytes: AtomicU64,
+    /// Turns of the event loop.
+    pub turns: AtomicU64,
+}
+
+impl Published {
+    /// Counts a write.
+    pub fn on_write(&self, owner: IoOwner, size: usize) {
+        let counter = match owner {
+            IoOwner::Superblock => &self.superblock_bytes,
+            IoOwner::Journal => &self.journal_bytes,
+            IoOwner::Checkpoint => &self.checkpoint_bytes,
+        };
+        counter.fetch_add(size as u64, Relaxed);
+    }
+
+    /// Takes over a replica's counts.
+    pub fn on_turn(&self, metrics: &Metrics) {
+        self.turns.fetch_add(1, Relaxed);
+        self.checkpoints.store(metrics.checkpoints, Relaxed);
+        self.prepares.store(metrics.prepares, Relaxed);
+        self.requests.store(metrics.requests, Relaxed);
+    }
+}
