@@ -29,7 +29,7 @@ mod status;
 mod timers;
 
 pub use event::{ConnectionId, Effects, Event, Fatal, Now, Peer, Send};
-pub use status::{Ignored, Metrics};
+pub use status::{Ignored, Metrics, Progress};
 
 use crate::constants;
 use crate::engine::Engine;
@@ -313,6 +313,8 @@ impl<M: Machines> Replica<M> {
     /// disk request has completed. Only local I/O is ever waited for.
     pub fn has_room_for(&self, from: Peer, header: &Header) -> bool {
         match (from, header.try_typed::<Prepare>()) {
+            // While the journal is being read prepares are not used, and need no room.
+            _ if self.status == ReplicaStatus::Opening => true,
             (Peer::Replica(_), Some(prepare)) if prepare.op == self.head.op + 1 => {
                 self.journal.can_append(prepare.op)
                     || prepare.op > self.checkpoint_op + u64::from(self.layout.geometry.slots)
@@ -340,7 +342,8 @@ impl<M: Machines> Replica<M> {
         self.status == ReplicaStatus::Normal && self.primary() == self.options.replica
     }
 
-    fn is_solo(&self) -> bool {
+    /// Whether the cluster has one replica.
+    pub fn is_solo(&self) -> bool {
         self.options.replica_count == 1
     }
 
@@ -388,6 +391,10 @@ impl<M: Machines> Replica<M> {
             .command()
             .expect("the host has checked the header");
         match (from, command) {
+            // Nothing can be answered yet, not even that: no view is known to be durable.
+            (Peer::Client(_), _) if !self.superblock.is_open() => {
+                self.metrics.ignored(Ignored::NotReady);
+            }
             (Peer::Client(_), Command::PingClient) => self.on_ping_client(from, &message, effects),
             (Peer::Client(_), Command::Request) => self.on_request(from, message, effects),
             (Peer::Replica(replica), command) if replica != self.options.replica => {

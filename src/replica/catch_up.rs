@@ -57,6 +57,14 @@ impl CatchUp {
         self.asked_until_ns = 0;
     }
 
+    /// Gives back the buffers of fetched prepares up to `op`: none of them is the next.
+    fn drop_passed(&mut self, op: u64) {
+        let passed = |message: &SharedMessage| message.header().typed::<Prepare>().op <= op;
+        for place in &mut self.fetched {
+            let _ = place.take_if(|message| passed(message));
+        }
+    }
+
     pub(super) fn wants_repair(&self, op: u64, checksum: u128) -> bool {
         self.repairing == Some((op, checksum))
     }
@@ -233,10 +241,7 @@ impl<M: Machines> Replica<M> {
                     prepare.op == op && prepare.parent == self.head.checksum
                 });
             if !fits {
-                let passed = |message: &SharedMessage| message.header().typed::<Prepare>().op <= op;
-                if self.catch_up.fetched[place].as_ref().is_some_and(passed) {
-                    self.catch_up.fetched[place] = None;
-                }
+                self.catch_up.drop_passed(op);
                 return;
             }
             let message = self.catch_up.fetched[place]
@@ -259,11 +264,14 @@ impl<M: Machines> Replica<M> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
+        // A small geometry's messages hold fewer headers than may be asked for.
+        let message_max = self.layout.geometry.message_size_max as usize / HEADER_SIZE - 1;
+        let count = REPAIR_HEADERS_MAX.min(message_max);
         let op_max = ask
             .op_max
-            .min(ask.op_min + REPAIR_HEADERS_MAX as u64 - 1)
+            .min(ask.op_min.saturating_add(count as u64 - 1))
             .min(self.head.op);
-        let size = HEADER_SIZE * (1 + REPAIR_HEADERS_MAX);
+        let size = HEADER_SIZE * (1 + count);
         let Some(mut message) = self.buffer_for(size) else {
             return;
         };

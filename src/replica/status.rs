@@ -1,4 +1,7 @@
-//! What a replica counts.
+//! What a replica counts, and how far it is.
+
+use super::Replica;
+use storage::header::ReplicaStatus;
 
 /// Why something that came in was not used. None of these is an error: the world loses, repeats and reorders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,5 +79,47 @@ impl Metrics {
     pub(super) fn executed(&mut self, requests: u32) {
         self.ops += 1;
         self.requests_executed += u64::from(requests);
+    }
+}
+
+/// How far a replica is: for hosts that watch it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// What it is doing.
+    pub status: ReplicaStatus,
+    /// Its view.
+    pub view: u32,
+    /// The newest op in its log.
+    pub head_op: u64,
+    /// Executed here.
+    pub commit_min: u64,
+    /// Identity of the prepare of `commit_min`.
+    pub commit_checksum: u128,
+    /// Known to be committed anywhere.
+    pub commit_max: u64,
+    /// Op of the newest checkpoint that is durable here.
+    pub checkpoint_op: u64,
+    /// Its id; zero while the data file is being opened.
+    pub checkpoint_id: u128,
+}
+
+impl<M> Replica<M> {
+    /// How far this replica is.
+    pub fn progress(&self) -> Progress {
+        let opening = self.status == ReplicaStatus::Opening;
+        Progress {
+            status: self.status,
+            view: self.view,
+            head_op: self.head.op,
+            commit_min: self.commit_min,
+            commit_checksum: self.commit_checksum,
+            commit_max: self.commit_max,
+            checkpoint_op: self.checkpoint_op,
+            checkpoint_id: if opening {
+                0
+            } else {
+                self.superblock.working().checkpoint.id
+            },
+        }
     }
 }

@@ -1,1 +1,20 @@
-//! placeholder
+//! Whole clusters and clients in one thread on virtual time, from one seed.
+//!
+//! Real replica and storage code runs on simulated disks ([`disk`]), clocks ([`host`]) and a simulated network
+//! ([`network`]); clients ([`client`]) draw requests from a [`workload`]; after every event the [`checker`] looks.
+//! [`run`] draws a cluster, a mix of faults and a workload from a seed, and runs it. [`explore`] is the other half: a power
+//! cut at every point of a scenario, for storage code alone.
+//!
+//! Nothing here reads a clock or draws ambient randomness, and nothing iterates in random order: one seed is one run.
+
+pub mod checker;
+pub mod client;
+pub mod cluster;
+pub mod disk;
+pub mod explore;
+pub mod host;
+pub mod network;
+pub mod prng;
+pub mod run;
+pub mod trace;
+pub mod workload;

@@ -1,0 +1,232 @@
+//! Hosts one replica: its disk, its clocks, and the life and death of its process.
+//!
+//! As the server does, it steps the replica for each event, ends the turn a little later, carries out the effects, and
+//! holds a message back while the replica has no room for it.
+
+use crate::disk::{Disk, Tear};
+use crate::network::Packet;
+use crate::prng::Prng;
+use std::collections::VecDeque;
+use storage::buffer::MessagePool;
+use storage::layout::Geometry;
+use viewstone::constants;
+use viewstone::machines::Machines;
+use viewstone::replica::{Effects, Event, Now, Replica, ReplicaOptions, Send};
+
+/// How a process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Crash {
+    /// Kill -9: the machine goes on, and so does what the device has been given.
+    Kill,
+    /// The machine loses power.
+    PowerCut,
+}
+
+/// A replica's process.
+pub struct Process<M> {
+    /// The replica.
+    pub replica: Replica<M>,
+    /// What it wants done; drained after each step.
+    pub effects: Effects,
+    /// Buffers of a sector.
+    pub small: MessagePool,
+    /// Buffers of the message size.
+    pub large: MessagePool,
+    /// When the turn under way ends.
+    pub turn_due_ns: Option<u64>,
+    /// When the last tick was.
+    ticked_ns: u64,
+    /// Ticks at that time: a deadline that does not move is a bug.
+    idle_ticks: u32,
+}
+
+/// Ticks at one time that are taken for a deadline that does not move.
+const IDLE_TICKS_MAX: u32 = 16;
+
+/// See the module's description.
+pub struct Host<M> {
+    options: ReplicaOptions,
+    /// The disk, which outlives the process.
+    pub disk: Disk,
+    tear: Tear,
+    /// The process; none while it is down.
+    pub process: Option<Process<M>>,
+    /// Counts the lives of the process: names its connections.
+    pub life: u64,
+    /// Messages held back, by the node they come from.
+    pub held: Vec<VecDeque<Packet>>,
+    /// Messages held back, in all.
+    pub held_count: usize,
+    /// Time from an event to the end of its turn, at most.
+    turn_max_ns: u64,
+    monotonic_offset_ns: u64,
+    realtime_offset_ns: u64,
+    prng: Prng,
+}
+
+/// 2023-11-14: simulated time begins here.
+const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+
+impl<M: Machines> Host<M> {
+    /// A replica that is down, with its disk.
+    pub fn new(
+        options: ReplicaOptions,
+        disk: Disk,
+        tear: Tear,
+        nodes: usize,
+        turn_max_ns: u64,
+        mut prng: Prng,
+    ) -> Self {
+        Self {
+            options,
+            disk,
+            tear,
+            process: None,
+            life: 0,
+            held: (0..nodes).map(|_| VecDeque::new()).collect(),
+            held_count: 0,
+            turn_max_ns,
+            monotonic_offset_ns: prng.below(1 << 50),
+            // Within a second of each other, before or after.
+            realtime_offset_ns: EPOCH_NS + prng.below(2_000_000_000),
+            prng,
+        }
+    }
+
+    /// The replica's clocks.
+    pub fn now(&self, now_ns: u64) -> Now {
+        Now {
+            monotonic_ns: now_ns + self.monotonic_offset_ns,
+            realtime_ns: now_ns + self.realtime_offset_ns,
+        }
+    }
+
+    /// Starts the process.
+    pub fn start(&mut self, now_ns: u64) {
+        assert!(self.process.is_none() && self.disk.in_flight() == 0);
+        self.life += 1;
+        let geometry = self.options.geometry;
+        let mut options = self.options;
+        self.prng.fill(&mut options.entropy);
+        let needs = Replica::<M>::buffer_needs(&geometry);
+        let gathered = constants::requests_max(&geometry) + constants::reads_max(&geometry);
+        let small = MessagePool::new(needs.small + gathered + RECEIVING, storage::SECTOR_SIZE);
+        let message_size = geometry.message_size_max as usize;
+        let large = MessagePool::new(needs.large + gathered + RECEIVING, message_size);
+        let mut process = Process {
+            replica: Replica::new(options, small.clone(), large.clone()),
+            effects: effects_for::<M>(&geometry),
+            small,
+            large,
+            turn_due_ns: Some(now_ns),
+            ticked_ns: 0,
+            idle_ticks: 0,
+        };
+        process
+            .replica
+            .start(self.now(now_ns), &mut process.effects);
+        self.process = Some(process);
+    }
+
+    /// Ends the process. The buffers of its I/O in flight go with the disk's requests.
+    pub fn crash(&mut self, crash: Crash) {
+        assert!(self.process.is_some());
+        match crash {
+            Crash::Kill => self.disk.process_crash(),
+            Crash::PowerCut => self.disk.power_cut(self.tear),
+        }
+        self.process = None;
+        self.held_count = 0;
+        self.held.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// When something is next to be done here, messages apart.
+    pub fn next_ns(&self) -> u64 {
+        let Some(process) = &self.process else {
+            return u64::MAX;
+        };
+        let deadline = process.replica.deadline_ns();
+        let deadline = if deadline == u64::MAX {
+            u64::MAX
+        } else {
+            deadline.saturating_sub(self.monotonic_offset_ns)
+        };
+        let disk = self.disk.next_completion_ns().unwrap_or(u64::MAX);
+        deadline
+            .min(disk)
+            .min(process.turn_due_ns.unwrap_or(u64::MAX))
+    }
+
+    /// Gives the replica an event; the turn that it begins or belongs to ends a little later.
+    pub fn step(&mut self, now_ns: u64, event: Event) {
+        let now = self.now(now_ns);
+        let turn_ns = self.prng.below(self.turn_max_ns + 1);
+        let process = self
+            .process
+            .as_mut()
+            .expect("only a living process is stepped");
+        process.replica.step(now, event, &mut process.effects);
+        if process.turn_due_ns.is_none() {
+            process.turn_due_ns = Some(now_ns + turn_ns);
+        }
+    }
+
+    /// Takes the next message that the replica wants sent.
+    pub fn take_send(&mut self) -> Option<Send> {
+        self.process.as_mut()?.effects.sends.pop_front()
+    }
+
+    /// Does what is due of completions, deadline and turn's end: one of them. Whether there was any.
+    pub fn act(&mut self, now_ns: u64) -> Option<Acted> {
+        let now = self.now(now_ns);
+        self.process.as_ref()?;
+        if let Some(done) = self.disk.complete(now_ns) {
+            let (owner, index) = (done.id.owner as u64, u64::from(done.id.index));
+            self.step(now_ns, Event::Io(done));
+            return Some(Acted::Io((owner << 32) | index));
+        }
+        let process = self.process.as_mut()?;
+        if process.turn_due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
+            process.turn_due_ns = None;
+            process.replica.finish_turn(now, &mut process.effects);
+            if process.replica.has_work() {
+                process.turn_due_ns = Some(now_ns + 1 + self.turn_max_ns / 4);
+            }
+            return Some(Acted::Turn);
+        }
+        if process.replica.deadline_ns() <= now.monotonic_ns {
+            process.idle_ticks = if process.ticked_ns == now_ns {
+                process.idle_ticks + 1
+            } else {
+                0
+            };
+            process.ticked_ns = now_ns;
+            assert!(
+                process.idle_ticks < IDLE_TICKS_MAX,
+                "a tick does not move its deadline"
+            );
+            self.step(now_ns, Event::Tick);
+            return Some(Acted::Tick);
+        }
+        None
+    }
+}
+
+/// What a host did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acted {
+    /// Completed a disk request; its owner and index.
+    Io(u64),
+    /// Ended a turn.
+    Turn,
+    /// Told the time.
+    Tick,
+}
+
+/// Buffers to receive into, beside those that the replica holds.
+const RECEIVING: usize = 8;
+
+fn effects_for<M: Machines>(geometry: &Geometry) -> Effects {
+    let sends = Replica::<M>::sends_max(geometry);
+    Effects::new(sends, Replica::<M>::io_max(geometry))
+}
