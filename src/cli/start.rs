@@ -88,6 +88,7 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
     check_addresses(&arguments.addresses, state.replica_count).map_err(|error| usage(&error))?;
     let own = &arguments.addresses[usize::from(state.replica)];
     let listener = Listener::bind(own).map_err(crate::server::ServerError::from)?;
+    let stdout = std::io::stdout(); // makes its buffer now, before the thread is sealed
     let result = hosting::run::<Served>(
         file,
         listener,
@@ -101,7 +102,7 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
             let _ = writeln!(rest, "ready replica={replica} address={address}");
             let left = rest.len();
             let size = line.len() - left;
-            let _ = rustix::io::write(std::io::stdout(), &line[..size]);
+            let _ = rustix::io::write(&stdout, &line[..size]);
         },
     );
     log_sink::flush();
