@@ -46,7 +46,7 @@ struct PendingRead {
 struct Watched {
     /// Executed in this life of its process.
     commit_min: u64,
-    /// Executed in this life at least once looked at.
+    /// Has been looked at in this life, since it opened its data file.
     opened: bool,
     /// Highest op it has promised to hold durably.
     promised: u64,
