@@ -342,7 +342,8 @@ impl<M: Machines> Replica<M> {
         self.status == ReplicaStatus::Normal && self.primary() == self.options.replica
     }
 
-    fn is_solo(&self) -> bool {
+    /// Whether the cluster has one replica.
+    pub fn is_solo(&self) -> bool {
         self.options.replica_count == 1
     }
 

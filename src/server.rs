@@ -4,7 +4,8 @@
 //! events, step the replica once for each, hand its effects on. A turn handles a bounded number of completions; while the
 //! replica has work left over the loop does not sleep.
 //!
-//! All memory is allocated before the first event; from then on this thread is sealed ([`crate::sealed_allocator`]).
+//! All memory is allocated before the replica is ready; from then on this thread is sealed
+//! ([`crate::sealed_allocator`]).
 //! Stopping is crash-only inside: what the disk is doing is waited for, nothing else, and a kill is as safe.
 
 pub mod bus;
@@ -249,17 +250,20 @@ impl<R: Hosted> Server<R> {
         on_ready: impl FnOnce(SocketAddr),
     ) -> Result<(), ServerError> {
         let mut on_ready = Some(on_ready);
-        let _seal = SealedAllocator::seal();
+        let mut seal = None;
         self.replica.start(self.now, &mut self.effects);
         self.apply_effects()?;
         while !stop.is_stopped() {
             if self.replica.is_open()
                 && let Some(on_ready) = on_ready.take()
             {
+                // Opening uses some memory of its own, and has given it back; from now on there is no more.
+                seal = Some(SealedAllocator::seal());
                 on_ready(self.address);
             }
             self.turn()?;
         }
+        drop(seal);
         self.finish()
     }
 
@@ -421,7 +425,7 @@ fn read_clocks() -> Now {
     let nanoseconds = |clock| {
         let time = clock_gettime(clock);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        seconds * 1_000_000_000 + time.tv_nsec as u64
+        seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
     };
     Now {
         monotonic_ns: nanoseconds(ClockId::Monotonic),

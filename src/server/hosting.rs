@@ -50,7 +50,9 @@ impl<M: Machines> Hosted for Replica<M> {
     }
 
     fn is_open(&self) -> bool {
-        self.status() != ReplicaStatus::Opening
+        // Alone, nothing but its own disk is to be waited for: ready means serving.
+        self.status() == ReplicaStatus::Normal
+            || !self.is_solo() && self.status() != ReplicaStatus::Opening
     }
 }
 
