@@ -316,6 +316,11 @@ pub fn run_plan<W: Workload>(seed: u64, plan: Plan, mut prng: Prng, readable: bo
     let until_ns = cluster.now_ns() + REST_NS;
     cluster.run(until_ns, |_| false);
     assert!(cluster.has_converged());
+    let until_ns = cluster.now_ns() + CONVERGENCE_MAX_NS;
+    assert!(
+        cluster.run(until_ns, Cluster::is_at_rest),
+        "the disks never rest"
+    );
     cluster.check_quiescence();
     summary(seed, plan, &cluster, &crashes)
 }

@@ -236,3 +236,14 @@ fn different_checkpoints_are_caught() {
         run.checker.on_progress(replica, &progress);
     }
 }
+
+#[test]
+#[should_panic(expected = "is not the model's")]
+fn an_early_acknowledgement_is_checked_when_its_op_is_executed() {
+    let mut run = Run::new();
+    let mut reply = run.reply(ADD, 2);
+    (reply.op, reply.timestamp) = (3, 300);
+    run.checker.on_acknowledged(&reply, &9u64.to_le_bytes());
+    assert!(!run.checker.is_settled());
+    run.commit(&sub(ADD, 1, 2));
+}
