@@ -57,6 +57,15 @@ impl CatchUp {
         self.asked_until_ns = 0;
     }
 
+    /// The head is at `op`. If that is the last op we had a header of, the next headers are asked for at once: what has
+    /// been prepared meanwhile must not grow for the length of a patience.
+    fn reached(&mut self, op: u64) {
+        if self.wanted.last().is_some_and(|last| last.op <= op) {
+            self.wanted.clear();
+            self.asked_until_ns = 0;
+        }
+    }
+
     /// Gives back the buffers of fetched prepares up to `op`: none of them is the next.
     fn drop_passed(&mut self, op: u64) {
         let passed = |message: &SharedMessage| message.header().typed::<Prepare>().op <= op;
@@ -243,6 +252,7 @@ impl<M: Machines> Replica<M> {
                 });
             if !fits {
                 self.catch_up.drop_passed(op);
+                self.catch_up.reached(self.head.op);
                 return;
             }
             let message = self.catch_up.fetched[place]
