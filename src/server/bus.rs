@@ -64,6 +64,13 @@ const BACKOFF_MAX_NS: u64 = 1_000_000_000;
 /// Least time between two lines about bad connections.
 const LOG_NS: u64 = 1_000_000_000;
 
+/// Size of a buffer into which a client that sends many requests is read: they are copied out of it one by one, and
+/// enter one batch together.
+pub const STAGING_SIZE: usize = 64 * 1024;
+
+/// Clients that are read with a staging buffer at once; others of them get by with a small one.
+pub const STAGING_MAX: usize = 32;
+
 /// Size of a small message buffer: what every control message and most requests fit into.
 pub const SMALL_SIZE: usize = SECTOR_SIZE;
 
@@ -142,6 +149,7 @@ pub struct Bus {
     peer_large: MessagePool,
     client_large: MessagePool,
     small: MessagePool,
+    staging: MessagePool,
     random: Xoshiro256PlusPlus,
     counters: BusCounters,
     next_check_ns: u64,
@@ -174,6 +182,7 @@ impl Bus {
             peer_large: MessagePool::new(options.peer_large, message_size),
             client_large: MessagePool::new(options.client_large, message_size),
             small: MessagePool::new(options.small, SMALL_SIZE),
+            staging: MessagePool::new(STAGING_MAX, STAGING_SIZE),
             random: Xoshiro256PlusPlus::seed_from_u64(options.seed),
             counters: BusCounters::default(),
             next_check_ns: 0,

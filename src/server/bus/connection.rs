@@ -50,6 +50,10 @@ pub(super) struct Connection {
     pub(super) receiving: bool,
     /// Listed among the connections whose reading has stopped.
     pub(super) stopped: bool,
+    /// Its last receive brought as much as there was room for.
+    pub(super) busy: bool,
+    /// Its buffer is a staging buffer.
+    pub(super) staging: bool,
     /// We have said who we are.
     pub(super) greeted: bool,
     /// Listed among the connections with messages to send.
@@ -72,6 +76,8 @@ impl Connection {
             frame_size: None,
             receiving: false,
             stopped: false,
+            busy: false,
+            staging: false,
             greeted: false,
             unsent: false,
             queue: VecDeque::with_capacity(queue_max),
@@ -91,6 +97,8 @@ impl Connection {
         self.frame_size = None;
         self.frame_since_ns = None;
         self.receiving = false;
+        self.busy = false;
+        self.staging = false;
         self.greeted = false;
         self.queue.clear();
     }
