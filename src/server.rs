@@ -425,7 +425,7 @@ fn read_clocks() -> Now {
     let nanoseconds = |clock| {
         let time = clock_gettime(clock);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        seconds * 1_000_000_000 + time.tv_nsec as u64
+        seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
     };
     Now {
         monotonic_ns: nanoseconds(ClockId::Monotonic),

@@ -5,7 +5,7 @@ use rustix::fs::{Mode, OFlags};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use storage::SECTOR_SIZE;
 use storage::buffer::{Message, MessagePool};
@@ -13,7 +13,7 @@ use storage::header::{Commit, HEADER_SIZE, Header, Ping, PingClient, Reply, Requ
 use storage::io::{Buffer, IoDone, IoId, IoOwner, IoRequest};
 use storage::layout::Geometry;
 use storage::uring::Durability;
-use viewstone::replica::{Effects, Event, Fatal, Now, Peer};
+use viewstone::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use viewstone::sealed_allocator::SealedAllocator;
 use viewstone::server::{
     Bounds, Hosted, Identity, ListenError, Listener, Running, Server, ServerError, ServerOptions,
@@ -47,6 +47,7 @@ struct StandIn {
     deadline_ns: u64,
     /// The request at which it panics.
     panic_at: u32,
+    metrics: Metrics,
 }
 
 impl StandIn {
@@ -86,6 +87,10 @@ impl StandIn {
 }
 
 impl Hosted for StandIn {
+    fn start(&mut self, _: Now, _: &mut Effects) {}
+
+    fn finish_turn(&mut self, _: Now, _: &mut Effects) {}
+
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Message { from, message } => self.on_message(from, message, effects),
@@ -113,6 +118,10 @@ impl Hosted for StandIn {
 
     fn has_work(&self) -> bool {
         false
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     fn has_room_for(&self, _: Peer, _: &Header) -> bool {
@@ -165,9 +174,18 @@ fn start(identity: Identity, listener: Listener, addresses: Vec<String>, panic_a
                 told,
                 deadline_ns: now.monotonic_ns,
                 panic_at,
+                metrics: Metrics::default(),
             })
         };
-        let mut server = Server::new(identity, &options, &bounds(), listener, file(), build)?;
+        let mut server = Server::new(
+            identity,
+            &options,
+            &bounds(),
+            listener,
+            file(),
+            &Arc::default(),
+            build,
+        )?;
         server.run(stop, |address| ready.try_send(address).expect("room"))
     });
     let running = running.expect("a thread");
@@ -320,7 +338,15 @@ fn a_wrong_address_list_is_refused() {
     let listener = Listener::bind("127.0.0.1:0").expect("a free port");
     let options = ServerOptions::new(vec!["127.0.0.1:1".to_owned()]);
     let build = |_: Now| -> Result<StandIn, Fatal> { panic!("not reached") };
-    let server = Server::new(identity(0, 3), &options, &bounds(), listener, file(), build);
+    let server = Server::new(
+        identity(0, 3),
+        &options,
+        &bounds(),
+        listener,
+        file(),
+        &Arc::default(),
+        build,
+    );
     let error = server.err().expect("one address for three replicas");
     assert!(matches!(error, ServerError::Address(_)));
 }

@@ -1,11 +1,18 @@
 //! `viewstone start`: runs a replica until it is told to stop.
 
 use super::{Exit, Failure, print};
+use crate::server::data_file::{DataFile, DataFileError};
 use crate::server::{Listener, ServerOptions, Stop, check_addresses, hosting, log_sink};
 use crate::state_machine::kv::Kv;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often, and how long apart, a data file in use is tried again: the kernel lets go of a killed replica's lock only
+/// when it has torn down its ring, which it does in the background.
+const OPEN_TRIES: u32 = 50;
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The machines that the binary serves: machine 1 is the key-value store.
 pub type Served = (Kv,);
@@ -74,13 +81,14 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
     let stop = Stop::default();
     let no_signals = |error: std::io::Error| Failure::new(Exit::Failed, &error);
     stop.on_signals().map_err(no_signals)?;
-    let file = hosting::open(&arguments.file, arguments.development)?;
+    let file = open(arguments)?;
     let state = &file.superblock.state;
     let usage =
         |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, &format!("--addresses: {error}"));
     check_addresses(&arguments.addresses, state.replica_count).map_err(|error| usage(&error))?;
     let own = &arguments.addresses[usize::from(state.replica)];
     let listener = Listener::bind(own).map_err(crate::server::ServerError::from)?;
+    let stdout = std::io::stdout(); // makes its buffer now, before the thread is sealed
     let result = hosting::run::<Served>(
         file,
         listener,
@@ -94,11 +102,47 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
             let _ = writeln!(rest, "ready replica={replica} address={address}");
             let left = rest.len();
             let size = line.len() - left;
-            let _ = rustix::io::write(rustix::stdio::stdout(), &line[..size]);
+            let _ = rustix::io::write(&stdout, &line[..size]);
         },
     );
     log_sink::flush();
     result?;
     print("stopped");
     Ok(Exit::Ok)
+}
+
+fn open(arguments: &StartArguments) -> Result<DataFile, DataFileError> {
+    for _ in 1..OPEN_TRIES {
+        match hosting::open(&arguments.file, arguments.development) {
+            Err(DataFileError::InUse(_)) => std::thread::sleep(OPEN_PAUSE),
+            opened => return opened,
+        }
+    }
+    hosting::open(&arguments.file, arguments.development)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        start: StartArguments,
+    }
+
+    fn parse(line: &str) -> Result<StartArguments, clap::Error> {
+        let words = std::iter::once("start").chain(line.split(' '));
+        Line::try_parse_from(words).map(|line| line.start)
+    }
+
+    #[test]
+    fn addresses_are_a_list_and_levels_are_known() {
+        let start = parse("--addresses a:1,[::1]:2 --log-level debug f").expect("valid");
+        assert_eq!(start.addresses, ["a:1", "[::1]:2"]);
+        assert_eq!(start.level(), log::LevelFilter::Debug);
+        assert_eq!(start.server_options().clients_max, 256);
+        assert!(parse("f").is_err() && parse("--addresses a:1 --log-level loud f").is_err());
+    }
 }

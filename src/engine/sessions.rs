@@ -144,8 +144,8 @@ impl Sessions {
         number: u64,
     ) -> Register {
         if let Some(&slot) = self.index.get(context.client) {
-            let record = self.record_at_mut(pages, slot as usize);
-            (record.op, record.timestamp, record.index) = (context.op, context.timestamp, index);
+            // Op and time stay those of the last write: its stored reply names them.
+            let record = self.record_at(pages, slot as usize);
             return Register::Existing {
                 session: record.session,
                 request: record.request,

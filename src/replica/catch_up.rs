@@ -106,6 +106,7 @@ impl<M: Machines> Replica<M> {
             .min(self.head.op + REPAIR_HEADERS_MAX as u64);
         let primary = self.primary();
         self.send_header(Peer::Replica(primary), &ask, effects);
+        self.asked();
     }
 
     fn ask_for_prepares(&mut self, effects: &mut Effects) {

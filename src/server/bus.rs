@@ -3,12 +3,14 @@
 //! * Connections live in one fixed table, counted by class: at most `clients_max` clients, at most [`HELLO_MAX`] that
 //!   have not said who they are, and room that neither can take for [`SLOTS_PER_PEER`] connections with each replica.
 //! * **When a table is full**: without a free slot or with [`HELLO_MAX`] strangers nothing is accepted, and the kernel's
-//!   backlog holds the newcomers (a stranger has [`HELLO_NS`] to speak); a client beyond `clients_max` is closed, and its
+//!   backlog holds the newcomers (a stranger has five seconds to speak); a client beyond `clients_max` is closed, and its
 //!   library goes on to the next replica.
 //! * **When a send queue is full**: to a replica, the message is dropped (the protocol sends again); to a client, the
 //!   connection is closed, since a client that does not read its answers would hold their buffers for ever.
 //! * **When receive buffers run out**: the connection is not read until one is free. Buffers for replicas and for clients
 //!   are apart, so no client can stop a replica's acknowledgements.
+//! * **The first message to a replica is a ping or a pong**: until one is queued, others are dropped, so that the other end
+//!   always learns who we are first.
 //! * Replica i dials every replica j > i, so that two replicas never dial each other at once; a new connection from a
 //!   replica replaces its old one. Dialling backs off exponentially, with full jitter; only bytes that pass every check
 //!   reset it, since a port that accepts and falls silent is no replica.
@@ -33,7 +35,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use storage::SECTOR_SIZE;
 use storage::buffer::{MessagePool, SharedMessage};
-use storage::header::Header;
+use storage::header::{Command, Header};
 use storage::layout::REPLICAS_MAX;
 use storage::uring::{Errno, Uring};
 
@@ -61,6 +63,13 @@ const BACKOFF_MAX_NS: u64 = 1_000_000_000;
 
 /// Least time between two lines about bad connections.
 const LOG_NS: u64 = 1_000_000_000;
+
+/// Size of a buffer into which a client that sends many requests is read: they are copied out of it one by one, and
+/// enter one batch together.
+pub const STAGING_SIZE: usize = 64 * 1024;
+
+/// Clients that are read with a staging buffer at once; others of them get by with a small one.
+pub const STAGING_MAX: usize = 32;
 
 /// Size of a small message buffer: what every control message and most requests fit into.
 pub const SMALL_SIZE: usize = SECTOR_SIZE;
@@ -140,6 +149,7 @@ pub struct Bus {
     peer_large: MessagePool,
     client_large: MessagePool,
     small: MessagePool,
+    staging: MessagePool,
     random: Xoshiro256PlusPlus,
     counters: BusCounters,
     next_check_ns: u64,
@@ -172,6 +182,7 @@ impl Bus {
             peer_large: MessagePool::new(options.peer_large, message_size),
             client_large: MessagePool::new(options.client_large, message_size),
             small: MessagePool::new(options.small, SMALL_SIZE),
+            staging: MessagePool::new(STAGING_MAX, STAGING_SIZE),
             random: Xoshiro256PlusPlus::seed_from_u64(options.seed),
             counters: BusCounters::default(),
             next_check_ns: 0,
@@ -441,13 +452,13 @@ impl Bus {
     /// Queues a message for its peer. What happens when it cannot be queued: see the module.
     pub fn send(&mut self, now_ns: u64, to: Peer, message: SharedMessage, uring: &mut Uring) {
         let (index, queue_max) = match to {
-            Peer::Replica(replica) => match self.peers[usize::from(replica)] {
-                Some(index) => (index, self.options.peer_queue_max),
-                None => {
+            Peer::Replica(replica) => {
+                let Some(index) = self.peers[usize::from(replica)] else {
                     self.counters.dropped += 1;
                     return;
-                }
-            },
+                };
+                (index, self.options.peer_queue_max)
+            }
             Peer::Client(id) => {
                 let connection = &self.connections[id.index as usize];
                 if connection.generation != id.generation || connection.state != State::Client {
@@ -457,6 +468,14 @@ impl Bus {
             }
         };
         let connection = &mut self.connections[index as usize];
+        if matches!(to, Peer::Replica(_)) && !connection.greeted {
+            let command = message.header().command();
+            if !matches!(command, Some(Command::Ping | Command::Pong)) {
+                self.counters.dropped += 1;
+                return;
+            }
+            connection.greeted = true;
+        }
         if connection.queue.len() < queue_max {
             connection.queue.push_back(message);
             if !std::mem::replace(&mut connection.unsent, true) {
@@ -519,7 +538,6 @@ impl Bus {
     /// Whether `header` may come over a connection with `peer`: its author is the peer itself, except where messages
     /// are relayed.
     fn speaks_for(peer: u8, header: &Header) -> bool {
-        use storage::header::Command;
         matches!(header.command(), Some(Command::Prepare | Command::Headers))
             || header.frame.replica == peer
     }

@@ -192,6 +192,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::large_stack_arrays)] // as large as the sink that is a static in production
     fn a_full_ring_drops_and_counts() {
         let sink = Box::new(Sink {
             ring: Mutex::new(Ring {

@@ -29,6 +29,7 @@ pub(super) enum Class {
 }
 
 /// A slot of the table.
+#[allow(clippy::struct_excessive_bools)] // independent facts: each is a list it is on, or an operation in flight
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) state: State,
@@ -49,6 +50,12 @@ pub(super) struct Connection {
     pub(super) receiving: bool,
     /// Listed among the connections whose reading has stopped.
     pub(super) stopped: bool,
+    /// Its last receive brought as much as there was room for.
+    pub(super) busy: bool,
+    /// Its buffer is a staging buffer.
+    pub(super) staging: bool,
+    /// We have said who we are.
+    pub(super) greeted: bool,
     /// Listed among the connections with messages to send.
     pub(super) unsent: bool,
     pub(super) queue: VecDeque<SharedMessage>,
@@ -69,6 +76,9 @@ impl Connection {
             frame_size: None,
             receiving: false,
             stopped: false,
+            busy: false,
+            staging: false,
+            greeted: false,
             unsent: false,
             queue: VecDeque::with_capacity(queue_max),
         }
@@ -87,6 +97,9 @@ impl Connection {
         self.frame_size = None;
         self.frame_since_ns = None;
         self.receiving = false;
+        self.busy = false;
+        self.staging = false;
+        self.greeted = false;
         self.queue.clear();
     }
 }

@@ -287,6 +287,8 @@ fn a_large_message_arrives_whole_in_pieces_of_any_size() {
 
 #[test]
 fn replicas_send_small_and_large_messages_mixed() {
+    const C: Command = Command::Commit;
+    const P: Command = Command::Prepare;
     let mut harness = Harness::new();
     let mut stream = harness.replica();
     let commit = sealed(Commit::new(CLUSTER, 0, 0), &[], |_| {});
@@ -302,7 +304,6 @@ fn replicas_send_small_and_large_messages_mixed() {
     .concat();
     stream.write_all(&bytes).expect("room");
     harness.turns();
-    use Command::{Commit as C, Prepare as P};
     assert_eq!(harness.commands(), [C, P, C, P, P, C]);
     harness.assert_all_home(vec![stream]);
 }
@@ -462,18 +463,27 @@ fn full_queues_drop_for_replicas_and_close_for_clients() {
     let mut harness = Harness::new();
     let mut replica = harness.replica();
     let (now_ns, to) = (harness.now_ns, Peer::Replica(0));
-    for _ in 0..6 {
+    harness
+        .bus
+        .send(now_ns, to, answer(&pool), &mut harness.uring);
+    assert_eq!(harness.bus.counters().dropped, 1); // we have not said who we are
+    let mut hello = pool.take().expect("free");
+    hello.set_header(&Ping::new(CLUSTER, 0, 2));
+    harness
+        .bus
+        .send(now_ns, to, hello.seal(), &mut harness.uring);
+    for _ in 0..5 {
         harness
             .bus
             .send(now_ns, to, answer(&pool), &mut harness.uring);
     }
-    assert_eq!(harness.bus.counters().dropped, 2);
+    assert_eq!(harness.bus.counters().dropped, 3);
     harness.turns();
     assert_eq!(read(&mut replica).map(|bytes| bytes.len()), Some(4 * 256));
     harness
         .bus
         .send(now_ns, Peer::Replica(1), answer(&pool), &mut harness.uring);
-    assert_eq!(harness.bus.counters().dropped, 3);
+    assert_eq!(harness.bus.counters().dropped, 4);
 
     let mut stream = harness.stranger();
     stream.write_all(&ping_client()).expect("room");

@@ -55,7 +55,7 @@ impl Socket {
 
     /// Writes the address where the kernel will read it.
     pub(super) fn set_address(&mut self, address: SocketAddr) {
-        let storage = (&raw mut self.address).cast::<u8>();
+        let storage = &raw mut self.address;
         let size = match address {
             SocketAddr::V4(v4) => {
                 let raw = libc::sockaddr_in {

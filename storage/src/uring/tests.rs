@@ -207,11 +207,11 @@ fn messages_leave_in_one_batch_and_bytes_arrive_in_a_message() {
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     let mut driver = driver(64, Durability::WriteDsync);
     driver.open(1, ours.into()).expect("registered");
-    let mut left = 3;
+    let mut left = 3_u8;
     driver.send(1, || {
-        left -= 1;
-        let mut message = (left >= 0).then(|| pool.take().expect("free"))?;
-        message.set_header(&Commit::new(7, 0, left as u8));
+        left = left.checked_sub(1)?;
+        let mut message = pool.take().expect("free");
+        message.set_header(&Commit::new(7, 0, left));
         Some(message.seal())
     });
     assert!(matches!(

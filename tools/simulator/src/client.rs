@@ -76,7 +76,10 @@ pub struct Client {
     due_ns: u64,
     /// Begins no new calls.
     draining: bool,
+    /// The call under way.
     message: Vec<u8>,
+    /// What is sent in place of it; empty: nothing is.
+    copy: Vec<u8>,
     prng: Prng,
     statistics: ClientStatistics,
 }
@@ -104,6 +107,7 @@ impl Client {
             due_ns: prng.exponential(options.think_mean_ns),
             draining: false,
             message: Vec::new(),
+            copy: Vec::new(),
             prng,
             statistics: ClientStatistics::default(),
         }
@@ -116,7 +120,11 @@ impl Client {
 
     /// The message to send, after [`Client::act`] named a target.
     pub fn outgoing(&self) -> &[u8] {
-        &self.message
+        if self.copy.is_empty() {
+            &self.message
+        } else {
+            &self.copy
+        }
     }
 
     /// Whether a call waits for its answer.
@@ -136,6 +144,7 @@ impl Client {
 
     /// Does what is due: begins a call, or sends the one under way again. The target of the message to send, if any.
     pub fn act<W: Workload>(&mut self, now_ns: u64, checker: &mut Checker<W>) -> Option<Target> {
+        self.copy.clear();
         if self.call.is_none() {
             if self.draining {
                 self.due_ns = u64::MAX;
@@ -146,6 +155,9 @@ impl Client {
             self.statistics.resent += 1;
             if self.prng.chance(100_000) {
                 return Some(self.ping(now_ns));
+            }
+            if self.session.is_some() && self.prng.chance(50_000) {
+                return Some(self.register_again(now_ns));
             }
         }
         self.seal();
@@ -220,16 +232,31 @@ impl Client {
         ping.client = self.id;
         ping.nonce = now_ns;
         ping.header_mut().seal(&[]);
-        // The call's body stays where it is.
-        self.message[..HEADER_SIZE].copy_from_slice(ping.as_bytes());
+        self.copy.clear();
+        self.copy.extend_from_slice(ping.as_bytes());
         self.due_ns = now_ns + self.options.resend_ns;
         self.prng.below(u64::from(self.replica_count)) as u8
     }
 
-    /// How many bytes of [`Client::outgoing`] are the message.
-    pub fn outgoing_size(&self) -> usize {
-        let header = Header::read_from_bytes(&self.message[..HEADER_SIZE]).expect("256 bytes");
-        header.frame.size as usize
+    /// Sends the register once more, as a very late copy would arrive, in place of sending the call again.
+    fn register_again(&mut self, now_ns: u64) -> Target {
+        let sub = SubHeader {
+            client: self.id,
+            session: 0,
+            request: 0,
+            size: 0,
+            operation: operation::REGISTER,
+            reserved: [0; 14],
+        };
+        let mut header = Request::new(self.cluster, 0, 0);
+        header.frame.size = (HEADER_SIZE + SUB_HEADER_SIZE) as u32;
+        header.client = self.id;
+        header.header_mut().seal(sub.as_bytes());
+        self.copy.clear();
+        self.copy.extend_from_slice(header.as_bytes());
+        self.copy.extend_from_slice(sub.as_bytes());
+        self.due_ns = now_ns + self.options.resend_ns / 2;
+        self.primary
     }
 
     /// Takes a message from a replica.

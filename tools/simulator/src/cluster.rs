@@ -44,7 +44,7 @@ const ACTS_MAX: u32 = 1_000_000;
 /// See the module's description.
 pub struct Cluster<W: Workload> {
     options: ClusterOptions,
-    cluster: u128,
+    cluster_id: u128,
     now_ns: u64,
     hosts: Vec<Host<W::Machines>>,
     clients: Vec<Client>,
@@ -73,7 +73,7 @@ impl<W: Workload> Cluster<W> {
         let clients_all = (0..clients).map(client).collect();
         Self {
             options,
-            cluster,
+            cluster_id: cluster,
             now_ns: 0,
             hosts,
             clients: clients_all,
@@ -269,8 +269,7 @@ impl<W: Workload> Cluster<W> {
         let Some(target) = client.act(self.now_ns, &mut self.checker) else {
             return;
         };
-        let size = client.outgoing_size();
-        let bytes = &client.outgoing()[..size];
+        let bytes = client.outgoing();
         let kind = header_of(bytes)
             .command()
             .expect("clients send what exists");
@@ -353,7 +352,7 @@ impl<W: Workload> Cluster<W> {
         let header = header_of(&packet.bytes);
         let size_max = self.options.geometry.message_size_max as usize;
         header
-            .check(self.cluster, size_max)
+            .check(self.cluster_id, size_max)
             .expect("what is sent passes the receiver's check");
         let from = match packet.from {
             Node::Replica(replica) => Peer::Replica(replica),

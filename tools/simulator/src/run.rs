@@ -317,15 +317,16 @@ pub fn run_plan<W: Workload>(seed: u64, plan: Plan, mut prng: Prng, readable: bo
 
 /// What each replica and client is doing, for a failure's message.
 fn state<W: Workload>(cluster: &Cluster<W>, plan: &Plan) -> String {
-    let mut text = format!("history {}", cluster.checker().head());
-    for replica in 0..plan.cluster.replica_count {
-        text += &format!("\n  replica {replica}: {:?}", cluster.progress(replica));
-    }
     let waiting = cluster
         .clients()
         .iter()
         .filter(|client| client.is_waiting());
-    text + &format!("\n  clients waiting: {}", waiting.count())
+    let progress: Vec<_> = (0..plan.cluster.replica_count)
+        .map(|replica| cluster.progress(replica))
+        .collect();
+    let head = cluster.checker().head();
+    let waiting = waiting.count();
+    format!("history {head}, {waiting} clients wait, replicas {progress:#?}")
 }
 
 fn summary<W: Workload>(seed: u64, plan: Plan, cluster: &Cluster<W>, crashes: &Crashes) -> Summary {

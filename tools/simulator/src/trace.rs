@@ -2,8 +2,6 @@
 //!
 //! Two runs of one seed must have equal hashes: it is how nondeterminism is noticed.
 
-use std::fmt::Display;
-
 /// Folds everything that happens into 64 bits.
 #[derive(Clone, Debug)]
 pub struct Trace {
@@ -31,12 +29,8 @@ impl Trace {
                 .rotate_left(29);
         }
         if self.readable {
-            self.print(now_ns, text());
+            println!("{:>16.6} ms  {}", now_ns as f64 / 1e6, text());
         }
-    }
-
-    fn print(&self, now_ns: u64, text: impl Display) {
-        println!("{:>16.6} ms  {text}", now_ns as f64 / 1e6);
     }
 
     /// The hash so far.
