@@ -73,8 +73,14 @@ fn one_replica_killed_at_random_moments_loses_nothing_and_serves_again_at_once()
         summary.acknowledged, summary.settled
     );
     println!("start to ready:             {}", distribution(&mut ready));
-    println!("start to a new client's read: {}", distribution(&mut serving));
-    println!("start to the load's next writes: {}", distribution(&mut resumed));
+    println!(
+        "start to a new client's read: {}",
+        distribution(&mut serving)
+    );
+    println!(
+        "start to the load's next writes: {}",
+        distribution(&mut resumed)
+    );
     assert!(serving.iter().all(|&time| time < HANG));
 }
 
@@ -126,9 +132,15 @@ fn a_backup_comes_and_goes(name: &str, end: fn(Replica)) {
     for replica in &mut replicas {
         replica.assert_well();
     }
-    println!("{rounds} rounds, {} acknowledged changes", summary.acknowledged);
+    println!(
+        "{rounds} rounds, {} acknowledged changes",
+        summary.acknowledged
+    );
     println!("twenty changes without it: {}", distribution(&mut served));
-    println!("start to no lag:           {}", distribution(&mut caught_up));
+    println!(
+        "start to no lag:           {}",
+        distribution(&mut caught_up)
+    );
     for replica in replicas {
         replica.stop_well(libc::SIGTERM);
     }

@@ -13,6 +13,7 @@ mod open;
 
 pub use create::{CHUNK_SIZE, create};
 pub use device::{Device, probe};
+pub use lock::Lock;
 pub use open::{DataFile, Peek, open, peek};
 
 use rustix::io::Errno;
@@ -85,7 +86,8 @@ pub enum DataFileError {
     DeviceNotEmpty(PathBuf),
     /// Locked by another process.
     #[error(
-        "{0} is in use by another process: a replica runs on it, or it is being formatted. Stop that first"
+        "{0} is in use by another process: a replica runs on it, it is being formatted, or the kernel is still \
+         finishing the writes of one that was killed. Stop that process first, or wait"
     )]
     InUse(PathBuf),
     /// No `O_DIRECT`.

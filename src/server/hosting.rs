@@ -10,9 +10,16 @@ use crate::machines::Machines;
 use crate::replica::{Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 use storage::buffer::MessagePool;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
+
+/// How long a data file that is in use is waited for, and how often it is tried. The kernel tears the ring of a killed
+/// process down in the background, and until then the lock stays: rightly, since writes may still be under way.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Messages above 4 KiB from clients that may wait for a place in the pipeline: two full pipelines. More clients with
 /// large requests are not read until one of these is free.
@@ -130,18 +137,32 @@ pub fn run<M: Machines>(
         let large = MessagePool::new(needs.large, geometry.message_size_max as usize);
         Ok(Replica::<M>::new(replica_options, small, large))
     };
+    let lock =
+        data_file::Lock::of(&file).map_err(|errno| ServerError::File(errno.raw_os_error()))?;
     let mut server = Server::new(
         identity, options, &bounds, listener, file.fd, published, build,
     )?;
-    server.run(stop, |address| on_ready(address, identity.replica))
+    server.run(stop, |address| on_ready(address, identity.replica))?;
+    // Nothing is in flight any more, but the kernel may keep the file for a while after the ring.
+    drop(server);
+    lock.release();
+    Ok(())
 }
 
-/// Opens a data file to run a replica of it, whichever it is.
+/// Opens a data file to run a replica of it, whichever it is. One that is in use is waited for, for a while: a replica
+/// that was killed must be able to start again at once.
 ///
 /// # Errors
 /// See [`DataFileError`].
 pub fn open(path: &Path, development: bool) -> Result<DataFile, DataFileError> {
-    data_file::open(path, &storage::superblock::Expected::default(), development)
+    let any = storage::superblock::Expected::default();
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match data_file::open(path, &any, development) {
+            Err(DataFileError::InUse(_)) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
+            result => return result,
+        }
+    }
 }
 
 fn fill_random(bytes: &mut [u8; 32]) -> Result<(), ServerError> {
