@@ -35,8 +35,9 @@ pub const REPAIR_HEADERS_MAX: usize = 64;
 /// the send queues of those who serve.
 pub const REPAIR_PREPARES_MAX: usize = 8;
 
-/// Prepares that a replica reads from its journal for others at once.
-pub const SERVE_READS_MAX: usize = 4;
+/// Prepares that a replica reads from its journal for others at once: all that one replica asks for, which may ask one
+/// other for all of it. What is asked for beyond that is asked for again only after [`REPAIR_NS`].
+pub const SERVE_READS_MAX: usize = REPAIR_PREPARES_MAX;
 
 /// Requests that are on their way through a primary: gathered, prepared or executing. One for each session, and as
 /// many again for clients that register.

@@ -51,6 +51,11 @@ impl CatchUp {
         place.is_some_and(|message| message.header().frame.checksum == checksum)
     }
 
+    /// Whether every op whose header is known is in the log: nothing is under way, and more headers are wanted.
+    fn is_used_up(&self, head_op: u64) -> bool {
+        self.wanted.last().is_some_and(|last| last.op <= head_op)
+    }
+
     /// What was asked for is being written: the next may be asked for at once.
     pub(super) fn repaired(&mut self) {
         self.repairing = None;
@@ -75,6 +80,10 @@ impl<M: Machines> Replica<M> {
     pub(super) fn catch_up(&mut self, effects: &mut Effects) {
         if !self.is_backup() {
             return;
+        }
+        if self.catch_up.is_used_up(self.head.op) {
+            self.catch_up.wanted.clear();
+            self.catch_up.asked_until_ns = 0;
         }
         let patient = self.now.monotonic_ns < self.catch_up.asked_until_ns;
         if !patient {
