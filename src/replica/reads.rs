@@ -6,7 +6,7 @@
 //! under writes its number rides on prepares. Rounds are numbered within a view.
 
 use super::{Effects, Ignored, Peer, Replica};
-use crate::constants::{EXECUTE_PER_TURN_MAX, HEARTBEAT_NS};
+use crate::constants::{EXECUTE_PER_TURN_MAX, HEARTBEAT_NS, large_reserved};
 use crate::machines::Machines;
 use crate::state_machine::Context;
 use std::collections::VecDeque;
@@ -186,6 +186,18 @@ impl<M: Machines> Replica<M> {
         self.reads.pending = !self.reads.queue.is_empty();
     }
 
+    /// A buffer for an answer: answers leave some of the large ones to the protocol.
+    fn answer_buffer(&self, size: usize) -> Option<Message> {
+        let reserved = large_reserved(&self.layout.geometry);
+        if size <= self.answers.message_size() {
+            self.answers.take()
+        } else if self.large.free() > reserved {
+            self.large.take()
+        } else {
+            None
+        }
+    }
+
     /// Answers the oldest read; false if no buffer is free, and it waits.
     fn serve_read(&mut self, effects: &mut Effects) -> bool {
         let read = self.reads.queue.front().expect("the caller looked");
@@ -196,7 +208,7 @@ impl<M: Machines> Replica<M> {
             .validate(sub.operation, request.body)
             .expect("checked")
             .expect("checked at arrival");
-        let Some(mut answer) = self.buffer_for(HEADER_SIZE + plan.reply_size) else {
+        let Some(mut answer) = self.answer_buffer(HEADER_SIZE + plan.reply_size) else {
             return false;
         };
         let context = Context {
