@@ -35,6 +35,7 @@ use crate::constants;
 use crate::engine::Engine;
 use crate::machines::Machines;
 use crate::quorums::Quorums;
+use crate::state_machine::Limits;
 use crate::table::Table;
 use catch_up::CatchUp;
 use commit::Executing;
@@ -206,7 +207,10 @@ impl<M: Machines> Replica<M> {
             withheld: None,
             gathered: VecDeque::with_capacity(constants::requests_max(&geometry)),
             requests: Table::new(constants::requests_max(&geometry)),
-            reads: Reads::new(constants::reads_max(&geometry)),
+            reads: Reads::new(
+                constants::reads_max(&geometry),
+                Limits::new(&geometry).read_reply_size_max,
+            ),
             peers: [PeerState::default(); REPLICAS_MAX],
             catch_up: CatchUp::new(),
             serving_reads: 0,

@@ -488,7 +488,9 @@ impl Bus {
             connection.greeted = true;
         }
         let large = message.buffer().len() > SMALL_SIZE;
-        let large_full = connection.large_queued >= self.options.large_queue_max;
+        // Answers to clients are bounded by the buffers there are for them.
+        let large_full = matches!(to, Peer::Replica(_))
+            && connection.large_queued >= self.options.large_queue_max;
         if connection.queue.len() < queue_max && !(large && large_full) {
             connection.enqueue(message);
             if !std::mem::replace(&mut connection.unsent, true) {
