@@ -171,7 +171,6 @@ impl<M: Machines> Replica<M> {
             return;
         }
         self.commit_max = self.commit_max.max(commit.commit);
-        self.notice_lag(&commit);
         let checkpoint = self.superblock.working().checkpoint;
         let mut ok: CommitOk = self.header();
         ok.checkpoint_id = checkpoint.id;
@@ -184,11 +183,8 @@ impl<M: Machines> Replica<M> {
 
     fn heard_from_primary(&mut self, op: u64) {
         self.catch_up.target = self.catch_up.target.max(op);
-    }
-
-    /// Beyond the reach of the primary's journal nothing can be fetched op by op any more.
-    fn notice_lag(&mut self, commit: &Commit) {
-        let behind = commit.op.saturating_sub(self.head.op);
+        // Beyond the reach of the primary's journal nothing can be fetched op by op any more.
+        let behind = self.catch_up.target.saturating_sub(self.head.op);
         let lagging = behind >= u64::from(self.layout.geometry.slots);
         self.status = if lagging {
             ReplicaStatus::Lagging
