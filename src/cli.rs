@@ -22,6 +22,7 @@ use crate::server::data_file::DataFileError;
 use crate::server::{ListenError, ServerError};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use storage::uring::UringError;
 
 /// How a command ends. The numbers are documented and stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +85,7 @@ impl Failure {
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         let exit = match &error {
+            ServerError::Uring(UringError::NoRoom { .. }) => Exit::Resources,
             ServerError::Uring(_) => Exit::Unsupported,
             ServerError::Address(_) => Exit::Usage,
             ServerError::Listen(error) => match error {

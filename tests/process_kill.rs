@@ -12,6 +12,7 @@ use process::{
     Directory, HANG, Random, Replica, distribution, format, free_addresses, rounds, start, status,
     wait_for_status,
 };
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 fn start_all(directory: &Directory, addresses: &[String]) -> Vec<Replica> {
@@ -66,7 +67,7 @@ fn one_replica_killed_at_random_moments_loses_nothing_and_serves_again_at_once()
         resumed.push(replica.began.elapsed());
     }
     let summary = load.finish();
-    replica.stop_well(libc::SIGTERM);
+    replica.stop_well(Signal::TERM);
     println!(
         "{rounds} kills, and {unready_kills} more before it was ready; {} acknowledged changes, of which {} outcomes were \
          settled later; none lost, none twice",
@@ -142,7 +143,7 @@ fn a_backup_comes_and_goes(name: &str, end: fn(Replica)) {
         distribution(&mut caught_up)
     );
     for replica in replicas {
-        replica.stop_well(libc::SIGTERM);
+        replica.stop_well(Signal::TERM);
     }
 }
 
@@ -154,7 +155,7 @@ fn a_killed_backup_returns_and_catches_up_under_load() {
 #[test]
 fn a_stopped_backup_returns_and_catches_up_under_load() {
     a_backup_comes_and_goes("stop-backup", |replica| {
-        replica.stop_well(libc::SIGTERM);
+        replica.stop_well(Signal::TERM);
     });
 }
 
@@ -191,7 +192,7 @@ fn a_backup_away_for_longer_than_the_journal_says_that_it_lags() {
     load.finish();
     for mut replica in replicas {
         replica.assert_well();
-        replica.stop_well(libc::SIGTERM);
+        replica.stop_well(Signal::TERM);
     }
 }
 
@@ -208,23 +209,23 @@ fn sigterm_and_sigint_end_a_replica_well_idle_or_under_load() {
         short_deadlines: true,
     };
     let mut replica = Replica::ready(&mut start(&file, &addresses));
-    for signal in [libc::SIGTERM, libc::SIGINT] {
-        println!("idle, signal {signal}: {:?}", replica.stop_well(signal));
+    for signal in [Signal::TERM, Signal::INT] {
+        println!("idle, {signal:?}: {:?}", replica.stop_well(signal));
         replica = Replica::ready(&mut start(&file, &addresses));
     }
     let load = Load::start(&addresses, shape);
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
+    for signal in [Signal::TERM, Signal::INT, Signal::TERM] {
         load.wait_for_more(100);
-        println!("loaded, signal {signal}: {:?}", replica.stop_well(signal));
+        println!("loaded, {signal:?}: {:?}", replica.stop_well(signal));
         replica = Replica::ready(&mut start(&file, &addresses));
     }
     load.wait_for_more(100);
     load.finish();
-    replica.stop_well(libc::SIGTERM);
+    replica.stop_well(Signal::TERM);
 
     // A replica that waits for its cluster's first start stops as well.
     let three = free_addresses(3);
     format(&directory.file(1), 1, 3, &["--small"]);
     let waiting = Replica::ready(&mut start(&directory.file(1), &three));
-    println!("waiting for others: {:?}", waiting.stop_well(libc::SIGINT));
+    println!("waiting for others: {:?}", waiting.stop_well(Signal::INT));
 }

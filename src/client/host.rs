@@ -57,6 +57,8 @@ struct Connection {
     input: Vec<u8>,
     input_size: usize,
     trouble: Option<String>,
+    /// Something has come since it was connected.
+    heard: bool,
 }
 
 /// Interrupts a host's wait from another thread. Cheap to clone.
@@ -111,6 +113,7 @@ impl Host {
             input: Vec::new(),
             input_size: 0,
             trouble: None,
+            heard: false,
         };
         Ok(Self {
             core,
@@ -294,6 +297,7 @@ impl Host {
         let _ = stream.set_nodelay(true);
         connection.socket = Socket::Up(stream);
         connection.blocked = false;
+        connection.heard = false;
         let now = self.now_ns();
         self.core.on_connected(now, index);
     }
@@ -311,7 +315,16 @@ impl Host {
             let room = &mut connection.input[connection.input_size..];
             let room_size = room.len();
             let size = match stream.read(room) {
-                Ok(0) => return Err("the replica closed the connection".to_owned()),
+                Ok(0) if connection.heard => {
+                    return Err("the replica closed the connection".to_owned());
+                }
+                // So a replica does with those who name another cluster.
+                Ok(0) => {
+                    return Err(
+                        "closed at once, without an answer: is it a replica of another cluster?"
+                            .to_owned(),
+                    );
+                }
                 Ok(size) => size,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -346,6 +359,7 @@ impl Host {
             }
             let body = &connection.input[start + HEADER_SIZE..start + size];
             header.check_body(body).map_err(invalid)?;
+            connection.heard = true;
             if connection.trouble.take().is_some() {
                 self.troubles_version += 1;
             }

@@ -6,6 +6,10 @@ use rustix::process::{Resource, getrlimit};
 use std::sync::Once;
 use storage::layout::PAGE_SIZE;
 
+/// What is allocated beside the terms, for a moment or by the system, in bytes: buffers of the opening, the ring's own
+/// queues, page tables of the allocator.
+const TRANSIENT_SIZE: u64 = 8 << 20;
+
 /// A named share of a server's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Term {
@@ -114,9 +118,12 @@ impl Memory {
         let limits = [
             (meminfo_available(), "the machine (MemAvailable)"),
             (cgroup_available(), "the control group (memory.max)"),
-            (getrlimit(Resource::As).current, "RLIMIT_AS (`ulimit -v`)"),
             (
-                getrlimit(Resource::Data).current,
+                limit_available(Resource::As, "VmSize:"),
+                "RLIMIT_AS (`ulimit -v`)",
+            ),
+            (
+                limit_available(Resource::Data, "VmData:"),
                 "RLIMIT_DATA (`ulimit -d`)",
             ),
         ];
@@ -164,14 +171,25 @@ impl Memory {
     }
 }
 
-fn meminfo_available() -> Option<u64> {
-    parse_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)
+/// What is left below a limit of this process: the program itself and its other threads count too, and so does what
+/// opening the data file takes for a moment.
+fn limit_available(resource: Resource, used: &str) -> Option<u64> {
+    let limit = getrlimit(resource).current?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let used = parse_kib(&status, used)?;
+    Some(limit.saturating_sub(used + TRANSIENT_SIZE))
 }
 
-fn parse_meminfo(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+fn meminfo_available() -> Option<u64> {
+    parse_kib(
+        &std::fs::read_to_string("/proc/meminfo").ok()?,
+        "MemAvailable:",
+    )
+}
+
+/// A line of the kernel's, in bytes.
+fn parse_kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -234,9 +252,9 @@ mod tests {
         let error = memory(1 << 43).check_available().expect_err("8 TiB");
         assert!(error.to_string().contains("MemAvailable"), "{error}");
         assert_eq!(
-            parse_meminfo("MemTotal: 9 kB\nMemAvailable:   7 kB\n"),
+            parse_kib("MemTotal: 9 kB\nMemAvailable:   7 kB\n", "MemAvailable:"),
             Some(7168)
         );
-        assert_eq!(parse_meminfo("nonsense"), None);
+        assert_eq!(parse_kib("nonsense", "MemAvailable:"), None);
     }
 }

@@ -4,7 +4,9 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub mod load;
+pub mod sandbox;
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -210,10 +212,8 @@ impl Replica {
         self.child.id()
     }
 
-    pub fn signal(&self, signal: i32) {
-        // SAFETY: a system call without memory; the child is not waited for yet, so its id is its own.
-        let result = unsafe { libc::kill(self.child.id().cast_signed(), signal) };
-        assert_eq!(result, 0);
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our child, not waited for yet");
     }
 
     /// Kills it as `kill -9` does. It must not have ended by itself.
@@ -225,19 +225,18 @@ impl Replica {
     }
 
     /// Asks it to stop; how it ended, and after how long.
-    pub fn stop(mut self, signal: i32) -> (ExitStatus, Duration) {
+    pub fn stop(mut self, signal: Signal) -> (ExitStatus, Duration) {
         let ended = self.child.try_wait().expect("our child");
         assert_eq!(ended, None, "it ended by itself:\n{}", self.errors());
         let begin = Instant::now();
         self.signal(signal);
         let status = wait(&mut self.child, HANG);
-        let status =
-            status.unwrap_or_else(|| panic!("signal {signal} is ignored:\n{}", self.errors()));
+        let status = status.unwrap_or_else(|| panic!("{signal:?} is ignored:\n{}", self.errors()));
         (status, begin.elapsed())
     }
 
     /// Asks it to stop, which must end well.
-    pub fn stop_well(self, signal: i32) -> Duration {
+    pub fn stop_well(self, signal: Signal) -> Duration {
         let errors = Arc::clone(&self.errors);
         let (status, time) = self.stop(signal);
         let errors = errors.lock().expect("nobody panics here");
