@@ -14,6 +14,7 @@ mod open;
 
 pub use create::{CHUNK_SIZE, create};
 pub use device::{Device, probe};
+pub use lock::Lock;
 pub use open::{DataFile, Peek, StoppedFile, open, open_stopped, peek, read_sectors};
 
 use rustix::io::Errno;
@@ -86,7 +87,8 @@ pub enum DataFileError {
     DeviceNotEmpty(PathBuf),
     /// Locked by another process.
     #[error(
-        "{0} is in use by another process: a replica runs on it, or it is being formatted. Stop that first"
+        "{0} is in use by another process: a replica runs on it, it is being formatted, or the kernel is still \
+         finishing the writes of one that was killed. Stop that process first, or wait"
     )]
     InUse(PathBuf),
     /// No `O_DIRECT`.

@@ -1,6 +1,6 @@
 //! The memory of a server: computed before it is allocated, each term named, and locked if the system lets us.
 
-use super::bus::{BusOptions, SMALL_SIZE};
+use super::bus::{BusOptions, SMALL_SIZE, STAGING_MAX, STAGING_SIZE};
 use super::identity::Identity;
 use rustix::process::{Resource, getrlimit};
 use std::sync::Once;
@@ -74,6 +74,10 @@ impl Memory {
             Term {
                 name: "small buffers, one for each connection and what the replica holds",
                 size: (bus.small * SMALL_SIZE) as u64,
+            },
+            Term {
+                name: "buffers for clients that send many requests at once",
+                size: (STAGING_MAX * STAGING_SIZE) as u64,
             },
             Term {
                 name: "connections and their send queues",
@@ -199,6 +203,7 @@ mod tests {
             clients_max: 8,
             peer_queue_max: 32,
             client_queue_max: 16,
+            large_queue_max: 8,
             peer_large: 10,
             client_large: 4,
             small: 100,

@@ -1,5 +1,6 @@
 //! One connection's slot.
 
+use super::SMALL_SIZE;
 use std::collections::VecDeque;
 use storage::buffer::{Message, SharedMessage};
 
@@ -50,10 +51,16 @@ pub(super) struct Connection {
     pub(super) receiving: bool,
     /// Listed among the connections whose reading has stopped.
     pub(super) stopped: bool,
+    /// Its last receive brought as much as there was room for.
+    pub(super) busy: bool,
+    /// Its buffer is a staging buffer.
+    pub(super) staging: bool,
     /// We have said who we are.
     pub(super) greeted: bool,
     /// Listed among the connections with messages to send.
     pub(super) unsent: bool,
+    /// Large messages in the queue.
+    pub(super) large_queued: usize,
     pub(super) queue: VecDeque<SharedMessage>,
 }
 
@@ -72,10 +79,26 @@ impl Connection {
             frame_size: None,
             receiving: false,
             stopped: false,
+            busy: false,
+            staging: false,
             greeted: false,
             unsent: false,
+            large_queued: 0,
             queue: VecDeque::with_capacity(queue_max),
         }
+    }
+
+    /// Queues a message to send.
+    pub(super) fn enqueue(&mut self, message: SharedMessage) {
+        self.large_queued += usize::from(message.buffer().len() > SMALL_SIZE);
+        self.queue.push_back(message);
+    }
+
+    /// Takes the next message to send.
+    pub(super) fn dequeue(&mut self) -> Option<SharedMessage> {
+        let message = self.queue.pop_front()?;
+        self.large_queued -= usize::from(message.buffer().len() > SMALL_SIZE);
+        Some(message)
     }
 
     /// Bytes received and not consumed.
@@ -91,7 +114,10 @@ impl Connection {
         self.frame_size = None;
         self.frame_since_ns = None;
         self.receiving = false;
+        self.busy = false;
+        self.staging = false;
         self.greeted = false;
+        self.large_queued = 0;
         self.queue.clear();
     }
 }

@@ -6,15 +6,18 @@
 //! many small ones cost one system call together; those are copied out, a sector at most each.
 
 use super::connection::{Class, State};
-use super::{Bus, SMALL_SIZE};
+use super::{Bus, SMALL_SIZE, STAGING_SIZE};
 use crate::replica::{ConnectionId, Peer};
 use storage::buffer::{Message, MessagePool};
 use storage::header::{Command, HEADER_SIZE, Header, Invalid, Ping, Pong};
 use storage::uring::{Errno, Uring};
 use zerocopy::FromBytes;
 
-/// Most bytes received without knowing what they are: sixty-four acknowledgements at once.
-const AHEAD_MAX: usize = 16 * 1024;
+/// Most bytes received without knowing what they are: what a busy client sends in a turn, or many acknowledgements.
+const AHEAD_MAX: usize = STAGING_SIZE;
+
+/// A message known to be larger is received exactly, so that it lies alone in its buffer and is not copied.
+const EXACT_MIN: usize = 16 * 1024;
 
 /// What a connection has yielded.
 #[derive(Debug)]
@@ -74,6 +77,8 @@ impl Bus {
         match result {
             Ok(size) if size > 0 => {
                 connection.filled += size;
+                let capacity = connection.buffer.as_ref().map_or(0, |it| it.buffer().len());
+                connection.busy = connection.filled >= capacity.min(AHEAD_MAX);
                 connection.frame_since_ns.get_or_insert(now_ns);
                 true
             }
@@ -291,9 +296,14 @@ impl Bus {
         let bytes = connection.start..connection.start + size;
         let buffer = connection.buffer.as_ref().expect("asked by the caller");
         header.check_body(&buffer.buffer()[bytes.clone()][HEADER_SIZE..])?;
-        let large = buffer.buffer().len() > SMALL_SIZE;
+        // A staging buffer never leaves its connection.
+        let fits = if size <= SMALL_SIZE {
+            SMALL_SIZE
+        } else {
+            self.peer_large.message_size()
+        };
         let alone = connection.start == 0 && connection.filled == size;
-        if alone && large == (size > SMALL_SIZE) {
+        if alone && !connection.staging && buffer.buffer().len() == fits {
             let mut message = connection.buffer.take().expect("asked by the caller");
             message.zero_tail();
             return Ok(Some(message));
@@ -338,21 +348,36 @@ impl Bus {
             Class::Hello | Class::Client => &self.client_large,
         };
         let frame_size = connection.frame_size.unwrap_or(0);
-        let capacity = connection.buffer.as_ref().map_or(0, |b| b.buffer().len());
-        if connection.class != Class::Peer && connection.available() == 0 && capacity > SMALL_SIZE {
-            connection.buffer = None; // a client keeps a large buffer only while it sends a large message
+        let stages = connection.class == Class::Client && connection.busy;
+        let mut capacity = connection.buffer.as_ref().map_or(0, |b| b.buffer().len());
+        if connection.class != Class::Peer
+            && connection.available() == 0
+            && capacity > SMALL_SIZE
+            && !stages
+        {
+            // A client keeps more than a small buffer only while it sends a large message, or many.
+            connection.buffer = None;
+            capacity = 0;
         }
         // A replica's messages are large as a rule: it reads ahead further, once its buffer is empty.
-        let wants_large = frame_size > SMALL_SIZE
-            || matches!(connection.state, State::Replica(_)) && connection.available() == 0;
-        let capacity = connection.buffer.as_ref().map_or(0, |b| b.buffer().len());
-        if capacity == 0 || wants_large && capacity <= SMALL_SIZE {
-            let taken = match large.take() {
-                _ if !wants_large => self.small.take(),
-                // Without a large buffer small messages still come, and acknowledgements must.
-                None if frame_size <= SMALL_SIZE && capacity == 0 => self.small.take(),
-                taken => taken,
+        let wants_large = frame_size > SMALL_SIZE.max(capacity)
+            || matches!(connection.state, State::Replica(_))
+                && connection.available() == 0
+                && capacity <= SMALL_SIZE;
+        let wants_staging = !wants_large && stages && capacity <= SMALL_SIZE;
+        if capacity == 0 || wants_large || wants_staging {
+            let taken = if wants_large { large.take() } else { None };
+            let staging = if wants_staging {
+                self.staging.take()
+            } else {
+                None
             };
+            let is_staging = staging.is_some();
+            // Without a better buffer small messages still come, and acknowledgements must.
+            let small = frame_size <= SMALL_SIZE && capacity == 0 && taken.is_none() && !is_staging;
+            let taken = taken
+                .or(staging)
+                .or_else(|| if small { self.small.take() } else { None });
             match taken {
                 Some(mut buffer) => {
                     let rest = connection.start..connection.filled;
@@ -362,6 +387,7 @@ impl Bus {
                         connection.start = 0;
                     }
                     connection.buffer = Some(buffer);
+                    connection.staging = is_staging;
                 }
                 None if capacity == 0 || frame_size > capacity => {
                     if connection.frame_since_ns.is_some() {
@@ -386,7 +412,7 @@ impl Bus {
         }
         let at = connection.filled;
         let (size, whole) = match connection.frame_size {
-            Some(frame_size) if frame_size > AHEAD_MAX.min(buffer.buffer().len()) => {
+            Some(frame_size) if frame_size > EXACT_MIN.min(buffer.buffer().len()) => {
                 (frame_size - at, true)
             }
             _ => (buffer.buffer().len().min(AHEAD_MAX) - at, false),

@@ -1,7 +1,8 @@
 //! The lock of a data file: on the open file description, so that it excludes other processes and other replicas of
 //! this one, ends with the description however the process dies, and can be asked for without being taken.
 
-use rustix::fd::{AsFd, AsRawFd};
+use super::DataFile;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
 
 fn whole_file(kind: libc::c_int) -> libc::flock {
@@ -40,6 +41,28 @@ fn try_lock_as(file: impl AsFd, kind: libc::c_int) -> Result<bool, Errno> {
         Ok(()) => Ok(true),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
         Err(errno) => Err(errno),
+    }
+}
+
+/// The lock of an open data file, to be given up before the kernel has closed the last reference to the file. Dropping
+/// this gives nothing up.
+#[derive(Debug)]
+pub struct Lock(OwnedFd);
+
+impl Lock {
+    /// The file's.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn of(file: &DataFile) -> Result<Self, Errno> {
+        rustix::io::fcntl_dupfd_cloexec(&file.fd, 0).map(Self)
+    }
+
+    /// Gives it up: nothing may be reading or writing the file.
+    pub fn release(self) {
+        let mut lock = whole_file(libc::F_UNLCK);
+        // Should it fail, the lock ends with the description.
+        let _ = control(&self.0, libc::F_OFD_SETLK, &mut lock);
     }
 }
 
