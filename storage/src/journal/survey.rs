@@ -264,14 +264,14 @@ impl Rings<'_> {
             redundant: header_valid.then_some(*redundant),
             prepare: readable.then_some(*named),
             header_damaged: !header_valid || evidence.header == HeaderClass::Beyond,
-            prepare_damage: prepare_damage(&evidence, same, decision, ack),
+            prepare_damage: prepare_damage(evidence, same, decision, ack),
         }
     }
 }
 
 /// What no crash leaves behind. `same`: both rings have the same header, so the prepare was durable once, body and all.
 fn prepare_damage(
-    evidence: &Evidence,
+    evidence: Evidence,
     same: bool,
     decision: Decision,
     ack: JournalAck,
@@ -286,15 +286,11 @@ fn prepare_damage(
             (!may_be_torn).then_some(PrepareDamage::Header)
         }
         PrepareClass::Reserved | PrepareClass::Stale | PrepareClass::Current => {
-            let lost = evidence.older
-                || matches!(
-                    (evidence.header, evidence.prepare),
-                    (HeaderClass::Stale, PrepareClass::Reserved)
-                        | (
-                            HeaderClass::Current,
-                            PrepareClass::Reserved | PrepareClass::Stale
-                        )
-                );
+            let lost = match (evidence.header, evidence.prepare) {
+                (HeaderClass::Stale, PrepareClass::Reserved) => true,
+                (HeaderClass::Current, prepare) => prepare != PrepareClass::Current,
+                _ => evidence.older,
+            };
             let body_bad = evidence.prepare != PrepareClass::Reserved && !evidence.good;
             let owed = matches!(decision, Decision::LostPrepare | Decision::LostHeader);
             if lost {
