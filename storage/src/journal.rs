@@ -14,6 +14,7 @@
 mod headers;
 mod open;
 mod rules;
+mod survey;
 
 #[cfg(test)]
 mod disk;
@@ -25,6 +26,7 @@ mod model;
 mod tests;
 
 pub use rules::{Rules, Strict};
+pub use survey::{PrepareDamage, SlotSurvey, Survey, SurveyStart, survey};
 
 use crate::bits::Bits;
 use crate::buffer::{AlignedBuffer, Message, SharedMessage};
