@@ -18,6 +18,8 @@ impl<M: Machines> Replica<M> {
         if in_view {
             self.heard_from_primary(prepare.op);
             self.commit_max = self.commit_max.max(prepare.commit);
+            // Under load prepares are all that is heard.
+            self.notice_lag(prepare.op);
         }
         if prepare.op <= self.head.op {
             self.on_known_prepare(message, &prepare, effects);
@@ -147,7 +149,7 @@ impl<M: Machines> Replica<M> {
             );
         }
         self.commit_max = self.commit_max.max(commit.commit);
-        self.notice_lag(&commit);
+        self.notice_lag(commit.op);
         let checkpoint = self.superblock.working().checkpoint;
         let mut ok: CommitOk = self.header();
         ok.checkpoint_id = checkpoint.id;
@@ -163,8 +165,8 @@ impl<M: Machines> Replica<M> {
     }
 
     /// Beyond the reach of the primary's journal nothing can be fetched op by op any more.
-    fn notice_lag(&mut self, commit: &Commit) {
-        let behind = commit.op.saturating_sub(self.head.op);
+    fn notice_lag(&mut self, op: u64) {
+        let behind = op.saturating_sub(self.head.op);
         let lagging = behind >= u64::from(self.layout.geometry.slots);
         self.status = if lagging {
             ReplicaStatus::Lagging
