@@ -7,7 +7,7 @@ use super::{
 };
 use crate::constants;
 use crate::machines::Machines;
-use crate::replica::{Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
+use crate::replica::{BufferNeeds, Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -63,10 +63,33 @@ impl<M: Machines> Hosted for Replica<M> {
     }
 }
 
-/// What a replica of this geometry asks of its host.
-pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
-    let layout = Layout::new(*geometry);
+/// Buffers that may be stuck in the send queues of peers that do not read, and in the kernel's sends to them: of each
+/// pool that prepares may come from.
+fn queued_to_peers(geometry: &Geometry, replica_count: u8) -> BufferNeeds {
+    let peers = usize::from(replica_count) - 1;
+    let pipeline_max = geometry.pipeline_max as usize;
+    let queue_max = super::peer_queue_max(geometry) + storage::uring::SEND_BATCH_MAX;
+    BufferNeeds {
+        small: peers * queue_max,
+        large: peers * 2 * pipeline_max,
+    }
+}
+
+/// The replica's own buffers, those included that are stuck on their way to peers.
+fn buffer_needs<M: Machines>(geometry: &Geometry, replica_count: u8) -> BufferNeeds {
     let needs = Replica::<M>::buffer_needs(geometry);
+    let queued = queued_to_peers(geometry, replica_count);
+    BufferNeeds {
+        small: needs.small + queued.small,
+        large: needs.large + queued.large,
+    }
+}
+
+/// What a replica of this geometry asks of its host.
+pub fn bounds<M: Machines>(geometry: &Geometry, replica_count: u8) -> Bounds {
+    let layout = Layout::new(*geometry);
+    let needs = buffer_needs::<M>(geometry, replica_count);
+    let queued = queued_to_peers(geometry, replica_count);
     let requests = constants::requests_max(geometry) + constants::reads_max(geometry);
     let large = needs.large * geometry.message_size_max as usize;
     let small = needs.small * storage::SECTOR_SIZE;
@@ -80,8 +103,8 @@ pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
         // A fetched prepare waits for those before it; a cached one for its commit; each may be in its journal write.
         peer_messages_max: constants::REPAIR_PREPARES_MAX
             + 2 * constants::prepares_cached_max(geometry),
-        client_messages_max: client_messages_max(geometry),
-        small_messages_max: requests + 2 * constants::prepares_cached_max(geometry),
+        client_messages_max: client_messages_max(geometry) + queued.large,
+        small_messages_max: requests + 2 * constants::prepares_cached_max(geometry) + queued.small,
         memory: vec![
             term("large buffers for batches, repair and answers", large),
             term(
@@ -121,7 +144,7 @@ pub fn run<M: Machines>(
         geometry: state.geometry,
     };
     let geometry = identity.geometry;
-    let bounds = bounds::<M>(&geometry);
+    let bounds = bounds::<M>(&geometry, identity.replica_count);
     let mut entropy = [0; 32];
     fill_random(&mut entropy)?;
     let replica_options = ReplicaOptions {
@@ -131,7 +154,7 @@ pub fn run<M: Machines>(
         geometry,
         entropy,
     };
-    let needs = Replica::<M>::buffer_needs(&geometry);
+    let needs = buffer_needs::<M>(&geometry, identity.replica_count);
     let build = |_: Now| {
         let small = MessagePool::new(needs.small, storage::SECTOR_SIZE);
         let large = MessagePool::new(needs.large, geometry.message_size_max as usize);

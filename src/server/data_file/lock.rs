@@ -5,10 +5,10 @@ use super::DataFile;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
 
-fn whole_file() -> libc::flock {
+fn whole_file(kind: libc::c_int) -> libc::flock {
     // SAFETY: a C structure of integers, for which zero is a value.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     lock
 }
@@ -28,7 +28,16 @@ fn control(file: impl AsFd, command: libc::c_int, lock: &mut libc::flock) -> Res
 
 /// Takes the lock if it is free; false: another description has it.
 pub(super) fn try_lock(file: impl AsFd) -> Result<bool, Errno> {
-    match control(file, libc::F_OFD_SETLK, &mut whole_file()) {
+    try_lock_as(file, libc::F_WRLCK)
+}
+
+/// Takes the lock together with others who only read; false: somebody has it to write.
+pub(super) fn try_lock_shared(file: impl AsFd) -> Result<bool, Errno> {
+    try_lock_as(file, libc::F_RDLCK)
+}
+
+fn try_lock_as(file: impl AsFd, kind: libc::c_int) -> Result<bool, Errno> {
+    match control(file, libc::F_OFD_SETLK, &mut whole_file(kind)) {
         Ok(()) => Ok(true),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
         Err(errno) => Err(errno),
@@ -51,8 +60,7 @@ impl Lock {
 
     /// Gives it up: nothing may be reading or writing the file.
     pub fn release(self) {
-        let mut lock = whole_file();
-        lock.l_type = libc::F_UNLCK as libc::c_short;
+        let mut lock = whole_file(libc::F_UNLCK);
         // Should it fail, the lock ends with the description.
         let _ = control(&self.0, libc::F_OFD_SETLK, &mut lock);
     }
@@ -60,7 +68,7 @@ impl Lock {
 
 /// Whether another description has the lock.
 pub(super) fn is_locked(file: impl AsFd) -> Result<bool, Errno> {
-    let mut lock = whole_file();
+    let mut lock = whole_file(libc::F_WRLCK);
     control(file, libc::F_OFD_GETLK, &mut lock)?;
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
 }

@@ -14,6 +14,7 @@ pub mod disk;
 pub mod explore;
 pub mod host;
 pub mod network;
+pub mod pinned;
 pub mod prng;
 pub mod run;
 pub mod trace;

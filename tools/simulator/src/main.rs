@@ -1,6 +1,7 @@
 //! Runs seeds. See the library for what a run is.
 
 use clap::Parser;
+use simulator::pinned::PINNED;
 use simulator::run::{Summary, run};
 use simulator::workload::KvWorkload;
 use std::hash::{BuildHasher, RandomState};
@@ -16,6 +17,12 @@ struct Arguments {
     /// How many fresh seeds to run.
     #[arg(long, default_value_t = 100, conflicts_with = "seed")]
     seeds: u64,
+    /// Runs fresh seeds for so long instead, in seconds.
+    #[arg(long, conflicts_with_all = ["seed", "seeds"])]
+    seconds: Option<u64>,
+    /// Runs the seeds that once found something.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "seconds", "first"])]
+    pinned: bool,
     /// The first of the fresh seeds; the others follow it. Random by default.
     #[arg(long, conflicts_with = "seed")]
     first: Option<u64>,
@@ -49,17 +56,24 @@ fn main() {
     // The one draw of ambient randomness: which seeds are fresh.
     let fresh = || RandomState::new().hash_one(std::process::id()) >> 16;
     let first = arguments.seed.or(arguments.first).unwrap_or_else(fresh);
-    let count = if arguments.seed.is_some() {
-        1
-    } else {
-        arguments.seeds
-    };
     let began = Instant::now();
     let mut total = Total::default();
-    for seed in first..first.saturating_add(count) {
+    let single = arguments.seed.is_some();
+    let enough = |seeds: u64| match arguments.seconds {
+        _ if single => seeds == 1,
+        _ if arguments.pinned => seeds == PINNED.len() as u64,
+        Some(seconds) => began.elapsed().as_secs() >= seconds,
+        None => seeds == arguments.seeds,
+    };
+    while !enough(total.seeds) {
+        let seed = if arguments.pinned {
+            PINNED[total.seeds as usize].0
+        } else {
+            first.wrapping_add(total.seeds)
+        };
         SEED.store(seed, Ordering::Relaxed);
         let summary = run::<KvWorkload>(seed, arguments.trace);
-        if arguments.verbose || count == 1 {
+        if arguments.verbose || single {
             println!("{summary}");
         }
         if arguments.messages {
