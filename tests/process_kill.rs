@@ -13,6 +13,7 @@ use process::{
     wait_for_status,
 };
 use rustix::process::Signal;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 fn start_all(directory: &Directory, addresses: &[String]) -> Vec<Replica> {
@@ -83,6 +84,27 @@ fn one_replica_killed_at_random_moments_loses_nothing_and_serves_again_at_once()
         distribution(&mut resumed)
     );
     assert!(serving.iter().all(|&time| time < HANG));
+}
+
+/// What these tests rest on: a replica that forgets acknowledged writes is caught.
+#[test]
+fn a_file_put_back_to_an_earlier_state_does_not_pass() {
+    let directory = Directory::new("rollback");
+    let (file, copy) = (directory.file(0), directory.file(1));
+    format(&file, 0, 1, &["--small"]);
+    let addresses = free_addresses(1);
+    let replica = Replica::ready(&mut start(&file, &addresses));
+    let load = Load::start(&addresses, STEADY);
+    load.wait_for_more(50);
+    replica.stop_well(Signal::TERM);
+    std::fs::copy(&file, &copy).expect("copied");
+    let replica = Replica::ready(&mut start(&file, &addresses));
+    load.wait_for_more(50);
+    replica.stop_well(Signal::TERM);
+    let replica = Replica::ready(&mut start(&copy, &addresses));
+    let verdict = std::panic::catch_unwind(AssertUnwindSafe(|| load.finish()));
+    assert!(verdict.is_err(), "fifty lost changes went unnoticed");
+    replica.stop_well(Signal::TERM);
 }
 
 /// Slots enough that a backup that is away for a second finds what it missed.
