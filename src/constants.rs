@@ -31,12 +31,15 @@ pub const EXECUTE_PER_TURN_MAX: usize = 256;
 /// Headers asked for at once by a replica that catches up.
 pub const REPAIR_HEADERS_MAX: usize = 64;
 
-/// Prepares asked for at once by a replica that catches up: enough to keep a disk busy, few enough to leave room in
-/// the send queues of those who serve.
-pub const REPAIR_PREPARES_MAX: usize = 8;
+/// Prepares asked for at once by a replica that catches up, and how far beyond its head it keeps what comes: enough to
+/// keep disks and links busy at a round trip of a millisecond.
+pub const REPAIR_PREPARES_MAX: usize = 16;
 
-/// Prepares that a replica reads from its journal for others at once.
-pub const SERVE_READS_MAX: usize = 4;
+/// Prepares that a replica reads from its journal for others at once. What is asked for beyond that is asked for again.
+pub const SERVE_READS_MAX: usize = 14;
+
+/// Reads of the journal that are left for execution.
+const _: () = assert!(SERVE_READS_MAX < storage::journal::READS_MAX);
 
 /// Requests that are on their way through a primary: gathered, prepared or executing. One for each session, and as
 /// many again for clients that register.
@@ -53,4 +56,21 @@ pub const fn reads_max(geometry: &Geometry) -> usize {
 /// not been told to commit. Others are read back from the journal.
 pub const fn prepares_cached_max(geometry: &Geometry) -> usize {
     2 * geometry.pipeline_max as usize
+}
+
+/// Buffers of 4 KiB for answers to clients: apart from all others, so that a client that does not read them stops no
+/// protocol message. Two connections' full queues, and what a turn makes.
+pub const fn answers_max(geometry: &Geometry) -> usize {
+    let sessions = geometry.sessions_max as usize;
+    let turn = if sessions < EXECUTE_PER_TURN_MAX {
+        sessions
+    } else {
+        EXECUTE_PER_TURN_MAX
+    };
+    2 * (sessions + 64) + 2 * turn
+}
+
+/// Large buffers that answers to reads leave to batches and repair.
+pub const fn large_reserved(geometry: &Geometry) -> usize {
+    geometry.pipeline_max as usize + REPAIR_PREPARES_MAX
 }

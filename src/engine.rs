@@ -212,10 +212,10 @@ impl<M: Machines> Engine<M> {
         if self.pages.frozen_count() == 0 {
             return true;
         }
-        let touched = match M::validate(&self.limits, request.header.operation, request.body) {
+        let touched = match self.validate(request.header.operation, request.body) {
             Some(Ok(plan)) => plan.pages_touched,
-            Some(Err(_)) => 0,
-            None => self.pages_touched_max, // a pulse
+            None if request.header.operation == operation::PULSE => self.pages_touched_max,
+            Some(Err(_)) | None => 0,
         };
         self.pages.spares_free() >= touched + self.pages_of_engine()
     }
@@ -335,7 +335,7 @@ impl<M: Machines> Engine<M> {
         if session.session != header.session {
             return Executed::Evicted;
         }
-        if header.request < session.request {
+        if header.request < session.request || header.request == 0 {
             return Executed::Stale;
         }
         if header.request > session.request {

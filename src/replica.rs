@@ -35,6 +35,7 @@ use crate::constants;
 use crate::engine::Engine;
 use crate::machines::Machines;
 use crate::quorums::Quorums;
+use crate::state_machine::Limits;
 use crate::table::Table;
 use catch_up::CatchUp;
 use commit::Executing;
@@ -108,6 +109,8 @@ pub struct Replica<M> {
     prng: Xoshiro256PlusPlus,
     small: MessagePool,
     large: MessagePool,
+    /// For answers to clients, which may not read them.
+    answers: MessagePool,
 
     superblock: Superblock,
     journal: Journal,
@@ -178,6 +181,7 @@ impl<M: Machines> Replica<M> {
             prng: Xoshiro256PlusPlus::from_seed(options.entropy),
             small,
             large,
+            answers: MessagePool::new(constants::answers_max(&geometry), storage::SECTOR_SIZE),
             superblock: Superblock::new(),
             journal: Journal::new(layout, cluster),
             checkpoint: Checkpoint::new(layout),
@@ -203,7 +207,10 @@ impl<M: Machines> Replica<M> {
             withheld: None,
             gathered: VecDeque::with_capacity(constants::requests_max(&geometry)),
             requests: Table::new(constants::requests_max(&geometry)),
-            reads: Reads::new(constants::reads_max(&geometry)),
+            reads: Reads::new(
+                constants::reads_max(&geometry),
+                Limits::new(&geometry).read_reply_size_max,
+            ),
             peers: [PeerState::default(); REPLICAS_MAX],
             catch_up: CatchUp::new(),
             serving_reads: 0,
@@ -217,10 +224,10 @@ impl<M: Machines> Replica<M> {
         let cached = constants::prepares_cached_max(geometry);
         let repair = constants::REPAIR_PREPARES_MAX + constants::SERVE_READS_MAX + 1;
         BufferNeeds {
-            // Any of the large ones may be a small one instead; and a turn's answers.
-            small: cached + repair + 2 * constants::EXECUTE_PER_TURN_MAX + 64,
+            // Any of the large ones may be a small one instead; and a turn's acknowledgements.
+            small: 2 * cached + repair + 2 * constants::prepares_cached_max(geometry) + 128,
             // Cached prepares, as many in journal writes that outlive their execution, repair, and answers to reads.
-            large: 2 * cached + repair + 8,
+            large: 2 * cached + repair + 8 + constants::large_reserved(geometry),
         }
     }
 
@@ -368,7 +375,12 @@ impl<M: Machines> Replica<M> {
 
     /// Sends a message without a body. If no buffer is free the message is lost, as any message may be.
     fn send_header<T: Typed>(&mut self, to: Peer, header: &T, effects: &mut Effects) {
-        let Some(mut message) = self.small.take() else {
+        let pool = if matches!(to, Peer::Client(_)) {
+            &self.answers
+        } else {
+            &self.small
+        };
+        let Some(mut message) = pool.take() else {
             self.metrics.ignored(Ignored::NoBuffer);
             return;
         };

@@ -36,6 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use storage::header::Header;
 use storage::io::IoRequest;
+use storage::layout::Geometry;
 use storage::uring::{Done, Durability, Uring, UringError, UringOptions, Wait};
 
 /// Completions that one turn handles. More stay in the ring, and the next turn does not wait.
@@ -410,14 +411,20 @@ fn bus_options(identity: &Identity, options: &ServerOptions, bounds: &Bounds) ->
     let connections = peers + options.clients_max + HELLO_MAX;
     BusOptions {
         clients_max: options.clients_max,
-        peer_queue_max: (4 * pipeline_max).max(64),
+        peer_queue_max: peer_queue_max(&identity.geometry),
         client_queue_max: CLIENT_QUEUE_SPARE + identity.geometry.sessions_max as usize,
+        large_queue_max: pipeline_max,
         // One that receives for each connection, and one into which the next message is copied.
         peer_large: peers + 1 + bounds.peer_messages_max,
         client_large: options.clients_max.min(pipeline_max) + 1 + bounds.client_messages_max,
         small: connections + 1 + bounds.small_messages_max,
         seed: options.seed,
     }
+}
+
+/// Messages that may wait for a replica's connection; more are dropped, and sent again by the protocol.
+fn peer_queue_max(geometry: &Geometry) -> usize {
+    (4 * geometry.pipeline_max as usize).max(64)
 }
 
 /// The one reading of the clocks in a turn.

@@ -1,18 +1,11 @@
 //! `viewstone start`: runs a replica until it is told to stop.
 
 use super::{Exit, Failure, print};
-use crate::server::data_file::{DataFile, DataFileError};
 use crate::server::{Listener, ServerOptions, Stop, check_addresses, hosting, log_sink};
 use crate::state_machine::kv::Kv;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often, and how long apart, a data file in use is tried again: the kernel lets go of a killed replica's lock only
-/// when it has torn down its ring, which it does in the background.
-const OPEN_TRIES: u32 = 50;
-const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The machines that the binary serves: machine 1 is the key-value store.
 pub type Served = (Kv,);
@@ -81,11 +74,10 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
     let stop = Stop::default();
     let no_signals = |error: std::io::Error| Failure::new(Exit::Failed, &error);
     stop.on_signals().map_err(no_signals)?;
-    let file = open(arguments)?;
+    let file = hosting::open(&arguments.file, arguments.development)?;
     let state = &file.superblock.state;
-    let usage =
-        |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, &format!("--addresses: {error}"));
-    check_addresses(&arguments.addresses, state.replica_count).map_err(|error| usage(&error))?;
+    check_addresses(&arguments.addresses, state.replica_count)
+        .map_err(|error| Failure::new(Exit::Usage, &error))?;
     let own = &arguments.addresses[usize::from(state.replica)];
     let listener = Listener::bind(own).map_err(crate::server::ServerError::from)?;
     let stdout = std::io::stdout(); // makes its buffer now, before the thread is sealed
@@ -109,16 +101,6 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
     result?;
     print("stopped");
     Ok(Exit::Ok)
-}
-
-fn open(arguments: &StartArguments) -> Result<DataFile, DataFileError> {
-    for _ in 1..OPEN_TRIES {
-        match hosting::open(&arguments.file, arguments.development) {
-            Err(DataFileError::InUse(_)) => std::thread::sleep(OPEN_PAUSE),
-            opened => return opened,
-        }
-    }
-    hosting::open(&arguments.file, arguments.development)
 }
 
 #[cfg(test)]

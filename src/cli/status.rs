@@ -25,6 +25,9 @@ pub struct StatusArgs {
 /// Longest wait for an answer that does not come, unless `--timeout` is shorter.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// A replica that is further behind, in ops, is catching up and not well: a few pipelines.
+const LAG_HEALTHY_MAX: u64 = 128;
+
 /// How a cluster is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -112,7 +115,7 @@ pub fn assess(answers: &[Answer]) -> Health {
     let led = normal[newest.primary as usize % REPLICAS_MAX];
     if !led || count < replication_quorum(newest.replica_count) {
         Health::NotServing
-    } else if count < usize::from(newest.replica_count) {
+    } else if count < usize::from(newest.replica_count) || lag_max(answers) > LAG_HEALTHY_MAX {
         Health::Degraded
     } else {
         Health::Healthy
@@ -123,6 +126,16 @@ pub fn assess(answers: &[Answer]) -> Health {
 fn newest(answers: &[Answer]) -> Option<&PongClient> {
     let pongs = answers.iter().filter_map(|answer| answer.pong.as_ref());
     pongs.max_by_key(|pong| pong.frame.view)
+}
+
+/// How far the slowest replica is behind, in ops.
+fn lag_max(answers: &[Answer]) -> u64 {
+    let known = commit_max(answers);
+    let pongs = answers.iter().filter_map(|answer| answer.pong.as_ref());
+    pongs
+        .map(|pong| known.saturating_sub(pong.commit_min))
+        .max()
+        .unwrap_or(0)
 }
 
 fn commit_max(answers: &[Answer]) -> u64 {

@@ -3,7 +3,9 @@
 use super::{Effects, Ignored, Peer, Replica};
 use crate::machines::Machines;
 use storage::buffer::SharedMessage;
-use storage::header::{Commit, CommitOk, Prepare, PrepareOk, ReplicaStatus};
+use storage::header::{
+    Commit, CommitOk, Prepare, PrepareKind, PrepareOk, ReplicaStatus, check_batch,
+};
 use storage::journal::Durable;
 use storage::superblock::DurableView;
 
@@ -14,6 +16,11 @@ impl<M: Machines> Replica<M> {
             return;
         }
         let prepare = *message.header().typed::<Prepare>();
+        // The log is executed without further checks, so nothing enters it that was not checked here: whoever sent it.
+        if !self.is_believable(&prepare) || check_batch(message.body(), prepare.requests).is_err() {
+            self.metrics.ignored(Ignored::Implausible);
+            return;
+        }
         let in_view = self.is_from_primary(from, message.header());
         if in_view {
             self.heard_from_primary(prepare.op);
@@ -21,13 +28,21 @@ impl<M: Machines> Replica<M> {
         }
         if prepare.op <= self.head.op {
             self.on_known_prepare(message, &prepare, effects);
-        } else if prepare.op == self.head.op + 1 && prepare.parent == self.head.checksum && in_view
+        } else if prepare.op == self.head.op + 1
+            && prepare.parent == self.head.checksum
+            && prepare.timestamp >= self.head.timestamp_next
+            && in_view
         {
             self.append_if_room(message, effects);
             self.append_fetched(effects);
         } else {
-            self.on_fetched_prepare(message, &prepare, effects);
+            self.on_fetched_prepare(message, &prepare, in_view, effects);
         }
+    }
+
+    /// Whether a prepare can be one of this log: its kind, and a view that we know.
+    pub(super) fn is_believable(&self, prepare: &Prepare) -> bool {
+        prepare.kind == PrepareKind::Batch as u32 && prepare.frame.view <= self.view
     }
 
     /// A prepare at or below the head: sent again because our acknowledgement was lost, or asked for because the
@@ -47,9 +62,16 @@ impl<M: Machines> Replica<M> {
             && self.journal.can_append(op)
         {
             self.journal.append(message, &mut effects.io);
+            self.timers
+                .flush
+                .set(self.now, crate::constants::JOURNAL_FLUSH_NS);
             self.catch_up.repaired();
             self.metrics.prepares_repaired += 1;
         } else {
+            // Its acknowledgement may wait for redundant headers that nothing else would write.
+            self.timers
+                .flush
+                .set(self.now, crate::constants::JOURNAL_FLUSH_NS);
             self.metrics.ignored(Ignored::Duplicate);
         }
     }
@@ -94,11 +116,15 @@ impl<M: Machines> Replica<M> {
             return;
         }
         if self.is_primary() {
-            let entry = self.prepares.get_mut(op);
-            if let Some(entry) =
-                entry.filter(|entry| entry.prepare().frame.checksum == durable.checksum())
-            {
-                entry.acks.insert(self.options.replica);
+            let entry = self.prepares.get(op);
+            if entry.is_some_and(|entry| entry.prepare().frame.checksum == durable.checksum()) {
+                let checkpoint = self.superblock.working().checkpoint;
+                self.count_ack(
+                    op,
+                    self.options.replica,
+                    checkpoint.prepare.op,
+                    checkpoint.id,
+                );
             }
         } else if self.is_backup() {
             let view = self.superblock.durable_view();
@@ -135,19 +161,16 @@ impl<M: Machines> Replica<M> {
             return;
         }
         self.heard_from_primary(commit.op);
-        if let Some(header) = self
+        let known = self
             .journal
             .header(commit.commit)
-            .filter(|header| header.frame.view == self.view)
-        {
-            assert_eq!(
-                header.frame.checksum, commit.commit_checksum,
-                "one view has one prepare of op {}",
-                commit.commit
-            );
+            .filter(|header| header.frame.view == self.view);
+        if known.is_some_and(|header| header.frame.checksum != commit.commit_checksum) {
+            // One view has one prepare of an op: whoever says otherwise is not our primary.
+            self.metrics.ignored(Ignored::Implausible);
+            return;
         }
         self.commit_max = self.commit_max.max(commit.commit);
-        self.notice_lag(&commit);
         let checkpoint = self.superblock.working().checkpoint;
         let mut ok: CommitOk = self.header();
         ok.checkpoint_id = checkpoint.id;
@@ -160,11 +183,8 @@ impl<M: Machines> Replica<M> {
 
     fn heard_from_primary(&mut self, op: u64) {
         self.catch_up.target = self.catch_up.target.max(op);
-    }
-
-    /// Beyond the reach of the primary's journal nothing can be fetched op by op any more.
-    fn notice_lag(&mut self, commit: &Commit) {
-        let behind = commit.op.saturating_sub(self.head.op);
+        // Beyond the reach of the primary's journal nothing can be fetched op by op any more.
+        let behind = self.catch_up.target.saturating_sub(self.head.op);
         let lagging = behind >= u64::from(self.layout.geometry.slots);
         self.status = if lagging {
             ReplicaStatus::Lagging

@@ -25,6 +25,10 @@ pub(super) struct CatchUp {
     asked_until_ns: u64,
     /// Prepares up to this op were asked for.
     asked_op: u64,
+    /// Headers were asked for, and have not come.
+    headers_asked: bool,
+    /// Prepares asked for, to take turns.
+    asks: u64,
     /// An op below the head whose prepare the journal lost, and its identity.
     repairing: Option<(u64, u128)>,
 }
@@ -37,6 +41,8 @@ impl CatchUp {
             fetched: std::array::from_fn(|_| None),
             asked_until_ns: 0,
             asked_op: 0,
+            headers_asked: false,
+            asks: 0,
             repairing: None,
         }
     }
@@ -76,19 +82,31 @@ impl<M: Machines> Replica<M> {
         if !self.is_backup() {
             return;
         }
-        let patient = self.now.monotonic_ns < self.catch_up.asked_until_ns;
-        if !patient {
-            self.catch_up.asked_op = self.head.op; // what was asked for and did not come is lost
+        if self.now.monotonic_ns >= self.catch_up.asked_until_ns {
+            // What was asked for and did not come is lost.
+            self.catch_up.asked_op = self.head.op;
+            self.catch_up.headers_asked = false;
             self.repair_journal(effects);
         }
         let behind = self.catch_up.target > self.head.op;
         if !behind || !self.journal.can_append(self.head.op + 1) {
             return;
         }
-        match self.catch_up.wanted(self.head.op + 1) {
-            Some(next) if next.parent == self.head.checksum => self.ask_for_prepares(effects),
-            _ if !patient => self.ask_for_headers(effects),
-            _ => {}
+        let chained = |next: &Prepare| next.parent == self.head.checksum;
+        if self.catch_up.wanted(self.head.op + 1).is_some_and(chained) {
+            self.ask_for_prepares(effects);
+        } else {
+            self.catch_up.wanted.clear();
+        }
+        // The next identities are asked for before the last are used up, so that there is always something to ask for.
+        let known = self
+            .catch_up
+            .wanted
+            .last()
+            .map_or(self.head.op, |last| last.op);
+        let soon = known < self.head.op + REPAIR_PREPARES_MAX as u64;
+        if soon && known < self.catch_up.target && !self.catch_up.headers_asked {
+            self.ask_for_headers(effects);
         }
     }
 
@@ -106,6 +124,7 @@ impl<M: Machines> Replica<M> {
             .min(self.head.op + REPAIR_HEADERS_MAX as u64);
         let primary = self.primary();
         self.send_header(Peer::Replica(primary), &ask, effects);
+        self.catch_up.headers_asked = true;
         self.asked();
     }
 
@@ -117,16 +136,27 @@ impl<M: Machines> Replica<M> {
             };
             let checksum = wanted.frame.checksum;
             self.catch_up.asked_op = op;
-            if self.catch_up.is_fetched(op, checksum) {
-                continue;
+            if !self.catch_up.is_fetched(op, checksum) {
+                self.ask_for_prepare(op, checksum, effects);
+                self.metrics.prepares_requested += 1;
             }
-            let mut ask: RequestPrepare = self.header();
-            (ask.op, ask.prepare) = (op, checksum);
-            let from = self.someone_else();
-            self.send_header(Peer::Replica(from), &ask, effects);
-            self.metrics.prepares_requested += 1;
-            self.asked();
         }
+    }
+
+    /// Asks the primary, which has all that is in its ring, and every second time another: what one does not answer, the
+    /// next one may.
+    fn ask_for_prepare(&mut self, op: u64, checksum: u128, effects: &mut Effects) {
+        let mut ask: RequestPrepare = self.header();
+        (ask.op, ask.prepare) = (op, checksum);
+        self.catch_up.asks = self.catch_up.asks.wrapping_add(1);
+        let primary = self.primary();
+        let from = if self.catch_up.asks.is_multiple_of(2) {
+            self.someone_else()
+        } else {
+            primary
+        };
+        self.send_header(Peer::Replica(from), &ask, effects);
+        self.asked();
     }
 
     fn someone_else(&mut self) -> u8 {
@@ -148,11 +178,7 @@ impl<M: Machines> Replica<M> {
             return;
         };
         self.catch_up.repairing = Some((op, checksum));
-        let mut ask: RequestPrepare = self.header();
-        (ask.op, ask.prepare) = (op, checksum);
-        let from = self.someone_else();
-        self.send_header(Peer::Replica(from), &ask, effects);
-        self.asked();
+        self.ask_for_prepare(op, checksum, effects);
     }
 
     /// Not even the identity is known: the primary tells it.
@@ -197,6 +223,10 @@ impl<M: Machines> Replica<M> {
             let Some(&prepare) = header.try_typed::<Prepare>().filter(|_| known.is_ok()) else {
                 break;
             };
+            if !self.is_believable(&prepare) {
+                self.metrics.ignored(Ignored::Implausible);
+                break;
+            }
             if prepare.op <= self.head.op {
                 self.learn_identity(&prepare);
                 continue;
@@ -208,21 +238,23 @@ impl<M: Machines> Replica<M> {
             parent = prepare.frame.checksum;
             self.catch_up.wanted.push(prepare);
         }
-        self.catch_up.asked_op = self.head.op;
+        self.catch_up.headers_asked = false;
     }
 
-    /// A prepare beyond the one after the head: kept if we asked for it and it is near.
+    /// A prepare beyond the one after the head: kept if it is near, and the primary's of this view or one we asked for.
+    /// Those that the primary sends while we catch up need not be fetched again when we are there.
     pub(super) fn on_fetched_prepare(
         &mut self,
         message: SharedMessage,
         prepare: &Prepare,
+        in_view: bool,
         effects: &mut Effects,
     ) {
         let wanted = self
             .catch_up
             .wanted(prepare.op)
             .is_some_and(|wanted| wanted == prepare);
-        if !wanted || prepare.op > self.head.op + REPAIR_PREPARES_MAX as u64 {
+        if !wanted && !in_view || prepare.op > self.head.op + REPAIR_PREPARES_MAX as u64 {
             self.metrics.ignored(Ignored::Gap);
             return;
         }
@@ -239,7 +271,9 @@ impl<M: Machines> Replica<M> {
                 .as_ref()
                 .is_some_and(|message| {
                     let prepare = message.header().typed::<Prepare>();
-                    prepare.op == op && prepare.parent == self.head.checksum
+                    prepare.op == op
+                        && prepare.parent == self.head.checksum
+                        && prepare.timestamp >= self.head.timestamp_next
                 });
             if !fits {
                 self.catch_up.drop_passed(op);

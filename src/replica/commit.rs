@@ -150,7 +150,7 @@ impl<M: Machines> Replica<M> {
                     let reply = Self::reply_message(
                         &self.options,
                         self.view,
-                        &self.small,
+                        &self.answers,
                         &self.large,
                         &sub,
                         &reply,
@@ -264,7 +264,7 @@ impl<M: Machines> Replica<M> {
         let reply = Self::reply_message(
             &self.options,
             self.view,
-            &self.small,
+            &self.answers,
             &self.large,
             sub,
             &reply,
@@ -346,7 +346,8 @@ impl<M: Machines> Replica<M> {
 
     fn on_checkpoint_written(&mut self, record: &CheckpointRecord, effects: &mut Effects) {
         assert!(record.prepare.op <= self.commit_min);
-        let commit_max = self.commit_max;
+        // What others say of ops that are not here is not recorded.
+        let commit_max = self.commit_max.min(self.head.op);
         self.superblock.update(
             |state, _| {
                 state.checkpoint = *record;
@@ -404,7 +405,7 @@ impl<M: Machines> Replica<M> {
                 op,
                 purpose: READ_TO_EXECUTE,
                 message,
-            } => self.on_read_to_execute(op, message),
+            } => self.on_read_to_execute(op, message, effects),
             JournalEvent::Read {
                 purpose, message, ..
             } => {
@@ -422,6 +423,7 @@ impl<M: Machines> Replica<M> {
         &mut self,
         op: u64,
         message: Result<SharedMessage, storage::buffer::Message>,
+        effects: &mut Effects,
     ) {
         assert_eq!(self.reading_op.take(), Some(op));
         if op != self.commit_min + 1 || self.executing.is_some() {
@@ -438,8 +440,14 @@ impl<M: Machines> Replica<M> {
                 offset: 0,
                 index: 0,
             });
+        } else if self.is_solo() {
+            let slot = self.layout.slot(op);
+            effects.halt = Some(Fatal::DataFile(format!(
+                "the prepare of op {op} in journal slot {slot} was whole at the start and cannot be read now: the medium \
+                 fails, and there is no other replica to fetch it from. Copy the file to a sound device, then start again"
+            )));
         }
-        // Otherwise the journal has marked the slot as faulty, and it is fetched from a peer.
+        // Among others the journal has marked the slot as faulty, and it is fetched from a peer.
         self.execution_pending = true;
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct Entry {
     pub(super) message: SharedMessage,
     /// Who holds it durably, in this view. Used by the primary only.
     pub(super) acks: ReplicaSet,
+    /// The checkpoint that the acknowledgements rest on, if the first of them named it; zero: not yet.
+    pub(super) checkpoint_id: u128,
 }
 
 impl Entry {
@@ -44,6 +46,7 @@ impl Prepares {
             self.entries[index] = Some(Entry {
                 message,
                 acks: ReplicaSet::default(),
+                checkpoint_id: 0,
             });
         }
         free

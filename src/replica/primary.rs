@@ -80,6 +80,9 @@ impl<M: Machines> Replica<M> {
             };
         }
         if sub.operation != operation::REGISTER {
+            if sub.request == 0 {
+                return Err(Rejection::Invalid); // it would be taken for one that is executed already
+            }
             match self.engine.session(sub.client) {
                 Some(session) if session.session == sub.session => {
                     if sub.request == session.request {
@@ -142,8 +145,11 @@ impl<M: Machines> Replica<M> {
     /// Prepares what was gathered, as far as the pipeline has places. While it has more than one, a batch closes at the
     /// sector boundary, so that it costs one write before the acknowledgement; the last place takes all that fits.
     pub(super) fn prepare_gathered(&mut self, effects: &mut Effects) {
-        if self.head.op == 0 && self.commit_max == 0 {
+        if self.head.op == 0 {
             self.prepare_begin(effects);
+            if self.head.op == 0 {
+                return; // nothing may come before it
+            }
         }
         self.prepare_pulse_if_due(effects);
         while self.has_gathered_work() {
@@ -294,19 +300,32 @@ impl<M: Machines> Replica<M> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        let required = self.checkpoint_required(ok.op);
         self.peers[from as usize].on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
-        // An ack beyond the reach of the last checkpoint proves an equal checkpoint, or does not count.
-        let ours = self.superblock.working().checkpoint;
-        let differs = ok.checkpoint_op == ours.prepare.op && ok.checkpoint_id != ours.id;
-        if ok.checkpoint_op < required || differs {
+        let entry = self.prepares.get(ok.op);
+        if entry.is_some_and(|entry| entry.prepare().frame.checksum == ok.prepare) {
+            self.count_ack(ok.op, from, ok.checkpoint_op, ok.checkpoint_id);
+        } else {
+            self.metrics.ignored(Ignored::Duplicate);
+        }
+    }
+
+    /// Counts an acknowledgement. Beyond the reach of the last checkpoint it proves that the next one is durable where it
+    /// comes from; those that name that very checkpoint must name one and the same, so that a commit proves equal
+    /// checkpoints on a quorum.
+    pub(super) fn count_ack(&mut self, op: u64, from: u8, checkpoint_op: u64, checkpoint_id: u128) {
+        let required = self.checkpoint_required(op);
+        let entry = self.prepares.get_mut(op).expect("looked up by the caller");
+        let names_it = checkpoint_op == required && required > 0;
+        if checkpoint_op < required
+            || names_it && ![0, checkpoint_id].contains(&entry.checkpoint_id)
+        {
             self.metrics.ignored(Ignored::Checkpoint);
             return;
         }
-        match self.prepares.get_mut(ok.op) {
-            Some(entry) if entry.prepare().frame.checksum == ok.prepare => entry.acks.insert(from),
-            _ => self.metrics.ignored(Ignored::Duplicate),
+        if names_it {
+            entry.checkpoint_id = checkpoint_id;
         }
+        entry.acks.insert(from);
     }
 
     /// Sends the prepares that lack acknowledgements again, to those who have not acknowledged them.

@@ -6,7 +6,7 @@
 //! under writes its number rides on prepares. Rounds are numbered within a view.
 
 use super::{Effects, Ignored, Peer, Replica};
-use crate::constants::{EXECUTE_PER_TURN_MAX, HEARTBEAT_NS};
+use crate::constants::{EXECUTE_PER_TURN_MAX, HEARTBEAT_NS, large_reserved};
 use crate::machines::Machines;
 use crate::state_machine::Context;
 use std::collections::VecDeque;
@@ -34,17 +34,20 @@ pub(super) struct Reads {
     /// The newest round that was sent to the others, by commit or on a prepare.
     pub(super) round_sent: u64,
     round_confirmed: u64,
+    /// Where an answer is made.
+    scratch: Box<[u8]>,
     /// More can be served at once than a turn allows.
     pub(super) pending: bool,
 }
 
 impl Reads {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, reply_size_max: usize) -> Self {
         Self {
             queue: VecDeque::with_capacity(capacity),
             round_begun: 0,
             round_sent: 0,
             round_confirmed: 0,
+            scratch: vec![0; reply_size_max].into_boxed_slice(),
             pending: false,
         }
     }
@@ -186,6 +189,18 @@ impl<M: Machines> Replica<M> {
         self.reads.pending = !self.reads.queue.is_empty();
     }
 
+    /// A buffer for an answer: answers leave some of the large ones to the protocol.
+    fn answer_buffer(&self, size: usize) -> Option<Message> {
+        let reserved = large_reserved(&self.layout.geometry);
+        if size <= self.answers.message_size() {
+            self.answers.take()
+        } else if self.large.free() > reserved {
+            self.large.take()
+        } else {
+            None
+        }
+    }
+
     /// Answers the oldest read; false if no buffer is free, and it waits.
     fn serve_read(&mut self, effects: &mut Effects) -> bool {
         let read = self.reads.queue.front().expect("the caller looked");
@@ -196,16 +211,23 @@ impl<M: Machines> Replica<M> {
             .validate(sub.operation, request.body)
             .expect("checked")
             .expect("checked at arrival");
-        let Some(mut answer) = self.buffer_for(HEADER_SIZE + plan.reply_size) else {
-            return false;
-        };
         let context = Context {
             op: self.commit_min,
             timestamp: self.commit_timestamp,
             client: sub.client,
         };
-        let body = &mut answer.buffer_mut()[HEADER_SIZE..HEADER_SIZE + plan.reply_size];
-        let size = self.engine.read(&context, request, body);
+        // Most answers are far smaller than what their plan allows, and the small buffers are many: so the answer is made
+        // first, and the buffer chosen by its size.
+        let size = self.engine.read(
+            &context,
+            request,
+            &mut self.reads.scratch[..plan.reply_size],
+        );
+        let Some(mut answer) = self.answer_buffer(HEADER_SIZE + size) else {
+            return false;
+        };
+        answer.buffer_mut()[HEADER_SIZE..HEADER_SIZE + size]
+            .copy_from_slice(&self.reads.scratch[..size]);
         let mut header: Reply = self.header();
         header.frame.size = (HEADER_SIZE + size) as u32;
         header.client = sub.client;

@@ -27,10 +27,12 @@ pub enum Ignored {
     Checkpoint,
     /// A greeting with another geometry.
     Geometry,
+    /// Well-formed, but not what a replica of this cluster can have sent.
+    Implausible,
 }
 
 /// Number of reasons in [`Ignored`].
-const IGNORED: usize = Ignored::Geometry as usize + 1;
+const IGNORED: usize = Ignored::Implausible as usize + 1;
 
 /// Counts since the start. Plain numbers: read, never reset.
 #[derive(Clone, Copy, Debug, Default)]

@@ -49,7 +49,6 @@ pub(super) struct Timers {
     pub(super) repair: Timer,
     pub(super) flush: Timer,
     pub(super) pump: Timer,
-    pub(super) pulse: Timer,
 }
 
 impl Timers {
@@ -61,7 +60,6 @@ impl Timers {
             self.repair,
             self.flush,
             self.pump,
-            self.pulse,
         ];
         all.iter()
             .map(|timer| timer.due_ns)
@@ -104,8 +102,8 @@ impl<M: Machines> Replica<M> {
         if self.timers.flush.fires(now) {
             self.journal.flush(&mut effects.io);
         }
-        if self.timers.pump.fires(now) || self.timers.pulse.fires(now) {
-            // Both are looked after at the end of the turn.
+        if self.timers.pump.fires(now) {
+            // Looked after at the end of the turn.
         }
     }
 }

@@ -54,6 +54,12 @@ const FRAME_NS: u64 = 10_000_000_000;
 /// Until what was given to the kernel must be sent.
 const SEND_NS: u64 = 30_000_000_000;
 
+/// As [`SEND_NS`], for a client that has much to read: it holds buffers that others wait for.
+const SEND_BACKLOG_NS: u64 = 2_000_000_000;
+
+/// Answers that a client may have waiting without being in a hurry.
+const BACKLOG_MAX: usize = 64;
+
 /// How often deadlines are checked.
 const CHECK_NS: u64 = 100_000_000;
 
@@ -83,6 +89,8 @@ pub struct BusOptions {
     pub peer_queue_max: usize,
     /// Messages that wait for a client's connection.
     pub client_queue_max: usize,
+    /// Most messages above 4 KiB among them: they hold buffers that others need.
+    pub large_queue_max: usize,
     /// Large buffers for what replicas send.
     pub peer_large: usize,
     /// Large buffers for what clients send.
@@ -269,7 +277,10 @@ impl Bus {
                 }
                 Some(since_ns) => (since_ns, FRAME_NS, "did not finish a message"),
                 None if uring.is_sending(index) => {
-                    (connection.sending_since_ns, SEND_NS, "does not read")
+                    let many = connection.queue.len() > BACKLOG_MAX || connection.large_queued > 0;
+                    let hurry = connection.class == Class::Client && many;
+                    let allowed_ns = if hurry { SEND_BACKLOG_NS } else { SEND_NS };
+                    (connection.sending_since_ns, allowed_ns, "does not read")
                 }
                 None => return,
             },
@@ -476,8 +487,12 @@ impl Bus {
             }
             connection.greeted = true;
         }
-        if connection.queue.len() < queue_max {
-            connection.queue.push_back(message);
+        let large = message.buffer().len() > SMALL_SIZE;
+        // Answers to clients are bounded by the buffers there are for them.
+        let large_full = matches!(to, Peer::Replica(_))
+            && connection.large_queued >= self.options.large_queue_max;
+        if connection.queue.len() < queue_max && !(large && large_full) {
+            connection.enqueue(message);
             if !std::mem::replace(&mut connection.unsent, true) {
                 self.unsent.push(index);
             }
@@ -511,7 +526,7 @@ impl Bus {
         let open = !matches!(connection.state, State::Free | State::Closing);
         if open && !connection.queue.is_empty() && !uring.is_sending(index) {
             connection.sending_since_ns = now_ns;
-            uring.send(index, || connection.queue.pop_front());
+            uring.send(index, || connection.dequeue());
         }
     }
 

@@ -4,6 +4,7 @@
 //!   is killed leaves nothing. Where the file system has no `O_TMPFILE`, it has a hidden name until then, which the next
 //!   format of the same file clears away.
 //! * [`open`]: with `O_DIRECT`, under an exclusive lock, and only if size and superblock agree.
+//! * [`open_stopped`]: to read, and only while no replica runs on it.
 //! * [`peek`]: whatever can be learnt of any file without disturbing it.
 
 mod create;
@@ -13,7 +14,8 @@ mod open;
 
 pub use create::{CHUNK_SIZE, create};
 pub use device::{Device, probe};
-pub use open::{DataFile, Peek, open, peek};
+pub use lock::Lock;
+pub use open::{DataFile, Peek, StoppedFile, open, open_stopped, peek, read_sectors};
 
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -85,7 +87,8 @@ pub enum DataFileError {
     DeviceNotEmpty(PathBuf),
     /// Locked by another process.
     #[error(
-        "{0} is in use by another process: a replica runs on it, or it is being formatted. Stop that first"
+        "{0} is in use by another process: a replica runs on it, it is being formatted, or the kernel is still \
+         finishing the writes of one that was killed. Stop that process first, or wait"
     )]
     InUse(PathBuf),
     /// No `O_DIRECT`.

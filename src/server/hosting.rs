@@ -7,12 +7,19 @@ use super::{
 };
 use crate::constants;
 use crate::machines::Machines;
-use crate::replica::{Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
+use crate::replica::{BufferNeeds, Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 use storage::buffer::MessagePool;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
+
+/// How long a data file that is in use is waited for, and how often it is tried. The kernel tears the ring of a killed
+/// process down in the background, and until then the lock stays: rightly, since writes may still be under way.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Messages above 4 KiB from clients that may wait for a place in the pipeline: two full pipelines. More clients with
 /// large requests are not read until one of these is free.
@@ -56,10 +63,33 @@ impl<M: Machines> Hosted for Replica<M> {
     }
 }
 
-/// What a replica of this geometry asks of its host.
-pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
-    let layout = Layout::new(*geometry);
+/// Buffers that may be stuck in the send queues of peers that do not read, and in the kernel's sends to them: of each
+/// pool that prepares may come from.
+fn queued_to_peers(geometry: &Geometry, replica_count: u8) -> BufferNeeds {
+    let peers = usize::from(replica_count) - 1;
+    let pipeline_max = geometry.pipeline_max as usize;
+    let queue_max = super::peer_queue_max(geometry) + storage::uring::SEND_BATCH_MAX;
+    BufferNeeds {
+        small: peers * queue_max,
+        large: peers * 2 * pipeline_max,
+    }
+}
+
+/// The replica's own buffers, those included that are stuck on their way to peers.
+fn buffer_needs<M: Machines>(geometry: &Geometry, replica_count: u8) -> BufferNeeds {
     let needs = Replica::<M>::buffer_needs(geometry);
+    let queued = queued_to_peers(geometry, replica_count);
+    BufferNeeds {
+        small: needs.small + queued.small,
+        large: needs.large + queued.large,
+    }
+}
+
+/// What a replica of this geometry asks of its host.
+pub fn bounds<M: Machines>(geometry: &Geometry, replica_count: u8) -> Bounds {
+    let layout = Layout::new(*geometry);
+    let needs = buffer_needs::<M>(geometry, replica_count);
+    let queued = queued_to_peers(geometry, replica_count);
     let requests = constants::requests_max(geometry) + constants::reads_max(geometry);
     let large = needs.large * geometry.message_size_max as usize;
     let small = needs.small * storage::SECTOR_SIZE;
@@ -73,8 +103,8 @@ pub fn bounds<M: Machines>(geometry: &Geometry) -> Bounds {
         // A fetched prepare waits for those before it; a cached one for its commit; each may be in its journal write.
         peer_messages_max: constants::REPAIR_PREPARES_MAX
             + 2 * constants::prepares_cached_max(geometry),
-        client_messages_max: client_messages_max(geometry),
-        small_messages_max: requests + 2 * constants::prepares_cached_max(geometry),
+        client_messages_max: client_messages_max(geometry) + queued.large,
+        small_messages_max: requests + 2 * constants::prepares_cached_max(geometry) + queued.small,
         memory: vec![
             term("large buffers for batches, repair and answers", large),
             term(
@@ -114,7 +144,7 @@ pub fn run<M: Machines>(
         geometry: state.geometry,
     };
     let geometry = identity.geometry;
-    let bounds = bounds::<M>(&geometry);
+    let bounds = bounds::<M>(&geometry, identity.replica_count);
     let mut entropy = [0; 32];
     fill_random(&mut entropy)?;
     let replica_options = ReplicaOptions {
@@ -124,24 +154,38 @@ pub fn run<M: Machines>(
         geometry,
         entropy,
     };
-    let needs = Replica::<M>::buffer_needs(&geometry);
+    let needs = buffer_needs::<M>(&geometry, identity.replica_count);
     let build = |_: Now| {
         let small = MessagePool::new(needs.small, storage::SECTOR_SIZE);
         let large = MessagePool::new(needs.large, geometry.message_size_max as usize);
         Ok(Replica::<M>::new(replica_options, small, large))
     };
+    let lock =
+        data_file::Lock::of(&file).map_err(|errno| ServerError::File(errno.raw_os_error()))?;
     let mut server = Server::new(
         identity, options, &bounds, listener, file.fd, published, build,
     )?;
-    server.run(stop, |address| on_ready(address, identity.replica))
+    server.run(stop, |address| on_ready(address, identity.replica))?;
+    // Nothing is in flight any more, but the kernel may keep the file for a while after the ring.
+    drop(server);
+    lock.release();
+    Ok(())
 }
 
-/// Opens a data file to run a replica of it, whichever it is.
+/// Opens a data file to run a replica of it, whichever it is. One that is in use is waited for, for a while: a replica
+/// that was killed must be able to start again at once.
 ///
 /// # Errors
 /// See [`DataFileError`].
 pub fn open(path: &Path, development: bool) -> Result<DataFile, DataFileError> {
-    data_file::open(path, &storage::superblock::Expected::default(), development)
+    let any = storage::superblock::Expected::default();
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match data_file::open(path, &any, development) {
+            Err(DataFileError::InUse(_)) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
+            result => return result,
+        }
+    }
 }
 
 fn fill_random(bytes: &mut [u8; 32]) -> Result<(), ServerError> {

@@ -203,6 +203,7 @@ mod tests {
             clients_max: 8,
             peer_queue_max: 32,
             client_queue_max: 16,
+            large_queue_max: 8,
             peer_large: 10,
             client_large: 4,
             small: 100,

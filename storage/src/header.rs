@@ -195,6 +195,18 @@ fn rule(holds: bool, otherwise: &'static str) -> Result<(), Invalid> {
     }
 }
 
+/// Largest op, round, timestamp or sequence that may be said: far beyond what can be reached, and far enough from the
+/// end of the type that adding to it never overflows.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
+/// Whether what a message says can be computed with.
+fn bounded(numbers: &[u64]) -> Result<(), Invalid> {
+    rule(
+        numbers.iter().all(|&number| number <= NUMBER_MAX),
+        "a number is beyond reach",
+    )
+}
+
 fn zero(bytes: &[u8]) -> Result<(), Invalid> {
     // Without an early end the compiler takes many bytes at a time, and reserved bytes are all but always zero.
     if bytes.iter().fold(0, |all, &byte| all | byte) == 0 {
@@ -419,6 +431,7 @@ typed_header! {
         kind: u32,
     }
     rules |this| {
+        bounded(&[this.op, this.commit, this.timestamp, this.round])?;
         match this.kind {
             0 => rule(bodiless(&this.frame) && this.parent == 0 && this.commit == 0 && this.timestamp == 0
                 && this.round == 0 && this.requests == 0 && this.frame.view == 0, "a reserved prepare is not empty"),
@@ -479,6 +492,7 @@ typed_header! {
         pad: u64,
     }
     rules |this| {
+        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.round])?;
         rule(bodiless(&this.frame), "a prepare_ok has a body")?;
         rule(this.op > 0 && this.pad == 0, "a prepare_ok names no op")
     }
@@ -505,6 +519,7 @@ typed_header! {
         pad: u64,
     }
     rules |this| {
+        bounded(&[this.op, this.checkpoint_op, this.commit, this.round])?;
         rule(bodiless(&this.frame), "a commit has a body")?;
         rule(this.op >= this.commit && this.pad == 0, "a commit is above its author's head")
     }
@@ -527,6 +542,7 @@ typed_header! {
         pad: u64,
     }
     rules |this| {
+        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.round])?;
         rule(bodiless(&this.frame), "a commit_ok has a body")?;
         rule(this.pad == 0, "a commit_ok has a stray byte")
     }
@@ -634,6 +650,7 @@ typed_header! {
         pad: [u8; 10],
     }
     rules |this| {
+        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
         rule(bodiless(&this.frame), "a ping has a body")?;
         zero(&this.pad)?;
         rule(Start::from_u8(this.start).is_some(), "a ping's start state is unknown")
@@ -669,6 +686,7 @@ typed_header! {
         pad: [u8; 10],
     }
     rules |this| {
+        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
         rule(bodiless(&this.frame), "a pong has a body")?;
         zero(&this.pad)?;
         rule(Start::from_u8(this.start).is_some(), "a pong's start state is unknown")
@@ -796,6 +814,7 @@ typed_header! {
         op_max: u64,
     }
     rules |this| {
+        bounded(&[this.op_min, this.op_max])?;
         rule(bodiless(&this.frame), "a request_headers has a body")?;
         rule(this.op_min <= this.op_max, "a request_headers asks for an empty range")
     }
@@ -818,6 +837,7 @@ typed_header! {
         pad: u64,
     }
     rules |this| {
+        bounded(&[this.op])?;
         rule(bodiless(&this.frame), "a request_prepare has a body")?;
         rule(this.op > 0 && this.pad == 0, "a request_prepare names no op")
     }

@@ -1,5 +1,6 @@
 //! One connection's slot.
 
+use super::SMALL_SIZE;
 use std::collections::VecDeque;
 use storage::buffer::{Message, SharedMessage};
 
@@ -58,6 +59,8 @@ pub(super) struct Connection {
     pub(super) greeted: bool,
     /// Listed among the connections with messages to send.
     pub(super) unsent: bool,
+    /// Large messages in the queue.
+    pub(super) large_queued: usize,
     pub(super) queue: VecDeque<SharedMessage>,
 }
 
@@ -80,8 +83,22 @@ impl Connection {
             staging: false,
             greeted: false,
             unsent: false,
+            large_queued: 0,
             queue: VecDeque::with_capacity(queue_max),
         }
+    }
+
+    /// Queues a message to send.
+    pub(super) fn enqueue(&mut self, message: SharedMessage) {
+        self.large_queued += usize::from(message.buffer().len() > SMALL_SIZE);
+        self.queue.push_back(message);
+    }
+
+    /// Takes the next message to send.
+    pub(super) fn dequeue(&mut self) -> Option<SharedMessage> {
+        let message = self.queue.pop_front()?;
+        self.large_queued -= usize::from(message.buffer().len() > SMALL_SIZE);
+        Some(message)
     }
 
     /// Bytes received and not consumed.
@@ -100,6 +117,7 @@ impl Connection {
         self.busy = false;
         self.staging = false;
         self.greeted = false;
+        self.large_queued = 0;
         self.queue.clear();
     }
 }

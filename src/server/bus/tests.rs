@@ -42,6 +42,7 @@ impl Harness {
             clients_max: 2,
             peer_queue_max: 4,
             client_queue_max: 2,
+            large_queue_max: 8,
             peer_large: 6,
             client_large: 2,
             small: 200,

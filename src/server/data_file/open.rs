@@ -76,6 +76,47 @@ pub fn open(
     })
 }
 
+/// A data file that nobody writes to while this exists: locked against replicas, not against other readers.
+#[derive(Debug)]
+pub struct StoppedFile {
+    /// The file, open for reading.
+    pub fd: OwnedFd,
+    /// What its superblock says.
+    pub superblock: Content,
+    /// What lies where.
+    pub layout: Layout,
+}
+
+/// Opens a stopped replica's data file, to read it.
+///
+/// # Errors
+/// What is wrong with the file, and what to do; [`DataFileError::InUse`] if a replica runs on it.
+pub fn open_stopped(path: &Path) -> Result<StoppedFile, DataFileError> {
+    let (fd, size) = open_to_read(path)?;
+    if !lock::try_lock_shared(&fd).map_err(os("lock", path))? {
+        return Err(DataFileError::InUse(path.to_path_buf()));
+    }
+    let path_buf = || path.to_path_buf();
+    let superblock = read_superblock(&fd).map_err(|error| DataFileError::Superblock {
+        path: path_buf(),
+        error,
+    })?;
+    let superblock = superblock.content;
+    let layout = Layout::new(superblock.state.geometry);
+    if size < layout.size {
+        return Err(DataFileError::Truncated {
+            path: path_buf(),
+            found: size,
+            expected: layout.size,
+        });
+    }
+    Ok(StoppedFile {
+        fd,
+        superblock,
+        layout,
+    })
+}
+
 /// What can be learnt of a file without changing or locking it.
 #[derive(Debug)]
 pub struct Peek {
@@ -94,6 +135,17 @@ pub struct Peek {
 /// # Errors
 /// It cannot be read at all.
 pub fn peek(path: &Path) -> Result<Peek, DataFileError> {
+    let (fd, size) = open_to_read(path)?;
+    Ok(Peek {
+        size,
+        in_use: lock::is_locked(&fd).map_err(os("look at the lock of", path))?,
+        superblock: read_superblock(&fd),
+        fd,
+    })
+}
+
+/// A file that has something in it, and its size.
+fn open_to_read(path: &Path) -> Result<(OwnedFd, u64), DataFileError> {
     kind_of(path)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(os("open", path))?;
@@ -103,12 +155,7 @@ pub fn peek(path: &Path) -> Result<Peek, DataFileError> {
     if size == 0 {
         return Err(DataFileError::Empty(path.to_path_buf()));
     }
-    Ok(Peek {
-        size,
-        in_use: lock::is_locked(&fd).map_err(os("look at the lock of", path))?,
-        superblock: read_superblock(&fd),
-        fd,
-    })
+    Ok((fd, size))
 }
 
 /// File or device; anything else is refused before it is opened, since opening a pipe waits for its other end.
@@ -157,19 +204,30 @@ fn read_superblock(fd: &OwnedFd) -> Result<Decision, OpenError> {
     decide(std::array::from_fn(|copy| &buffers[copy][..sizes[copy]]))
 }
 
-/// Reads sector by sector up to the end of the file; the bytes read. A sector that cannot be read is zeros, which
-/// nothing takes for content.
-fn read_sectors(fd: &OwnedFd, at: u64, bytes: &mut [u8]) -> usize {
+/// Reads whole sectors into an aligned buffer, up to the end of the file; the bytes read. A sector that cannot be read is
+/// zeros, which nothing takes for content.
+pub fn read_sectors(fd: impl AsFd, at: u64, bytes: &mut [u8]) -> usize {
+    assert!(bytes.len().is_multiple_of(SECTOR_SIZE));
     let mut done = 0;
+    let mut unit = bytes.len();
     while done < bytes.len() {
-        let sector = &mut bytes[done..done + SECTOR_SIZE];
-        match rustix::io::pread(fd, &mut *sector, at + done as u64) {
-            Ok(SECTOR_SIZE) => {}
-            Ok(end) => return done + end,
-            Err(Errno::INTR) => continue,
-            Err(_) => sector.fill(0),
+        let end = bytes.len().min(done + unit);
+        match rustix::io::pread(&fd, &mut bytes[done..end], at + done as u64) {
+            Ok(0) => return done,
+            Ok(size) => {
+                done += size;
+                if !done.is_multiple_of(SECTOR_SIZE) {
+                    return done; // the file ends in the middle of a sector
+                }
+            }
+            Err(Errno::INTR) => {}
+            // One bad sector fails the whole read: the others are still wanted.
+            Err(_) if unit > SECTOR_SIZE => unit = SECTOR_SIZE,
+            Err(_) => {
+                bytes[done..end].fill(0);
+                done = end;
+            }
         }
-        done += SECTOR_SIZE;
     }
     done
 }

@@ -46,7 +46,7 @@ struct PendingRead {
 struct Watched {
     /// Executed in this life of its process.
     commit_min: u64,
-    /// Executed in this life at least once looked at.
+    /// Has been looked at in this life, since it opened its data file.
     opened: bool,
     /// Highest op it has promised to hold durably.
     promised: u64,
@@ -85,6 +85,8 @@ pub struct Checker<W> {
     candidates: BTreeMap<u64, Vec<Candidate>>,
     shadow: Shadow<W>,
     reads: Vec<PendingRead>,
+    /// Acknowledgements from the op after the history's last.
+    acknowledged: Vec<(Reply, Vec<u8>)>,
     checkpoints: BTreeMap<u64, u128>,
     watched: [Watched; REPLICAS_MAX],
     solo: bool,
@@ -100,6 +102,7 @@ impl<W: Workload> Checker<W> {
             candidates: BTreeMap::new(),
             shadow: Shadow::new(workload),
             reads: Vec::new(),
+            acknowledged: Vec::new(),
             checkpoints: BTreeMap::new(),
             watched: [Watched::default(); REPLICAS_MAX],
             solo: replica_count == 1,
@@ -257,6 +260,9 @@ impl<W: Workload> Checker<W> {
             self.checked.requests += u64::from(header.requests);
             self.shadow.execute(&header, &body);
             self.history.push(header.frame.checksum);
+            for (reply, body) in self.acknowledged.drain(..) {
+                self.shadow.check_reply(&reply, &body);
+            }
             self.answer_reads();
         }
     }
@@ -315,14 +321,24 @@ impl<W: Workload> Checker<W> {
         self.checked.reads += 1;
     }
 
-    /// A client takes the acknowledgement of its write, or of its registration.
+    /// A client takes the acknowledgement of its write, or of its registration. The primary may answer the first requests
+    /// of a committed batch while it still executes the others: then the check waits for the whole op.
     pub fn on_acknowledged(&mut self, reply: &Reply, body: &[u8]) {
-        assert!(
-            reply.op <= self.head(),
-            "acknowledged before it was executed"
-        );
-        self.shadow.check_reply(reply, body);
         self.checked.writes += 1;
+        if reply.op <= self.head() {
+            self.shadow.check_reply(reply, body);
+            return;
+        }
+        assert!(
+            reply.op == self.head() + 1,
+            "acknowledged long before it was executed"
+        );
+        self.acknowledged.push((*reply, body.to_vec()));
+    }
+
+    /// Whether every acknowledgement is checked.
+    pub fn is_settled(&self) -> bool {
+        self.acknowledged.is_empty()
     }
 
     /// The identity that the history has at `op`.

@@ -49,6 +49,9 @@ pub struct Host<M> {
     /// The disk, which outlives the process.
     pub disk: Disk,
     tear: Tear,
+    /// Memory of the process's messages: kept over its lives, for allocating it is most of the cost of a start.
+    small: MessagePool,
+    large: MessagePool,
     /// The process; none while it is down.
     pub process: Option<Process<M>>,
     /// Counts the lives of the process: names its connections.
@@ -77,7 +80,13 @@ impl<M: Machines> Host<M> {
         turn_max_ns: u64,
         mut prng: Prng,
     ) -> Self {
+        let geometry = options.geometry;
+        let needs = Replica::<M>::buffer_needs(&geometry);
+        let gathered = constants::requests_max(&geometry) + constants::reads_max(&geometry);
+        let message_size = geometry.message_size_max as usize;
         Self {
+            small: MessagePool::new(needs.small + gathered + RECEIVING, storage::SECTOR_SIZE),
+            large: MessagePool::new(needs.large + gathered + RECEIVING, message_size),
             options,
             disk,
             tear,
@@ -108,11 +117,7 @@ impl<M: Machines> Host<M> {
         let geometry = self.options.geometry;
         let mut options = self.options;
         self.prng.fill(&mut options.entropy);
-        let needs = Replica::<M>::buffer_needs(&geometry);
-        let gathered = constants::requests_max(&geometry) + constants::reads_max(&geometry);
-        let small = MessagePool::new(needs.small + gathered + RECEIVING, storage::SECTOR_SIZE);
-        let message_size = geometry.message_size_max as usize;
-        let large = MessagePool::new(needs.large + gathered + RECEIVING, message_size);
+        let (small, large) = (self.small.clone(), self.large.clone());
         let mut process = Process {
             replica: Replica::new(options, small.clone(), large.clone()),
             effects: effects_for::<M>(&geometry),
@@ -136,6 +141,10 @@ impl<M: Machines> Host<M> {
             Crash::PowerCut => self.disk.power_cut(self.tear),
         }
         self.process = None;
+        // All that held a message is gone.
+        for pool in [&self.small, &self.large] {
+            assert_eq!(pool.free(), pool.count());
+        }
         self.held_count = 0;
         self.held.iter_mut().for_each(VecDeque::clear);
     }

@@ -157,6 +157,12 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// What became of the messages of a kind.
+    pub fn messages_of(&self, kind: Command) -> KindStatistics {
+        let found = self.messages.iter().find(|message| message.0 == kind);
+        found.map_or(KindStatistics::default(), |message| message.1)
+    }
+
     /// Times that the journal wrapped.
     pub fn wraps(&self) -> u64 {
         self.checked.ops / u64::from(self.plan.cluster.geometry.slots)
@@ -266,8 +272,7 @@ impl Crashes {
         }
     }
 
-    /// Whom to crash: the only replica, or a backup. Not the primary, for the view cannot change yet; and no healthy
-    /// backup if those that lag for good have used up what a quorum can miss.
+    /// Whom to crash: the only replica, or a backup. Not the primary of several: its view cannot change yet.
     fn victim<W: Workload>(&mut self, cluster: &Cluster<W>) -> Option<u8> {
         let count = self.plan.cluster.replica_count;
         if count == 1 {
@@ -311,6 +316,11 @@ pub fn run_plan<W: Workload>(seed: u64, plan: Plan, mut prng: Prng, readable: bo
     let until_ns = cluster.now_ns() + REST_NS;
     cluster.run(until_ns, |_| false);
     assert!(cluster.has_converged());
+    let until_ns = cluster.now_ns() + CONVERGENCE_MAX_NS;
+    assert!(
+        cluster.run(until_ns, Cluster::is_at_rest),
+        "the disks never rest"
+    );
     cluster.check_quiescence();
     summary(seed, plan, &cluster, &crashes)
 }

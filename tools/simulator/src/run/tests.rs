@@ -1,5 +1,59 @@
+//! Whole runs, each with a plan of its own that is sure to reach what it is about, and a few seeds.
+
 use super::*;
 use crate::workload::KvWorkload;
+
+/// Three replicas, tiny rings, frequent requests, nothing goes wrong.
+fn plan() -> Plan {
+    Plan {
+        cluster: ClusterOptions {
+            replica_count: 3,
+            client_count: 6,
+            geometry: Geometry {
+                state_size: 2 << 20,
+                message_size_max: 8 << 10,
+                slots: 32,
+                pipeline_max: 4,
+                sessions_max: 8,
+                ..Geometry::SMALL
+            },
+            network: NetworkOptions::GOOD,
+            disk: DiskSpeed::FAST,
+            client: ClientOptions {
+                think_mean_ns: 5 * MILLISECOND,
+                resend_ns: 50 * MILLISECOND,
+                stray: 20_000,
+            },
+            turn_max_ns: 20 * MICROSECOND,
+        },
+        ops: 400,
+        faults_max_ns: 60 * SECOND,
+        crash_mean_ns: None,
+        power_cuts: 0,
+        down_mean_ns: 20 * MILLISECOND,
+    }
+}
+
+fn crashing(replica_count: u8, power_cuts: u32) -> Plan {
+    let mut plan = plan();
+    plan.cluster.replica_count = replica_count;
+    plan.crash_mean_ns = Some(60 * MILLISECOND);
+    plan.power_cuts = power_cuts;
+    // Something is mostly being written when the crash comes.
+    plan.cluster.disk.write_mean_ns = MILLISECOND;
+    plan
+}
+
+/// Runs a plan with some seeds and sums up what happened.
+fn run_seeds(plan: Plan, seeds: u64) -> Vec<Summary> {
+    (0..seeds)
+        .map(|seed| run_plan::<KvWorkload>(seed, plan, Prng::new(seed), false))
+        .collect()
+}
+
+fn sum(summaries: &[Summary], of: impl Fn(&Summary) -> u64) -> u64 {
+    summaries.iter().map(of).sum()
+}
 
 #[test]
 fn a_seed_is_one_run() {
@@ -9,8 +63,128 @@ fn a_seed_is_one_run() {
         assert_eq!((first.hash, first.events), (second.hash, second.events));
         assert_eq!(first.to_string(), second.to_string());
     }
-    assert_ne!(
-        run::<KvWorkload>(1, false).hash,
-        run::<KvWorkload>(2, false).hash
-    );
+    let hash = |seed| run::<KvWorkload>(seed, false).hash;
+    assert_ne!(hash(1), hash(2));
+}
+
+#[test]
+fn every_number_of_replicas_serves() {
+    for replica_count in 1..=6 {
+        let mut plan = plan();
+        plan.cluster.replica_count = replica_count;
+        // A ring that covers the first moments, in which backups come up and ask those that have nothing yet.
+        plan.cluster.geometry.slots = 64;
+        plan.cluster.client.think_mean_ns = 40 * MILLISECOND;
+        let runs = run_seeds(plan, 1);
+        let checked = runs[0].checked;
+        assert!(checked.ops >= 400 && checked.writes > 300 && checked.reads > 50);
+        assert!(runs[0].wraps() >= 6 && checked.checkpoints >= 12);
+        // Everybody executes everything.
+        assert_eq!(checked.executions, checked.ops * u64::from(replica_count));
+    }
+}
+
+#[test]
+fn a_solo_replica_loses_nothing_when_it_is_killed() {
+    let runs = run_seeds(crashing(1, 0), 4);
+    assert!(sum(&runs, |run| run.kills) > 20);
+    assert!(sum(&runs, |run| run.disk.in_flight_at_crash) > 20);
+    assert!(runs.iter().all(|run| run.wraps() >= 12));
+}
+
+#[test]
+fn a_solo_replica_loses_nothing_at_power_cuts() {
+    let runs = run_seeds(crashing(1, 1_000_000), 8);
+    assert!(sum(&runs, |run| run.power_cuts) > 40);
+    assert!(sum(&runs, |run| run.disk.torn) > 0);
+    assert!(sum(&runs, |run| run.disk.unsynced_lost) > 0);
+}
+
+/// Found: a message that arrived while the data file was being opened ended the replica, in two ways; and a backup that
+/// had fetched all it had headers of waited before it asked for more, until it was beyond the primary's ring.
+#[test]
+fn backups_crash_and_catch_up_while_the_cluster_serves() {
+    for power_cuts in [0, 1_000_000] {
+        let mut plan = crashing(3, power_cuts);
+        plan.cluster.geometry.slots = 128;
+        plan.cluster.client.think_mean_ns = 20 * MILLISECOND;
+        let runs = run_seeds(plan, 4);
+        assert!(sum(&runs, |run| run.kills + run.power_cuts) > 20);
+        let fetched = |run: &Summary| run.messages_of(Command::RequestPrepare).sent;
+        assert!(sum(&runs, fetched) > 20);
+        assert_eq!(sum(&runs, |run| run.lagging), 0);
+    }
+}
+
+/// Found: a backup that wanted more headers than a message holds ended the primary; one that lacked them asked at each
+/// turn.
+#[test]
+fn a_backup_far_behind_asks_with_patience() {
+    let mut plan = crashing(3, 0);
+    plan.cluster.geometry.slots = 128;
+    plan.down_mean_ns = 200 * MILLISECOND;
+    plan.crash_mean_ns = Some(500 * MILLISECOND);
+    plan.ops = 1000;
+    for run in run_seeds(plan, 3) {
+        let asked = run.messages_of(Command::RequestHeaders).sent;
+        let prompt = run.messages_of(Command::RequestPrepare).sent + 10 * run.kills;
+        let patient = 2 * run.time_ns / (30 * MILLISECOND);
+        assert!(
+            asked > 0 && asked <= prompt + patient,
+            "{asked} requests for headers"
+        );
+    }
+}
+
+/// Found: a late copy of a register changed what the stored reply to the session's last write says of itself.
+#[test]
+fn a_lossy_network_costs_time_and_nothing_else() {
+    let mut plan = plan();
+    plan.cluster.network.loss = 150_000;
+    plan.cluster.network.duplicate = 150_000;
+    plan.cluster.network.delay_mean_ns = 2 * MILLISECOND;
+    plan.cluster.client.stray = 200_000;
+    let runs = run_seeds(plan, 6);
+    let total = |of: fn(&KindStatistics) -> u64| sum(&runs, |run| of(&run.messages_total));
+    assert!(total(|kind| kind.lost) > 500 && total(|kind| kind.duplicated) > 500);
+    assert!(total(|kind| kind.overtaken) > 500);
+    for kind in [
+        Command::Prepare,
+        Command::PrepareOk,
+        Command::Commit,
+        Command::Reply,
+    ] {
+        assert!(
+            sum(&runs, |run| run.messages_of(kind).lost) > 0,
+            "{kind:?} was never lost"
+        );
+    }
+}
+
+#[test]
+fn full_links_and_slow_disks_only_slow_down() {
+    let mut plan = plan();
+    plan.cluster.network.capacity = 2;
+    plan.cluster.disk.slow_chance = 20_000;
+    plan.cluster.disk.slow_factor = 300;
+    let runs = run_seeds(plan, 3);
+    assert!(sum(&runs, |run| run.messages_total.overflowed) > 0);
+}
+
+#[test]
+fn drawn_plans_differ_and_are_possible() {
+    let plans: Vec<_> = (0..200)
+        .map(|seed| Plan::draw(&mut Prng::new(seed)))
+        .collect();
+    for replica_count in 1..=6 {
+        let drawn = |plan: &&Plan| plan.cluster.replica_count == replica_count;
+        assert!(plans.iter().any(|plan| drawn(&plan)));
+    }
+    let acks: Vec<_> = plans
+        .iter()
+        .map(|plan| plan.cluster.geometry.journal_ack())
+        .collect();
+    assert!(acks.contains(&JournalAck::Single) && acks.contains(&JournalAck::Both));
+    assert!(plans.iter().any(|plan| plan.cluster.network.loss == 0));
+    assert!(plans.iter().any(|plan| plan.crash_mean_ns.is_none()));
 }
