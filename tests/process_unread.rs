@@ -5,15 +5,15 @@
 
 mod process;
 
-use process::load::{Load, Shape};
+use process::load::{Load, Shape, client};
 use process::{CLUSTER, Directory, Replica, format, free_addresses, start, wait_for_status};
 use rustix::process::Signal;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use storage::header::{PingClient, REQUEST_ALIGN, Request, SUB_HEADER_SIZE, SubHeader, Typed};
+use storage::header::{PingClient, REQUEST_ALIGN, Request, SubHeader, Typed};
 use viewstone::client::kv::operation;
-use viewstone::state_machine::kv::wire::Operation;
+use viewstone::state_machine::kv::wire::{Item, Operation};
 use viewstone::storage;
 use zerocopy::IntoBytes;
 
@@ -78,8 +78,13 @@ fn sealed<T: Typed>(mut header: T, body: &[u8]) -> Vec<u8> {
 fn a_client_that_never_reads_stops_nobody() {
     let directory = Directory::new("unread");
     let addresses = free_addresses(1);
-    format(&directory.file(0), 0, 1, &["--small"]);
+    // Many sessions, so that one connection may have many answers waiting.
+    let more = ["--small", "--sessions", "1024", "--state-size", "32MiB"];
+    format(&directory.file(0), 0, 1, &more);
     let mut replica = Replica::ready(&mut start(&directory.file(0), &addresses));
+    // Its answers are long enough that the kernel does not hold many of them.
+    let put = client(&addresses, 1).put(b"long", &[7; 3000]);
+    put.expect("a put");
     let load = load(&addresses, 100);
     load.wait_for_more(100);
     let mut rude = TcpStream::connect(&addresses[0]).expect("it listens");
@@ -91,19 +96,29 @@ fn a_client_that_never_reads_stops_nobody() {
     let begin = Instant::now();
     let mut sent = 0;
     for request in 1..=20_000 {
-        let operation = operation(Operation::Count);
+        let mut body = Vec::new();
+        Item::Get {
+            key: b"long",
+            size_max: u32::MAX,
+        }
+        .encode(&mut body);
+        let size = body.len() as u32;
+        let operation = operation(Operation::Get);
         let sub = SubHeader {
             client: 77,
             session: 0,
             request,
-            size: 0,
+            size,
             operation,
             reserved: [0; 14],
         };
-        const { assert!(SUB_HEADER_SIZE.is_multiple_of(REQUEST_ALIGN)) };
+        body.resize(body.len().next_multiple_of(REQUEST_ALIGN), 0);
         let mut header = Request::new(CLUSTER, 0, 0);
         (header.client, header.request) = (77, request);
-        if rude.write_all(&sealed(header, sub.as_bytes())).is_err() {
+        if rude
+            .write_all(&sealed(header, &[sub.as_bytes(), &body].concat()))
+            .is_err()
+        {
             break; // not read any more, or closed: either is right
         }
         sent += 1;
