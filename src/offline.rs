@@ -55,7 +55,7 @@ pub enum OfflineError {
         /// The file.
         path: PathBuf,
         /// Why.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The journal is newer than the superblock.
     #[error(
@@ -139,7 +139,7 @@ impl<M: Machines> Offline<M> {
             disk.open_journal()
                 .map_err(|refusal| OfflineError::Journal {
                     path: path.to_path_buf(),
-                    refusal,
+                    refusal: Box::new(refusal),
                 })?;
         if let Some(op) = recovered.regressed {
             let path = path.to_path_buf();

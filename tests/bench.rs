@@ -165,8 +165,6 @@ fn an_embedded_cluster_is_loaded_stopped_and_verified() {
             replicas,
             "--geometry",
             "small",
-            "--clients",
-            "16",
         ];
         let mut args = args(&flags);
         args.drop_record = drop_record;

@@ -303,7 +303,8 @@ fn a_file_system_without_direct_access_is_refused_unless_for_development() {
     };
     assert_eq!(status, 0, "{out}{error}");
     assert!(
-        out.contains("sound (file, superblock)") && out.contains("1 passed"),
+        out.contains("sound (file, superblock, journal, checkpoint, pages)")
+            && out.contains("1 passed"),
         "{out}"
     );
 }
@@ -413,8 +414,11 @@ fn an_open_file_is_locked_also_within_one_process_and_can_be_inspected() {
     ));
     assert_eq!(inspect(&file)["in_use"], true);
     drop(opened);
-    assert_eq!(inspect(&file)["in_use"], false);
-    open(&file, &any, true).expect("the lock is gone");
+    // A child that another test is just starting has our descriptors until it executes its program.
+    let free = (0..1000).any(|_| inspect(&file)["in_use"] == false);
+    assert!(free, "the lock is gone");
+    let opened = (0..1000).find_map(|_| open(&file, &any, true).ok());
+    opened.expect("the lock is gone");
 }
 
 #[test]

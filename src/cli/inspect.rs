@@ -1,19 +1,37 @@
 //! `viewstone inspect` and `viewstone verify`: what is in a data file, damaged or in use as it may be.
 //!
-//! Each part of the file is a [`Section`]: it knows its findings as JSON, as text, and what is wrong. Further parts are
-//! added to [`sections`].
+//! Each part of the file is a [`Section`]: it knows its findings as JSON, as text, and what is wrong. *Damage* is what no
+//! crash leaves behind: a prepare torn before it was acknowledged is none, a decayed sector is one, also where nothing is
+//! lost by it. Everything is read that a replica would ever read: all superblock copies, both rings of the journal with
+//! all bodies, both copies of every node of the address map, the tag tree, all pages.
+//!
+//! Nothing is written, and nothing is locked. A replica that runs on the file goes on writing it; what then looks damaged
+//! may be a write that was just going on, so it is looked at again.
 
-use super::size::show_size;
+mod checkpoint;
+mod journal;
+mod section;
+mod superblock;
+
 use super::{Exit, Failure, print};
 use crate::server::data_file::{DataFileError, Peek, peek};
+use section::{Damage, Section};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use storage::layout::{JournalAck, Layout};
-use storage::superblock::{CopyReport, Decision, OpenError};
+use storage::layout::Layout;
+use storage::superblock::OpenError;
 
-/// Show what is in a data file: read-only, also while a replica runs on it and when it is damaged.
+/// How often a file in use is looked at, as long as something seems to be damaged.
+const LOOKS_MAX: u32 = 5;
+
+/// Show what is in a data file: superblock, journal, checkpoint, pages. Read-only, also while a replica runs on it and when
+/// it is damaged.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  viewstone inspect --json 0.viewstone")]
+#[command(after_help = "\
+Example:
+  viewstone inspect --json 0.viewstone
+
+Exit status: 0 if there is a data file to show, damaged or not (`verify` tells); 3 if the file is none.")]
 pub(super) struct InspectArguments {
     /// Print one JSON object.
     #[arg(long)]
@@ -22,9 +40,16 @@ pub(super) struct InspectArguments {
     file: PathBuf,
 }
 
-/// Check a data file: exit status 0 if nothing is wrong, 1 if something is.
+/// Check a data file: every byte that a replica would ever read. One line for each damage: what, where, what follows.
+///
+/// What a crash leaves is no damage: a prepare that was torn before it was acknowledged, a redundant header that was not
+/// yet written.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  viewstone verify 0.viewstone && echo sound")]
+#[command(after_help = "\
+Example:
+  viewstone verify 0.viewstone && echo sound
+
+Exit status: 0 if nothing is damaged; 1 if something is; 3 if the file is missing, empty or no data file at all.")]
 pub(super) struct VerifyArguments {
     /// Print one JSON object.
     #[arg(long)]
@@ -33,257 +58,143 @@ pub(super) struct VerifyArguments {
     file: PathBuf,
 }
 
-/// What was found in one part of the file.
-struct Section {
-    name: &'static str,
-    json: Value,
-    lines: Vec<(&'static str, String)>,
-    damage: Vec<String>,
+/// All that was found in a file.
+struct Examination {
+    peek: Peek,
+    sections: Vec<Section>,
+}
+
+impl Examination {
+    fn is_sound(&self) -> bool {
+        self.sections
+            .iter()
+            .all(|section| section.damage.is_empty())
+    }
+
+    /// A file that never was a data file is the wrong one, not a damaged one.
+    fn check_kind(&self, path: &Path) -> Result<(), DataFileError> {
+        match &self.peek.superblock {
+            Err(error @ (OpenError::NotFormatted | OpenError::NotADataFile)) => {
+                Err(DataFileError::Superblock {
+                    path: path.to_path_buf(),
+                    error: error.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn examine(path: &Path) -> Result<Examination, DataFileError> {
+    let mut looks = 1;
+    loop {
+        let peek = peek(path)?;
+        let sections = sections(&peek);
+        let found = Examination { peek, sections };
+        if found.is_sound() || !found.peek.in_use || looks == LOOKS_MAX {
+            return Ok(found);
+        }
+        looks += 1;
+    }
 }
 
 fn sections(peek: &Peek) -> Vec<Section> {
-    vec![file_section(peek), superblock_section(peek)]
+    let mut file = superblock::file_section(peek);
+    let mut sections = vec![superblock::superblock_section(peek)];
+    match &peek.superblock {
+        Ok(decision) => {
+            let content = &decision.content;
+            let layout = Layout::new(content.state.geometry);
+            sections.push(journal::journal_section(&peek.fd, &layout, content));
+            sections.extend(checkpoint::checkpoint_sections(
+                &peek.fd,
+                &layout,
+                &content.state,
+            ));
+        }
+        Err(_) => sections.extend(["journal", "checkpoint", "pages"].map(Section::unknown)),
+    }
+    // What lies beyond the end of a truncated file is one damage, not thousands.
+    let beyond: usize = sections
+        .iter_mut()
+        .map(|section| section.take_beyond(peek.size))
+        .sum();
+    if beyond > 0 {
+        let what = format!("{beyond} of its parts lie beyond the end");
+        file.damage.push(Damage::of(what, ""));
+    }
+    for section in &mut sections {
+        section.bound();
+    }
+    sections.insert(0, file);
+    sections
 }
 
 pub(super) fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
-    let peek = peek(&arguments.file)?;
-    let sections = sections(&peek);
+    let found = examine(&arguments.file)?;
     if arguments.json {
-        print(to_json(&arguments.file, &peek, &sections));
+        print(to_json(&arguments.file, &found));
     } else {
         print(arguments.file.display());
-        for section in &sections {
+        for section in &found.sections {
             print(section.name);
             for (name, value) in &section.lines {
                 print(format_args!("  {name:<18} {value}"));
             }
         }
-        show_damage(&sections);
+        show_damage(&found);
     }
+    found.check_kind(&arguments.file)?;
     Ok(Exit::Ok)
 }
 
 pub(super) fn verify(arguments: &VerifyArguments) -> Result<Exit, Failure> {
-    let peek = peek(&arguments.file)?;
-    let sections = sections(&peek);
-    let sound = sections.iter().all(|section| section.damage.is_empty());
+    let found = examine(&arguments.file)?;
     if arguments.json {
-        print(to_json(&arguments.file, &peek, &sections));
-    } else if sound {
-        let names: Vec<_> = sections.iter().map(|section| section.name).collect();
+        print(to_json(&arguments.file, &found));
+    } else if found.is_sound() {
+        let names: Vec<_> = found.sections.iter().map(|section| section.name).collect();
         print(format_args!(
             "{}: sound ({})",
             arguments.file.display(),
             names.join(", ")
         ));
     } else {
-        show_damage(&sections);
+        show_damage(&found);
     }
-    if peek.in_use {
+    if found.peek.in_use && !found.is_sound() {
         eprintln!("note: the file is in use; what changes while it is read may look damaged");
     }
-    if sound {
-        return Ok(Exit::Ok);
-    }
-    match peek.superblock {
-        // A file that never was a data file is the wrong one, not a damaged one.
-        Err(error @ (OpenError::NotFormatted | OpenError::NotADataFile)) => {
-            let path = arguments.file.clone();
-            Err(DataFileError::Superblock { path, error }.into())
-        }
-        _ => Ok(Exit::Failed),
-    }
+    found.check_kind(&arguments.file)?;
+    Ok(if found.is_sound() {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
 }
 
-fn show_damage(sections: &[Section]) {
-    for section in sections {
+fn show_damage(found: &Examination) {
+    for section in &found.sections {
         for damage in &section.damage {
             print(format_args!("damage: {}: {damage}", section.name));
         }
     }
 }
 
-fn to_json(path: &Path, peek: &Peek, sections: &[Section]) -> Value {
-    let damage: Vec<_> = sections
+fn to_json(path: &Path, found: &Examination) -> Value {
+    let damage: Vec<_> = found
+        .sections
         .iter()
-        .flat_map(|section| &section.damage)
+        .flat_map(|section| section.damage.iter().map(|it| it.to_json(section.name)))
         .collect();
     let mut object = json!({
         "path": path.display().to_string(),
-        "in_use": peek.in_use,
+        "in_use": found.peek.in_use,
         "sound": damage.is_empty(),
         "damage": damage,
     });
-    for section in sections {
+    for section in &found.sections {
         object[section.name] = section.json.clone();
     }
     object
-}
-
-fn file_section(peek: &Peek) -> Section {
-    let expected = peek.superblock.as_ref().ok().map(|decision| {
-        let geometry = decision.content.state.geometry;
-        Layout::new(geometry).size
-    });
-    let mut damage = Vec::new();
-    if let Some(expected) = expected
-        && peek.size < expected
-    {
-        damage.push(format!(
-            "truncated: {} bytes, and the superblock says {expected}",
-            peek.size
-        ));
-    }
-    let in_use = if peek.in_use {
-        "yes, by a running process"
-    } else {
-        "no"
-    };
-    Section {
-        name: "file",
-        json: json!({ "size": peek.size, "size_expected": expected }),
-        lines: vec![
-            (
-                "size",
-                format!("{} ({} bytes)", show_size(peek.size), peek.size),
-            ),
-            ("in use", in_use.to_owned()),
-        ],
-        damage,
-    }
-}
-
-fn superblock_section(peek: &Peek) -> Section {
-    match &peek.superblock {
-        Ok(decision) => good_superblock(decision),
-        Err(error) => Section {
-            name: "superblock",
-            json: json!({ "error": error.to_string() }),
-            lines: vec![("error", error.to_string())],
-            damage: vec![error.to_string()],
-        },
-    }
-}
-
-fn good_superblock(decision: &Decision) -> Section {
-    let copies = &decision.copies;
-    let places = copies.iter().enumerate();
-    let damage = places.clone().filter_map(|(copy, report)| match report {
-        CopyReport::Valid { in_place: true, .. } => None,
-        report => Some(format!("copy {copy}: {report}; the next start repairs it")),
-    });
-    let mut lines = superblock_lines(decision);
-    for (copy, report) in places.clone() {
-        let name = ["copy 0", "copy 1", "copy 2", "copy 3"][copy];
-        lines.push((name, report.to_string()));
-    }
-    Section {
-        name: "superblock",
-        json: superblock_json(decision),
-        lines,
-        damage: damage.collect(),
-    }
-}
-
-fn superblock_lines(decision: &Decision) -> Vec<(&'static str, String)> {
-    let state = &decision.content.state;
-    let geometry = &state.geometry;
-    let head = decision
-        .content
-        .view_headers
-        .as_slice()
-        .iter()
-        .map(|header| header.op)
-        .max();
-    let ack = match geometry.journal_ack() {
-        JournalAck::Single => "single",
-        JournalAck::Both => "both",
-    };
-    vec![
-        ("cluster", format!("{:#034x}", state.cluster)),
-        (
-            "replica",
-            format!("{} of {}", state.replica, state.replica_count),
-        ),
-        ("start", start_name(decision).to_owned()),
-        ("sequence", state.sequence.to_string()),
-        (
-            "view",
-            format!("{} (log_view {})", state.view, state.log_view),
-        ),
-        ("commit_max", state.commit_max.to_string()),
-        (
-            "checkpoint",
-            format!(
-                "op {}, id {:032x}",
-                state.checkpoint.prepare.op, state.checkpoint.id
-            ),
-        ),
-        (
-            "view headers",
-            format!("{}, to op {}", state.view_headers_count, head.unwrap_or(0)),
-        ),
-        ("state size", show_size(geometry.state_size)),
-        ("message size", show_size(geometry.message_size_max.into())),
-        ("slots", geometry.slots.to_string()),
-        ("pipeline", geometry.pipeline_max.to_string()),
-        (
-            "sessions",
-            format!(
-                "{}, replies to {} bytes",
-                geometry.sessions_max, geometry.reply_size_max
-            ),
-        ),
-        ("journal ack", ack.to_owned()),
-    ]
-}
-
-fn start_name(decision: &Decision) -> &'static str {
-    use storage::header::Start;
-    match decision.content.state.start() {
-        Start::Blank => "blank",
-        Start::Initialised => "initialised",
-        Start::Begun => "begun",
-    }
-}
-
-fn superblock_json(decision: &Decision) -> Value {
-    let state = &decision.content.state;
-    let geometry = &state.geometry;
-    let headers = decision.content.view_headers.as_slice().iter();
-    let headers = headers.map(|header| {
-        let checksum = format!("{:032x}", header.frame.checksum);
-        json!({ "op": header.op, "view": header.frame.view, "checksum": checksum })
-    });
-    json!({
-        "checksum": format!("{:032x}", state.checksum),
-        "parent": format!("{:032x}", state.parent),
-        "version": state.version,
-        "cluster": format!("{:#034x}", state.cluster),
-        "replica": state.replica,
-        "replica_count": state.replica_count,
-        "start": start_name(decision),
-        "sequence": state.sequence,
-        "view": state.view,
-        "log_view": state.log_view,
-        "commit_max": state.commit_max,
-        "checkpoint": {
-            "op": state.checkpoint.prepare.op,
-            "id": format!("{:032x}", state.checkpoint.id),
-            "parent": format!("{:032x}", state.checkpoint.parent),
-            "root": format!("{:032x}", state.checkpoint.root),
-            "pages_used": state.checkpoint.pages_used,
-        },
-        "geometry": {
-            "state_size": geometry.state_size,
-            "message_size_max": geometry.message_size_max,
-            "slots": geometry.slots,
-            "pipeline_max": geometry.pipeline_max,
-            "sessions_max": geometry.sessions_max,
-            "reply_size_max": geometry.reply_size_max,
-            "journal_ack": if geometry.journal_ack() == JournalAck::Single { "single" } else { "both" },
-        },
-        "view_headers": headers.collect::<Vec<_>>(),
-        "copies": decision.copies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    })
 }

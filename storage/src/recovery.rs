@@ -18,6 +18,8 @@ pub(crate) use classify::body_holds;
 pub use classify::{Body, FirstSector, ViewHeaders, Window};
 pub use ring::{Conclusion, Refusal, Ring, Slot, State, lag_max, settle};
 
+use crate::SECTOR_SIZE;
+use crate::header::Prepare;
 use crate::layout::JournalAck;
 
 /// What a slot's redundant header shows, relative to the checkpoint and the durable view headers.
@@ -73,6 +75,29 @@ pub struct Evidence {
     pub good: bool,
     /// The prepare is longer than a sector.
     pub several: bool,
+}
+
+impl Evidence {
+    /// Puts together what a slot's redundant header and its prepare show; `prepare` is the header in the first sector.
+    pub fn new(
+        window: &Window<'_>,
+        slot: usize,
+        redundant: &Prepare,
+        found: FirstSector,
+        prepare: &Prepare,
+    ) -> Self {
+        let header = window.classify_header(redundant.header(), slot);
+        let stale = header == HeaderClass::Stale && found.class == PrepareClass::Stale;
+        let current = header == HeaderClass::Current && found.class == PrepareClass::Current;
+        Self {
+            header,
+            prepare: found.class,
+            older: stale && prepare.op < redundant.op,
+            equal: current && prepare.frame.checksum == redundant.frame.checksum,
+            good: found.body == Body::Good,
+            several: prepare.frame.size as usize > SECTOR_SIZE,
+        }
+    }
 }
 
 /// What a row says of the slot's op.

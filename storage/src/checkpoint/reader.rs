@@ -24,6 +24,8 @@ const GAP_BLOCKS_MAX: u32 = 8;
 pub enum DamagedItem {
     /// A node of the address map, in both copies.
     MapNode(u32),
+    /// One copy of a node of the address map; the other is good.
+    MapCopy(u32),
     /// A node of the tag tree.
     TagNode(u32),
     /// A page of state.
@@ -54,19 +56,25 @@ impl Damage {
     }
 }
 
+impl fmt::Display for DamagedItem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MapNode(node) => write!(formatter, "both copies of address map node {node}"),
+            Self::MapCopy(node) => write!(formatter, "a copy of address map node {node}"),
+            Self::TagNode(node) => write!(formatter, "tag tree node {node}"),
+            Self::Page(page) => write!(formatter, "page {}", page.0),
+            Self::Allocator => formatter.write_str("the page allocator's bitmap"),
+        }
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.item {
-            DamagedItem::MapNode(node) => {
-                write!(formatter, "both copies of address map node {node}")?;
-            }
-            DamagedItem::TagNode(node) => write!(formatter, "tag tree node {node}")?,
-            DamagedItem::Page(page) => write!(formatter, "page {}", page.0)?,
-            DamagedItem::Allocator => return formatter.write_str("the page allocator's bitmap"),
-        }
-        match self.block {
-            0 => formatter.write_str(" (in no valid block)"),
-            block => write!(
+        write!(formatter, "{}", self.item)?;
+        match (self.item, self.block) {
+            (DamagedItem::Allocator, _) => Ok(()),
+            (_, 0) => formatter.write_str(" (in no valid block)"),
+            (_, block) => write!(
                 formatter,
                 " (block {block}, offset {} of the data file)",
                 self.offset

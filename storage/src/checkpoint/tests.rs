@@ -468,14 +468,15 @@ fn one_bad_copy_of_a_map_node_is_survived_and_made_good() {
         host.check(&disk, &record, &host.frozen)
             .expect("one is left");
         let walk = walk_disk(&host.layout, &record, &disk);
-        assert_eq!((walk.map_copies_bad, walk.damages.count), (1, 0));
+        assert_eq!((walk.map_copies.count, walk.damages.count), (1, 0));
+        assert_eq!(walk.map_copies.list[0].block, reference.first);
 
         let mut opened: Host = Host::open(host.layout, 64, 3, disk, &record).expect("one is left");
         assert_eq!(opened.checkpoint.statistics().map_copies_bad, 1);
         opened.op += 1; // and nothing else has changed
         let next = opened.checkpoint(0);
         let walk = walk_disk(&host.layout, &next, &opened.disk);
-        assert_eq!((walk.map_copies_bad, walk.damages.count), (0, 0));
+        assert_eq!((walk.map_copies.count, walk.damages.count), (0, 0));
 
         let mut disk = host.disk.clone();
         disk.damage(host.layout.block_at(reference.second));
@@ -505,6 +506,7 @@ fn damaged_pages_and_nodes_are_named() {
     assert_eq!(walk.map_nodes, host.checkpoint.map.shape().node_count());
     let blocks = walk.pages + walk.tag_nodes + 2 * walk.map_nodes;
     assert_eq!(host.checkpoint.statistics().blocks_durable, blocks);
+    assert_eq!(walk.blocks_used, blocks);
 
     let mut disk = host.disk.clone();
     for page in [0, 1, 7] {

@@ -14,12 +14,14 @@ use crate::superblock::CheckpointRecord;
 pub struct Walk {
     /// Nodes of the address map that have a good copy.
     pub map_nodes: u32,
-    /// Bad copies of map nodes whose other copy is good: the replica opens, and writes them anew.
-    pub map_copies_bad: u32,
     /// Good nodes of the tag tree.
     pub tag_nodes: u32,
     /// Good pages of state.
     pub pages: u32,
+    /// Bad copies of map nodes whose other copy is good: the replica opens, and writes them anew.
+    pub map_copies: Damages,
+    /// Blocks that the checkpoint is in.
+    pub blocks_used: u32,
     /// What is lost on this disk.
     pub damages: Damages,
 }
@@ -38,12 +40,14 @@ pub fn walk(
         tags,
         blocks: Blocks::new(&layout.geometry),
         key: PageKey(record.page_key),
+        map_lost: false,
         layout,
         walk: Walk {
             map_nodes: 0,
-            map_copies_bad: 0,
             tag_nodes: 0,
             pages: 0,
+            map_copies: Damages::new(record.prepare.op),
+            blocks_used: 0,
             damages: Damages::new(record.prepare.op),
         },
     };
@@ -54,6 +58,7 @@ pub fn walk(
         walker.tags(&mut read);
         walker.pages(&mut read);
     }
+    walker.walk.blocks_used = walker.blocks.durable_count();
     walker.walk
 }
 
@@ -64,6 +69,8 @@ struct Walker<'a> {
     /// What was met so far: a block named twice is a damage.
     blocks: Blocks,
     key: PageKey,
+    /// A node of the map is lost, and with it the addresses under it.
+    map_lost: bool,
     walk: Walk,
 }
 
@@ -83,6 +90,7 @@ impl Walker<'_> {
                 (Zone::MapSecond, reference.second),
             ];
             let mut good = 0;
+            let mut bad = 0;
             for (zone, block) in copies {
                 let bytes = self.blocks.restore(zone, block).then(|| read(block));
                 if let Some(bytes) = bytes.flatten()
@@ -90,14 +98,27 @@ impl Walker<'_> {
                 {
                     assert!(self.map.load(node, &bytes));
                     good += 1;
+                } else {
+                    bad = block;
                 }
             }
             match good {
-                0 => self.damage(DamagedItem::MapNode(node), reference.first),
+                0 => {
+                    self.map_lost = true;
+                    self.damage(DamagedItem::MapNode(node), reference.first);
+                }
                 _ => self.walk.map_nodes += 1,
             }
-            self.walk.map_copies_bad += u32::from(good == 1);
+            if good == 1 {
+                let damage = Damage::new(self.layout, DamagedItem::MapCopy(node), bad);
+                self.walk.map_copies.add(damage);
+            }
         }
+    }
+
+    /// Whether an address is missing because a node of the map is: what it is of is not damaged itself.
+    fn is_unknown(&self, block: u32) -> bool {
+        block == 0 && self.map_lost
     }
 
     /// A block's content, if its tag is the expected one and no other page is in it.
@@ -117,7 +138,7 @@ impl Walker<'_> {
         for node in (0..self.tags.shape().node_count()).rev() {
             let block = self.map.address(self.layout.geometry.page_count() + node);
             let tag = self.tags.node_tag(node);
-            if tag == 0 {
+            if tag == 0 || self.is_unknown(block) {
                 continue; // empty, or under a damaged node
             }
             match self.block(block, tag, read) {
@@ -133,7 +154,7 @@ impl Walker<'_> {
     fn pages(&mut self, read: &mut impl FnMut(u32) -> Option<[u8; PAGE_SIZE]>) {
         for page in 0..self.layout.geometry.page_count() {
             let (block, tag) = (self.map.address(page), self.tags.page_tag(page));
-            if tag == 0 {
+            if tag == 0 || self.is_unknown(block) {
                 continue; // not in use, or under a damaged node
             }
             match self.block(block, tag, read) {

@@ -11,7 +11,7 @@ use crate::io::{Buffer, IoQueue, IoRequest};
 use crate::layout::{Layout, PIPELINE_MAX};
 use crate::recovery::{
     Body, Conclusion, Decision, Evidence, FirstSector, Fix, HeaderClass, PrepareClass, Refusal,
-    Ring, State, ViewHeaders, Window, decide, lag_max, settle,
+    Ring, Slot, State, ViewHeaders, Window, decide, lag_max, settle,
 };
 use crate::{SECTOR_SIZE, sector_ceil};
 
@@ -67,6 +67,40 @@ pub(super) struct Opening {
     checkpoint_identity: u128,
     solo: bool,
     conclusion: Option<Conclusion>,
+}
+
+/// What a slot holds by its first sector, before anything is decided.
+pub(super) fn hold(
+    window: &Window<'_>,
+    found: FirstSector,
+    header: &Header,
+    slot: usize,
+    held: &mut Slot,
+) {
+    held.clear(window.op_of(slot));
+    if let PrepareClass::Stale | PrepareClass::Current | PrepareClass::Beyond = found.class {
+        let prepare = header.typed::<Prepare>();
+        held.named = *prepare;
+        held.disk_size = prepare.frame.size;
+        if prepare.op <= window.checkpoint_op {
+            held.op = prepare.op;
+        }
+        // Of what is not verified now, reading verifies later.
+        held.disk = if found.body == Body::Bad {
+            0
+        } else {
+            prepare.frame.checksum
+        };
+    }
+}
+
+/// The slot to which a current prepare that lies in a wrong one belongs.
+pub(super) fn astray(window: &Window<'_>, found: FirstSector, header: &Header) -> Option<usize> {
+    let misplaced = found.class == PrepareClass::Misplaced && window.is_prepare(header);
+    let prepare = misplaced.then(|| header.typed::<Prepare>())?;
+    window
+        .is_current(prepare)
+        .then(|| window.slot_of(prepare.op))
 }
 
 fn run_size(layout: &Layout) -> usize {
@@ -299,28 +333,8 @@ impl<R: Rules> Journal<R> {
         let window = opening.window(&layout, cluster, checkpoint_op, log_view);
         let found = window.classify_prepare(&buffer, slot);
         let header = Header::of(&buffer);
-        let held = &mut self.slots[slot];
-        held.clear(window.op_of(slot));
-        let mut astray = None;
-        if let PrepareClass::Stale | PrepareClass::Current | PrepareClass::Beyond = found.class {
-            let prepare = header.typed::<Prepare>();
-            held.named = *prepare;
-            held.disk_size = prepare.frame.size;
-            if prepare.op <= checkpoint_op {
-                held.op = prepare.op;
-            }
-            // Of what is not verified now, reading verifies later.
-            held.disk = if found.body == Body::Bad {
-                0
-            } else {
-                prepare.frame.checksum
-            };
-        } else if found.class == PrepareClass::Misplaced && window.is_prepare(header) {
-            let prepare = header.typed::<Prepare>();
-            astray = window
-                .is_current(prepare)
-                .then(|| window.slot_of(prepare.op));
-        }
+        hold(&window, found, header, slot, &mut self.slots[slot]);
+        let astray = astray(&window, found, header);
         opening.found[slot] = found;
         if let Some(slot) = astray {
             opening.misplaced.insert(slot);
@@ -364,7 +378,9 @@ impl<R: Rules> Journal<R> {
         let ack = layout.geometry.journal_ack();
         let mut beyond = None;
         for slot in 0..self.slots.len() {
-            let evidence = self.evidence(&window, slot, opening.found[slot]);
+            let (redundant, named) = (&self.redundant[slot], &self.slots[slot].named);
+            let found = opening.found[slot];
+            let evidence = Evidence::new(&window, slot, redundant, found, named);
             let (decision, fix) = decide(&evidence, ack, opening.solo);
             decisions[slot] = decision;
             if evidence.header == HeaderClass::Beyond {
@@ -413,22 +429,6 @@ impl<R: Rules> Journal<R> {
         opening.conclusion = Some(conclusion);
         self.opening = Some(opening);
         Ok(())
-    }
-
-    fn evidence(&self, window: &Window<'_>, slot: usize, found: FirstSector) -> Evidence {
-        let redundant = &self.redundant[slot];
-        let named = &self.slots[slot].named;
-        let header = window.classify_header(redundant.header(), slot);
-        let stale = header == HeaderClass::Stale && found.class == PrepareClass::Stale;
-        let current = header == HeaderClass::Current && found.class == PrepareClass::Current;
-        Evidence {
-            header,
-            prepare: found.class,
-            older: stale && named.op < redundant.op,
-            equal: current && named.frame.checksum == redundant.frame.checksum,
-            good: found.body == Body::Good,
-            several: named.frame.size as usize > SECTOR_SIZE,
-        }
     }
 
     fn write_fixes(&mut self, io: &mut IoQueue) -> JournalEvent {

@@ -1,6 +1,7 @@
 //! One replica against raw writes to the same file system, in turns.
 
 use crate::Common;
+use crate::machine::processor_seconds;
 use crate::raw::{RawFile, Sync};
 use crate::report::{Goal, Ratio, Report, heading, row};
 use crate::subject::{Failure, Load, Subject, failed};
@@ -146,6 +147,7 @@ pub fn throughput(common: &Common) -> Result<Report, Failure> {
         "checkpoint MB/s",
         "few over raw",
         "many over raw",
+        "cores used, few",
     ])];
     let (mut few_ratios, mut many_ratios, mut bytes_ratios) = (vec![], vec![], vec![]);
     for round in 0..common.rounds {
@@ -155,12 +157,14 @@ pub fn throughput(common: &Common) -> Result<Report, Failure> {
         };
         let mut ours = |keys| {
             let before = subject.footprint();
+            let processor = processor_seconds();
             let measured = subject.load(load(keys))?;
+            let processor = processor_seconds() - processor;
             let after = subject.footprint();
             let seconds = measured.elapsed_ns as f64 / 1e9;
             let journal = measured.operations as f64 * prepare_size / seconds;
             let checkpoint = (after.checkpoint_bytes - before.checkpoint_bytes) as f64 / seconds;
-            Ok::<_, Failure>((journal, checkpoint))
+            Ok::<_, Failure>((journal, checkpoint, processor / seconds))
         };
         let dsync = run(Sync::Dsync)?;
         let few = ours(clients)?;
@@ -180,6 +184,7 @@ pub fn throughput(common: &Common) -> Result<Report, Failure> {
             megabytes(many.1),
             ratio(few.0 / dsync),
             ratio(many.0 / dsync),
+            ratio(few.2),
         ]));
     }
     subject.stop()?;

@@ -18,6 +18,12 @@ pub fn load() -> f64 {
     first.unwrap_or(f64::NAN)
 }
 
+/// Processor time that this process has used so far, in seconds.
+pub fn processor_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// Kernel, processors, memory, file system of `directory`.
 pub fn facts(directory: &Path) -> Value {
     let cpu = read("/proc/cpuinfo");
