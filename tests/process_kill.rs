@@ -166,7 +166,7 @@ fn a_backup_comes_and_goes(name: &str, end: fn(Replica)) {
     );
     println!("twenty changes without it: {}", distribution(&mut served));
     println!(
-        "start to no lag:           {}",
+        "start to level again: {}",
         distribution(&mut caught_up)
     );
     for replica in replicas {
