@@ -129,7 +129,8 @@ fn what_a_killed_replica_leaves_is_sound_and_shown() {
     for words in [format!("op {head}, certain"), "map nodes".to_owned()] {
         assert!(text.contains(&words), "{text}");
     }
-    assert!(!text.contains("damage:") && text.contains("in use             no"));
+    assert!(!text.contains("damage:"), "{text}");
+    assert!(text.contains("in use             no"), "{text}");
 }
 
 #[test]

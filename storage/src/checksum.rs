@@ -43,6 +43,8 @@ impl PageKey {
 }
 
 fn tag(key: &[u8; 16], bytes: &[u8]) -> u128 {
+    // Implementations disagree about the tag of nothing, and nothing of ours is empty.
+    assert!(!bytes.is_empty());
     let mut mac = Aegis128LMac::<16>::new(key);
     mac.update(bytes);
     u128::from_le_bytes(mac.finalize())
@@ -61,12 +63,12 @@ mod tests {
     #[test]
     fn tags_never_change() {
         // Published AEGISMAC-128L vectors use other nonces (the crate tests them); these pin our use of it.
-        assert_eq!(identity(&[]), IDENTITY_EMPTY);
+        assert_eq!(identity(&[0x5a; 48]), IDENTITY_48);
         assert_eq!(identity(&[0x5a; 240]), IDENTITY_240);
         assert_eq!(PageKey([7; 16]).tag(&[0; 4096]), TAG_ZERO_PAGE);
     }
 
-    const IDENTITY_EMPTY: u128 = 0xc8b1_2254_16e4_4fda_7a22_949b_cc97_d9f4;
+    const IDENTITY_48: u128 = 0x8186_e142_6a4f_bbe9_38e3_72ca_0766_5eec;
     const IDENTITY_240: u128 = 0x8ef6_ba47_1e2e_1b40_e6e6_e89f_ad13_5b88;
     const TAG_ZERO_PAGE: u128 = 0xb644_0118_898f_75d6_fec7_bcfb_bee5_4eb4;
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use viewstone::client::ClientOptions;
 use viewstone::client::kv::KvClient;
 use viewstone::server::data_file::peek;
@@ -75,6 +76,7 @@ pub fn output(mut command: Command) -> (i32, String, String) {
 pub struct Replica {
     child: Child,
     address: String,
+    file: PathBuf,
 }
 
 impl Replica {
@@ -93,8 +95,11 @@ impl Replica {
             .expect("a line or the end");
         let address = line.trim().rsplit_once("address=").map(|(_, it)| it);
         let address = address.unwrap_or_else(|| panic!("no ready line: {line:?}"));
-        let address = address.to_owned();
-        Self { child, address }
+        Self {
+            child,
+            address: address.to_owned(),
+            file: file.to_path_buf(),
+        }
     }
 
     pub fn client(&self) -> KvClient {
@@ -102,10 +107,16 @@ impl Replica {
         KvClient::connect(&options).expect("it starts")
     }
 
-    /// Kills it, and waits until the file is free.
+    /// Kills it, and waits until the file is free: the kernel lets go of it, and of writes in flight, when it has torn
+    /// down the ring, a moment after the process is gone.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
+        let began = Instant::now();
+        while peek(&self.file).expect("the file can be read").in_use {
+            assert!(began.elapsed() < Duration::from_secs(30), "it stays in use");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
