@@ -165,10 +165,7 @@ fn a_backup_comes_and_goes(name: &str, end: fn(Replica)) {
         summary.acknowledged
     );
     println!("twenty changes without it: {}", distribution(&mut served));
-    println!(
-        "start to no lag:           {}",
-        distribution(&mut caught_up)
-    );
+    println!("start to level again: {}", distribution(&mut caught_up));
     for replica in replicas {
         replica.stop_well(Signal::TERM);
     }

@@ -88,10 +88,13 @@ impl<M: Machines> Replica<M> {
         self.status = ReplicaStatus::Starting;
         if self.is_solo() {
             self.open_solo(effects);
-        } else if self.start_state() == Start::Begun {
-            self.open_one_of_many();
         } else {
-            self.timers.starting(self.now);
+            if self.start_state() == Start::Begun {
+                self.open_one_of_many();
+            } else {
+                self.timers.starting(self.now);
+            }
+            // Those who were connected while there was nothing true to say do not know us before they hear us.
             self.ping_others(effects);
         }
     }

@@ -29,7 +29,12 @@ pub fn without_io_uring(command: &mut Command, errno: i32) {
     let filter = [
         instruction(load, 0, 0, 0),
         instruction(equal, 0, 1, libc::SYS_io_uring_setup as u32),
-        instruction(answer, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        instruction(
+            answer,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | errno.cast_unsigned(),
+        ),
         instruction(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let install = move || {
