@@ -7,7 +7,7 @@
 //! * What a request may need was bounded by its plan; a request whose pages are not free executes nothing.
 //! * Nothing of a replica or a view enters a page.
 //!
-//! Page 0 holds the [`Root`]; the session table and the machines' root pages are allocated once, at creation.
+//! Page 0 holds the engine's own record; the session table and the machines' root pages are allocated once, at creation.
 
 mod sessions;
 

@@ -100,6 +100,10 @@ impl Head {
 }
 
 /// A replica. See the module's description.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each named"
+)]
 pub struct Replica<M> {
     options: ReplicaOptions,
     layout: Layout,
@@ -436,11 +440,11 @@ impl<M: Machines> Replica<M> {
             Command::Commit => self.on_commit(from, *message.header().typed(), effects),
             Command::CommitOk => self.on_commit_ok(from, message.header().typed()),
             Command::RequestHeaders => {
-                self.on_request_headers(from, message.header().typed(), effects)
+                self.on_request_headers(from, message.header().typed(), effects);
             }
             Command::Headers => self.on_headers(from, &message),
             Command::RequestPrepare => {
-                self.on_request_prepare(from, *message.header().typed(), effects)
+                self.on_request_prepare(from, *message.header().typed(), effects);
             }
             _ => self.metrics.ignored(Ignored::Unexpected),
         }

@@ -189,7 +189,7 @@ fn out_of_space_executes_nothing_and_is_the_reply() {
     for _ in 0..2 {
         match run.call(7, session, 1, OUT_OF_SPACE, &[5, 0]) {
             Executed::Reply(reply) => {
-                assert_eq!((reply.status, reply.body.len()), (Status::OutOfSpace, 0))
+                assert_eq!((reply.status, reply.body.len()), (Status::OutOfSpace, 0));
             }
             other => panic!("{other:?}"),
         }

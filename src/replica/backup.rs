@@ -134,6 +134,10 @@ impl<M: Machines> Replica<M> {
 
     /// The only place where a prepare_ok is made: it takes the proof that the prepare would be recovered, and the view
     /// that is on disk.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the proof is used up by the message it allows"
+    )]
     fn send_prepare_ok(&mut self, durable: Durable, view: DurableView, effects: &mut Effects) {
         assert_eq!(view.view(), self.view);
         let round = self

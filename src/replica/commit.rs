@@ -337,7 +337,7 @@ impl<M: Machines> Replica<M> {
             CheckpointEvent::None => {}
             CheckpointEvent::Opened => self.on_checkpoint_opened(effects),
             CheckpointEvent::Damaged(damage) => {
-                effects.halt = Some(Fatal::DataFile(damage.to_string()))
+                effects.halt = Some(Fatal::DataFile(damage.to_string()));
             }
             CheckpointEvent::Written(record) => self.on_checkpoint_written(&record, effects),
         }
@@ -385,7 +385,7 @@ impl<M: Machines> Replica<M> {
             None => {}
             Some(SuperblockEvent::Opened) => self.on_superblock_opened(effects),
             Some(SuperblockEvent::Refused(error)) => {
-                effects.halt = Some(Fatal::DataFile(error.to_string()))
+                effects.halt = Some(Fatal::DataFile(error.to_string()));
             }
             Some(SuperblockEvent::Durable) => self.on_superblock_durable(effects),
         }

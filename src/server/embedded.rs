@@ -14,7 +14,7 @@ use storage::format::Format;
 use storage::layout::{Geometry, JournalAck};
 
 /// How long a replica may take to open its data file.
-const OPEN_MAX: Duration = Duration::from_secs(60);
+const OPEN_MAX: Duration = Duration::from_mins(1);
 
 /// A cluster of machines `M` in this process. Dropping it stops it.
 pub struct EmbeddedCluster<M> {

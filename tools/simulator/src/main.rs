@@ -13,6 +13,7 @@ use std::time::Instant;
 /// Exit status 0: every seed held. A violation prints the seed and what was violated, and ends the process.
 #[derive(Parser, Debug)]
 #[command(name = "simulator")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Arguments {
     /// How many fresh seeds to run.
     #[arg(long, default_value_t = 100, conflicts_with = "seed")]
