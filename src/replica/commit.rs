@@ -145,7 +145,12 @@ impl<M: Machines> Replica<M> {
             }
             let sub = *request.header;
             let timestamp = prepare.timestamp + u64::from(index);
+            let waited_for = self.is_waited_for(&sub);
             match self.engine.commit(prepare.op, index, timestamp, request) {
+                // On a backup, that is of most requests, nobody waits, and a reply would be built for nothing.
+                Executed::Reply(_) if !waited_for => {
+                    self.take_waiting(&sub);
+                }
                 Executed::Reply(reply) => {
                     let reply = Self::reply_message(
                         &self.options,
@@ -235,6 +240,15 @@ impl<M: Machines> Replica<M> {
         if let Some(origin) = self.take_waiting(sub) {
             self.send_eviction(origin, sub, effects);
         }
+    }
+
+    /// Whether [`Self::take_waiting`] would name somebody. Nobody waits for the replica's own requests.
+    fn is_waited_for(&self, sub: &SubHeader) -> bool {
+        if !self.is_primary() || sub.client == 0 {
+            return false;
+        }
+        let waiting = self.requests.get(sub.client);
+        waiting.is_some_and(|it| it.request == sub.request)
     }
 
     /// Who waits here for the answer to exactly this request. The log may hold a request twice (a copy that came before a
