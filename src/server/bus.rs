@@ -70,6 +70,9 @@ const BACKOFF_MAX_NS: u64 = 1_000_000_000;
 /// Least time between two lines about bad connections.
 const LOG_NS: u64 = 1_000_000_000;
 
+/// Bytes that the kernel may hold for a connection in each direction: a few large messages.
+const SOCKET_BUFFER_SIZE: usize = 4 << 20;
+
 /// Size of a buffer into which a client that sends many requests is read: they are copied out of it one by one, and
 /// enter one batch together.
 pub const STAGING_SIZE: usize = 64 * 1024;
@@ -570,6 +573,10 @@ fn dial_socket(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
 /// kernel that refuses an option is not an error.
 fn set_options(fd: &OwnedFd) {
     let _ = sockopt::set_tcp_nodelay(fd, true);
+    // Large messages enter and leave the kernel whole; without this they trickle, a wake-up for each piece. The kernel
+    // allows less if net.core.rmem_max and wmem_max say so.
+    let _ = sockopt::set_socket_recv_buffer_size(fd, SOCKET_BUFFER_SIZE);
+    let _ = sockopt::set_socket_send_buffer_size(fd, SOCKET_BUFFER_SIZE);
     let _ = sockopt::set_socket_keepalive(fd, true);
     let _ = sockopt::set_tcp_keepidle(fd, Duration::from_secs(5));
     let _ = sockopt::set_tcp_keepintvl(fd, Duration::from_secs(4));
