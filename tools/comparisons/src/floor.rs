@@ -3,7 +3,7 @@
 use crate::Common;
 use crate::machine::processor_seconds;
 use crate::raw::{RawFile, Sync};
-use crate::report::{Goal, Ratio, Report, heading, row};
+use crate::report::{Goal, Ratio, Report, heading};
 use crate::subject::{Failure, Load, Subject, failed};
 use serde_json::json;
 use storage::SECTOR_SIZE;
@@ -23,6 +23,44 @@ fn ratio(value: f64) -> String {
     format!("{value:.2}")
 }
 
+const LATENCY_COLUMNS: [&str; 11] = [
+    "round",
+    "raw O_DSYNC p50 us",
+    "p99",
+    "raw linked fdatasync p50 us",
+    "p99",
+    "put p50 us",
+    "p99",
+    "p50 over O_DSYNC",
+    "p99 over",
+    "p50 over linked",
+    "p99 over",
+];
+
+/// One run of each: times, and the ratios of the last two columns' pairs.
+fn latency_round(
+    common: &Common,
+    raw: &mut RawFile,
+    subject: &mut Subject,
+    load: Load,
+) -> Result<([f64; 6], [f64; 4]), Failure> {
+    let quantiles = |it: &Latencies| [it.us(0.5), it.us(0.99)];
+    let mut run = |sync| {
+        let run = raw.run(sync, common.duration).map_err(failed("raw writes"));
+        run.map(|run| quantiles(&run.latencies))
+    };
+    let dsync = run(Sync::Dsync)?;
+    let put = quantiles(&subject.load(load)?.writes);
+    let linked = run(Sync::Linked)?;
+    let times = [dsync[0], dsync[1], linked[0], linked[1], put[0], put[1]];
+    let over = [dsync[0], dsync[1], linked[0], linked[1]];
+    let place = [0, 1, 0, 1];
+    Ok((
+        times,
+        std::array::from_fn(|index| put[place[index]] / over[index]),
+    ))
+}
+
 /// Latency of one client's durable puts over that of raw durable writes of a sector, at the places of a journal.
 pub fn latency(common: &Common) -> Result<Report, Failure> {
     const VALUE_SIZE: usize = 256;
@@ -40,36 +78,13 @@ pub fn latency(common: &Common) -> Result<Report, Failure> {
         rate: None,
         stop: Stop::After(common.duration),
     };
-    let mut rows = vec![heading([
-        "round",
-        "raw O_DSYNC p50 us",
-        "p99",
-        "raw linked fdatasync p50 us",
-        "p99",
-        "put p50 us",
-        "p99",
-        "p50 over O_DSYNC",
-        "p99 over",
-        "p50 over linked",
-        "p99 over",
-    ])];
+    let mut rows = vec![heading(LATENCY_COLUMNS)];
     let mut ratios: [Vec<f64>; 4] = Default::default();
     for round in 0..common.rounds {
-        let mut run = |sync| raw.run(sync, common.duration).map_err(failed("raw writes"));
-        let quantiles = |it: &Latencies| [it.us(0.5), it.us(0.99)];
-        let dsync = quantiles(&run(Sync::Dsync)?.latencies);
-        let put = quantiles(&subject.load(load)?.writes);
-        let linked = quantiles(&run(Sync::Linked)?.latencies);
-        let over = [
-            put[0] / dsync[0],
-            put[1] / dsync[1],
-            put[0] / linked[0],
-            put[1] / linked[1],
-        ];
+        let (times, over) = latency_round(common, &mut raw, &mut subject, load)?;
         for (all, one) in ratios.iter_mut().zip(over) {
             all.push(one);
         }
-        let times = [dsync[0], dsync[1], linked[0], linked[1], put[0], put[1]];
         let cells = times.map(us).into_iter().chain(over.map(ratio));
         rows.push(std::iter::once(round.to_string()).chain(cells).collect());
     }
@@ -109,6 +124,40 @@ pub fn latency(common: &Common) -> Result<Report, Failure> {
     })
 }
 
+const THROUGHPUT_COLUMNS: [&str; 10] = [
+    "round",
+    "raw MB/s",
+    "raw linked fdatasync MB/s",
+    "few keys MB/s",
+    "checkpoint MB/s",
+    "many keys MB/s",
+    "checkpoint MB/s",
+    "few over raw",
+    "many over raw",
+    "cores used, few",
+];
+
+/// A run of ours: bytes in a second, and processors used by client and replica together.
+struct Throughput {
+    journal: f64,
+    checkpoint: f64,
+    cores: f64,
+}
+
+impl Throughput {
+    fn of(subject: &mut Subject, load: Load, prepare_size: f64) -> Result<Self, Failure> {
+        let (before, processor) = (subject.footprint(), processor_seconds());
+        let measured = subject.load(load)?;
+        let (after, processor) = (subject.footprint(), processor_seconds() - processor);
+        let seconds = measured.elapsed_ns as f64 / 1e9;
+        Ok(Self {
+            journal: measured.operations as f64 * prepare_size / seconds,
+            checkpoint: (after.checkpoint_bytes - before.checkpoint_bytes) as f64 / seconds,
+            cores: processor / seconds,
+        })
+    }
+}
+
 /// Bytes of prepares that one replica journals in a second, over raw durable writes of a mebibyte at the same depth.
 pub fn throughput(common: &Common) -> Result<Report, Failure> {
     let geometry = Geometry::LARGE;
@@ -137,55 +186,32 @@ pub fn throughput(common: &Common) -> Result<Report, Failure> {
         stop: Stop::After(common.duration),
     };
     let fresh_keys = geometry.state_size as usize / 8 * 5 / value_size;
-    let mut rows = vec![heading([
-        "round",
-        "raw MB/s",
-        "raw linked fdatasync MB/s",
-        "few keys MB/s",
-        "checkpoint MB/s",
-        "many keys MB/s",
-        "checkpoint MB/s",
-        "few over raw",
-        "many over raw",
-        "cores used, few",
-    ])];
+    let mut rows = vec![heading(THROUGHPUT_COLUMNS)];
     let (mut few_ratios, mut many_ratios, mut bytes_ratios) = (vec![], vec![], vec![]);
     for round in 0..common.rounds {
-        let mut run = |sync| {
+        let raw_run = |raw: &mut RawFile, sync| {
             let run = raw.run(sync, common.duration).map_err(failed("raw writes"));
             run.map(|run| run.bytes_per_s)
         };
-        let mut ours = |keys| {
-            let before = subject.footprint();
-            let processor = processor_seconds();
-            let measured = subject.load(load(keys))?;
-            let processor = processor_seconds() - processor;
-            let after = subject.footprint();
-            let seconds = measured.elapsed_ns as f64 / 1e9;
-            let journal = measured.operations as f64 * prepare_size / seconds;
-            let checkpoint = (after.checkpoint_bytes - before.checkpoint_bytes) as f64 / seconds;
-            Ok::<_, Failure>((journal, checkpoint, processor / seconds))
-        };
-        let dsync = run(Sync::Dsync)?;
-        let few = ours(clients)?;
-        let linked = run(Sync::Linked)?;
-        let many = ours(fresh_keys)?;
-        few_ratios.push(few.0 / dsync);
-        many_ratios.push(many.0 / dsync);
-        bytes_ratios.push((many.0 + many.1) / dsync);
-        let megabytes = |value: f64| format!("{:.0}", value / 1e6);
-        rows.push(row([
-            round.to_string(),
-            megabytes(dsync),
-            megabytes(linked),
-            megabytes(few.0),
-            megabytes(few.1),
-            megabytes(many.0),
-            megabytes(many.1),
-            ratio(few.0 / dsync),
-            ratio(many.0 / dsync),
-            ratio(few.2),
-        ]));
+        let dsync = raw_run(&mut raw, Sync::Dsync)?;
+        let few = Throughput::of(&mut subject, load(clients), prepare_size)?;
+        let linked = raw_run(&mut raw, Sync::Linked)?;
+        let many = Throughput::of(&mut subject, load(fresh_keys), prepare_size)?;
+        few_ratios.push(few.journal / dsync);
+        many_ratios.push(many.journal / dsync);
+        bytes_ratios.push((many.journal + many.checkpoint) / dsync);
+        let rates = [
+            dsync,
+            linked,
+            few.journal,
+            few.checkpoint,
+            many.journal,
+            many.checkpoint,
+        ];
+        let rates = rates.map(|rate| format!("{:.0}", rate / 1e6));
+        let shares = [few.journal / dsync, many.journal / dsync, few.cores].map(ratio);
+        let cells = rates.into_iter().chain(shares);
+        rows.push(std::iter::once(round.to_string()).chain(cells).collect());
     }
     subject.stop()?;
     Ok(Report {

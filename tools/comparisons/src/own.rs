@@ -22,21 +22,31 @@ const ONE_PUT: Load = Load {
     stop: Stop::Count(1),
 };
 
+const START_COLUMNS: [&str; 8] = [
+    "round",
+    "format s",
+    "empty: ready s",
+    "first answer s",
+    "full: ready s",
+    "first answer s",
+    "values",
+    "data file",
+];
+
+const START_NAMES: [&str; 5] = [
+    "seconds to format",
+    "seconds until ready, empty",
+    "seconds until the first put is answered, empty",
+    "seconds until ready, full",
+    "seconds until the first put is answered, full",
+];
+
 /// Time to format and to start one replica of the default geometry, empty and with a state that is nearly full.
 pub fn start(common: &Common) -> Result<Report, Failure> {
     const VALUE_SIZE: usize = 16 << 10;
     // A value takes five pages with its version; seven eighths of the state hold so many.
     let keys = GEOMETRY.state_size as usize / 8 * 7 / (5 * 4096);
-    let mut rows = vec![heading([
-        "round",
-        "format s",
-        "empty: ready s",
-        "first answer s",
-        "full: ready s",
-        "first answer s",
-        "values",
-        "data file",
-    ])];
+    let mut rows = vec![heading(START_COLUMNS)];
     let mut times: [Vec<f64>; 5] = Default::default();
     let mut timed = |index: usize, elapsed: Duration| {
         times[index].push(elapsed.as_secs_f64());
@@ -82,14 +92,7 @@ pub fn start(common: &Common) -> Result<Report, Failure> {
         assert!(filled.operations >= keys as u64);
         subject.stop()?;
     }
-    let names = [
-        "seconds to format",
-        "seconds until ready, empty",
-        "seconds until the first put is answered, empty",
-        "seconds until ready, full",
-        "seconds until the first put is answered, full",
-    ];
-    let ratios = names.iter().zip(&times);
+    let ratios = START_NAMES.iter().zip(&times);
     Ok(Report {
         name: "start",
         parameters: json!({
