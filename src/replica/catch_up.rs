@@ -31,6 +31,9 @@ pub(super) struct CatchUp {
     asks: u64,
     /// An op below the head whose prepare the journal lost, and its identity.
     repairing: Option<(u64, u128)>,
+    /// The journal was found whole, and is not looked through again before this time: that takes as long as there are ops
+    /// above the checkpoint, which is too long for every turn.
+    whole_until_ns: u64,
 }
 
 impl CatchUp {
@@ -44,6 +47,7 @@ impl CatchUp {
             headers_asked: false,
             asks: 0,
             repairing: None,
+            whole_until_ns: 0,
         }
     }
 
@@ -168,8 +172,12 @@ impl<M: Machines> Replica<M> {
     /// Asks for a prepare at or below the head that the journal lost.
     fn repair_journal(&mut self, effects: &mut Effects) {
         self.catch_up.repairing = None;
+        if self.now.monotonic_ns < self.catch_up.whole_until_ns {
+            return;
+        }
         let lowest = self.checkpoint_op + 1;
         let Some(missing) = self.journal.missing(lowest..=self.head.op).next() else {
+            self.catch_up.whole_until_ns = self.now.monotonic_ns + REPAIR_NS;
             return;
         };
         let op = missing.op;

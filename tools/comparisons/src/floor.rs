@@ -23,6 +23,17 @@ fn ratio(value: f64) -> String {
     format!("{value:.2}")
 }
 
+fn closed_loop(common: &Common, clients: usize, value_size: usize, keys: usize) -> Load {
+    Load {
+        clients,
+        value_size,
+        keys,
+        batch: 1,
+        rate: None,
+        stop: Stop::After(common.duration),
+    }
+}
+
 const LATENCY_COLUMNS: [&str; 11] = [
     "round",
     "raw O_DSYNC p50 us",
@@ -70,14 +81,7 @@ pub fn latency(common: &Common) -> Result<Report, Failure> {
     let raw = RawFile::new(&common.directory, ring_size, SECTOR_SIZE, stride, 1);
     let mut raw = raw.map_err(failed("the raw file"))?;
     let mut subject = Subject::running(1, geometry, &common.directory)?;
-    let load = Load {
-        clients: 1,
-        value_size: VALUE_SIZE,
-        keys: 10_000,
-        batch: 1,
-        rate: None,
-        stop: Stop::After(common.duration),
-    };
+    let load = closed_loop(common, 1, VALUE_SIZE, 10_000);
     let mut rows = vec![heading(LATENCY_COLUMNS)];
     let mut ratios: [Vec<f64>; 4] = Default::default();
     for round in 0..common.rounds {
@@ -137,6 +141,11 @@ const THROUGHPUT_COLUMNS: [&str; 10] = [
     "cores used, few",
 ];
 
+fn raw_throughput(raw: &mut RawFile, sync: Sync, common: &Common) -> Result<f64, Failure> {
+    let run = raw.run(sync, common.duration);
+    run.map(|run| run.bytes_per_s).map_err(failed("raw writes"))
+}
+
 /// A run of ours: bytes in a second, and processors used by client and replica together.
 struct Throughput {
     journal: f64,
@@ -177,25 +186,14 @@ pub fn throughput(common: &Common) -> Result<Report, Failure> {
     let prepare_size = HEADER_SIZE + SUB_HEADER_SIZE + ITEM_HEADER_SIZE + KEY_SIZE_MIN + value_size;
     let prepare_size = storage::sector_ceil(prepare_size) as f64;
     let clients = 2 * depth;
-    let load = |keys| Load {
-        clients,
-        value_size,
-        keys,
-        batch: 1,
-        rate: None,
-        stop: Stop::After(common.duration),
-    };
+    let load = |keys| closed_loop(common, clients, value_size, keys);
     let fresh_keys = geometry.state_size as usize / 8 * 5 / value_size;
     let mut rows = vec![heading(THROUGHPUT_COLUMNS)];
     let (mut few_ratios, mut many_ratios, mut bytes_ratios) = (vec![], vec![], vec![]);
     for round in 0..common.rounds {
-        let raw_run = |raw: &mut RawFile, sync| {
-            let run = raw.run(sync, common.duration).map_err(failed("raw writes"));
-            run.map(|run| run.bytes_per_s)
-        };
-        let dsync = raw_run(&mut raw, Sync::Dsync)?;
+        let dsync = raw_throughput(&mut raw, Sync::Dsync, common)?;
         let few = Throughput::of(&mut subject, load(clients), prepare_size)?;
-        let linked = raw_run(&mut raw, Sync::Linked)?;
+        let linked = raw_throughput(&mut raw, Sync::Linked, common)?;
         let many = Throughput::of(&mut subject, load(fresh_keys), prepare_size)?;
         few_ratios.push(few.journal / dsync);
         many_ratios.push(many.journal / dsync);

@@ -63,20 +63,22 @@ fn run(
     Ok((measured, checkpoints / u64::from(replicas)))
 }
 
+const COLUMNS: [&str; 8] = [
+    "round",
+    "checkpoints",
+    "puts",
+    "p50 us",
+    "p99",
+    "p99.9",
+    "max",
+    "p99.9 with over without",
+];
+
 /// Compares, for `replicas`, at half of what it can do at most.
 pub fn checkpoint_tail(common: &Common, replicas: u8) -> Result<Report, Failure> {
     let capacity = run(common, replicas, WITH, None)?.0.throughput();
     let rate = capacity / 2.0;
-    let mut rows = vec![heading([
-        "round",
-        "checkpoints",
-        "puts",
-        "p50 us",
-        "p99",
-        "p99.9",
-        "max",
-        "p99.9 with over without",
-    ])];
+    let mut rows = vec![heading(COLUMNS)];
     let (mut ratios_999, mut ratios_99) = (vec![], vec![]);
     for round in 0..common.rounds {
         // Whoever comes second meets a warmer machine: they change places.
