@@ -188,7 +188,9 @@ impl<M: Machines> Replica<M> {
     fn heard_from_primary(&mut self, op: u64) {
         self.catch_up.target = self.catch_up.target.max(op);
         // Beyond the reach of the primary's journal nothing can be fetched op by op any more.
-        let behind = self.catch_up.target.saturating_sub(self.head.op);
+        // What was lost below the head must be fetched as well.
+        let held = self.catch_up.lost.map_or(self.head.op, |op| op - 1);
+        let behind = self.catch_up.target.saturating_sub(held);
         let lagging = behind >= u64::from(self.layout.geometry.slots);
         self.status = if lagging {
             ReplicaStatus::Lagging

@@ -31,6 +31,8 @@ pub(super) struct CatchUp {
     asks: u64,
     /// An op below the head whose prepare the journal lost, and its identity.
     repairing: Option<(u64, u128)>,
+    /// The lowest op above the checkpoint that the journal lost, when it was last looked through.
+    pub(super) lost: Option<u64>,
     /// The journal was found whole, and is not looked through again before this time: that takes as long as there are ops
     /// above the checkpoint, which is too long for every turn.
     whole_until_ns: u64,
@@ -47,6 +49,7 @@ impl CatchUp {
             headers_asked: false,
             asks: 0,
             repairing: None,
+            lost: None,
             whole_until_ns: 0,
         }
     }
@@ -177,10 +180,12 @@ impl<M: Machines> Replica<M> {
         }
         let lowest = self.checkpoint_op + 1;
         let Some(missing) = self.journal.missing(lowest..=self.head.op).next() else {
+            self.catch_up.lost = None;
             self.catch_up.whole_until_ns = self.now.monotonic_ns + REPAIR_NS;
             return;
         };
         let op = missing.op;
+        self.catch_up.lost = Some(op);
         let Some(checksum) = missing.wanted else {
             self.ask_for_identity(op, effects);
             return;

@@ -1,11 +1,16 @@
 //! Seeds that found something, each with what it found. They run before the fresh ones.
 
 /// A seed and its cause.
-pub const PINNED: [(u64, &str); 3] = [
+pub const PINNED: [(u64, &str); 4] = [
     (
         9_499_136_068_412,
         "a batch executed in part, because a checkpoint left no spare page for its next request, has answered \
          requests of an op that is not executed yet",
+    ),
+    (
+        189_894_173_825_639,
+        "a power cut tore an op that a backup had not executed, and the others' rings went past it: it is lagging, and \
+         said it was normal",
     ),
     (
         92_006_744_281_199,
