@@ -3,10 +3,10 @@
 use super::cluster::Machines;
 use super::ledger::{KeyId, Ledger, Verdict};
 use super::load::{LoadError, wait_for_primary};
-use crate::cli::cluster::replication_quorum;
 use crate::client::kv::operation;
 use crate::client::{CallError, Host, Kind, ReplyRef};
 use crate::offline::Offline;
+use crate::quorums::Quorums;
 use crate::state_machine::kv::wire::{Item, ItemReply, Operation, Status};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -139,7 +139,7 @@ pub fn in_data_files(files: &[PathBuf], ledger: &Ledger) -> Result<Verification,
     let open = |path: &PathBuf| Offline::<Machines>::open(path);
     let dumps: Result<Vec<_>, _> = files.iter().map(open).collect();
     let dumps = dumps.map_err(|error| VerifyError::Cluster(error.to_string()))?;
-    let quorum = replication_quorum(files.len() as u8);
+    let quorum = usize::from(Quorums::new(files.len() as u8).replication);
     Ok(in_dumps(
         dumps.len(),
         |replica, key| value_in(&dumps[replica], key),

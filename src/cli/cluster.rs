@@ -85,14 +85,6 @@ pub fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "give a size in bytes: 4096, 256KiB, 1MiB".to_owned())
 }
 
-/// Replicas that must agree on an op, of `count`.
-pub fn replication_quorum(count: u8) -> usize {
-    match count {
-        2 => 2,
-        _ => usize::from(count).div_ceil(2).min(3),
-    }
-}
-
 /// Puts commas between thousands.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -1,7 +1,8 @@
 //! `status`: asks each replica how it is, without going through the log.
 
-use super::cluster::{ClusterArgs, grouped, replication_quorum, table};
+use super::cluster::{ClusterArgs, grouped, table};
 use crate::client::ConnectError;
+use crate::quorums::Quorums;
 use serde_json::{Value, json};
 use std::time::Duration;
 use storage::header::{PongClient, ReplicaStatus, Start};
@@ -113,7 +114,9 @@ pub fn assess(answers: &[Answer]) -> Health {
     }
     let count = normal.iter().filter(|&&it| it).count();
     let led = normal[newest.primary as usize % REPLICAS_MAX];
-    if !led || count < replication_quorum(newest.replica_count) {
+    // The count is what a replica says: within what quorums know of.
+    let replicas = newest.replica_count.clamp(1, REPLICAS_MAX as u8);
+    if !led || count < usize::from(Quorums::new(replicas).replication) {
         Health::NotServing
     } else if count < usize::from(newest.replica_count) || lag_max(answers) > LAG_HEALTHY_MAX {
         Health::Degraded
