@@ -7,11 +7,13 @@ pub mod cli;
 pub mod client;
 pub mod constants;
 pub mod engine;
+pub mod log_choice;
 pub mod machines;
 #[cfg(feature = "server")]
 pub mod offline;
 pub mod quorums;
 pub mod replica;
+pub mod rules;
 #[cfg(feature = "server")]
 pub mod sealed_allocator;
 #[cfg(feature = "server")]

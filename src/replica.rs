@@ -13,7 +13,7 @@
 //! * Op e is acknowledged only where the checkpoint that e's slot arithmetic rests on is durable (design section 5).
 //!
 //! What is absent on purpose: view change, state sync and recovery of a lost file come with the next step; a primary
-//! of several replicas that restarts stays [`ReplicaStatus::Deposed`] until then.
+//! of several replicas that restarts stays [`ReplicaStatus::ViewChange`] until then.
 
 mod backup;
 mod catch_up;
@@ -35,6 +35,7 @@ use crate::constants;
 use crate::engine::Engine;
 use crate::machines::Machines;
 use crate::quorums::Quorums;
+use crate::rules::{Rules, Strict};
 use crate::state_machine::Limits;
 use crate::table::Table;
 use catch_up::CatchUp;
@@ -104,7 +105,7 @@ impl Head {
     clippy::struct_excessive_bools,
     reason = "independent facts, each named"
 )]
-pub struct Replica<M> {
+pub struct Replica<M, R: Rules = Strict> {
     options: ReplicaOptions,
     layout: Layout,
     quorums: Quorums,
@@ -116,9 +117,9 @@ pub struct Replica<M> {
     /// For answers to clients, which may not read them.
     answers: MessagePool,
 
-    superblock: Superblock,
-    journal: Journal,
-    checkpoint: Checkpoint,
+    superblock: Superblock<R::Superblock>,
+    journal: Journal<R::Journal>,
+    checkpoint: Checkpoint<R::Checkpoint>,
     engine: Engine<M>,
 
     status: ReplicaStatus,
@@ -167,7 +168,7 @@ pub struct Replica<M> {
     metrics: Metrics,
 }
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     /// A replica of a formatted data file; nothing is read yet. Allocates all that it will ever use; `small` and `large`
     /// hold at least [`Self::buffer_needs`] beside what the host uses them for.
     pub fn new(options: ReplicaOptions, small: MessagePool, large: MessagePool) -> Self {
@@ -186,9 +187,9 @@ impl<M: Machines> Replica<M> {
             small,
             large,
             answers: MessagePool::new(constants::answers_max(&geometry), storage::SECTOR_SIZE),
-            superblock: Superblock::new(),
+            superblock: Superblock::with_rules(),
             journal: Journal::new(layout, cluster),
-            checkpoint: Checkpoint::new(layout),
+            checkpoint: Checkpoint::with_rules(layout),
             engine: Engine::new(&geometry),
             status: ReplicaStatus::Opening,
             opening: Opening::default(),
@@ -359,11 +360,11 @@ impl<M: Machines> Replica<M> {
     }
 
     fn is_backup(&self) -> bool {
-        let follows = matches!(self.status, ReplicaStatus::Normal | ReplicaStatus::Lagging);
+        let follows = matches!(self.status, ReplicaStatus::Normal | ReplicaStatus::Syncing);
         follows && self.primary() != self.options.replica
     }
 
-    fn others(&self) -> impl Iterator<Item = u8> + use<M> {
+    fn others(&self) -> impl Iterator<Item = u8> + use<M, R> {
         let me = self.options.replica;
         (0..self.options.replica_count).filter(move |&replica| replica != me)
     }

@@ -151,8 +151,8 @@ fn status_name(pong: &PongClient) -> &'static str {
         Some(ReplicaStatus::Opening) => "opening",
         Some(ReplicaStatus::Starting) => "starting",
         Some(ReplicaStatus::Normal) => "normal",
-        Some(ReplicaStatus::Lagging) => "lagging",
-        Some(ReplicaStatus::Deposed) => "deposed",
+        Some(ReplicaStatus::Syncing) => "syncing",
+        Some(ReplicaStatus::ViewChange) => "view change",
         Some(ReplicaStatus::Lost) => "lost",
         None => "unknown",
     }
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn health_is_judged_by_the_newest_view() {
-        use ReplicaStatus::{Deposed, Lagging, Normal, Starting};
+        use ReplicaStatus::{Normal, Starting, Syncing, ViewChange};
         let all = |statuses: [ReplicaStatus; 3]| {
             let each = statuses.into_iter().zip(0..);
             assess(
@@ -303,9 +303,9 @@ mod tests {
             )
         };
         assert_eq!(all([Normal, Normal, Normal]), Health::Healthy);
-        assert_eq!(all([Normal, Normal, Lagging]), Health::Degraded);
-        assert_eq!(all([Normal, Starting, Lagging]), Health::NotServing);
-        assert_eq!(all([Deposed, Normal, Normal]), Health::NotServing);
+        assert_eq!(all([Normal, Normal, Syncing]), Health::Degraded);
+        assert_eq!(all([Normal, Starting, Syncing]), Health::NotServing);
+        assert_eq!(all([ViewChange, Normal, Normal]), Health::NotServing);
         let two = [answer(0, 0, Normal), silent(), answer(2, 0, Normal)];
         assert_eq!(assess(&two), Health::Degraded);
         // Two replicas of an old view are no quorum for the primary of the new one.
@@ -328,7 +328,7 @@ mod tests {
         let answers = [
             answer(0, 0, ReplicaStatus::Normal),
             silent(),
-            answer(2, 0, ReplicaStatus::Lagging),
+            answer(2, 0, ReplicaStatus::Syncing),
         ];
         let text = to_table(&answers, assess(&answers));
         assert!(text.contains("10.0.0.2:3001  lagging"), "{text}");

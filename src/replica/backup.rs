@@ -2,6 +2,7 @@
 
 use super::{Effects, Ignored, Peer, Replica};
 use crate::machines::Machines;
+use crate::rules::Rules;
 use storage::buffer::SharedMessage;
 use storage::header::{
     Commit, CommitOk, Prepare, PrepareKind, PrepareOk, ReplicaStatus, check_batch,
@@ -9,7 +10,7 @@ use storage::header::{
 use storage::journal::Durable;
 use storage::superblock::DurableView;
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_prepare(&mut self, from: u8, message: SharedMessage, effects: &mut Effects) {
         if !self.is_backup() {
             self.metrics.ignored(Ignored::NotReady);
@@ -193,7 +194,7 @@ impl<M: Machines> Replica<M> {
         let behind = self.catch_up.target.saturating_sub(held);
         let lagging = behind >= u64::from(self.layout.geometry.slots);
         self.status = if lagging {
-            ReplicaStatus::Lagging
+            ReplicaStatus::Syncing
         } else {
             ReplicaStatus::Normal
         };

@@ -7,6 +7,7 @@
 use super::{Effects, Ignored, Peer, Replica};
 use crate::constants::{REPAIR_HEADERS_MAX, REPAIR_NS, REPAIR_PREPARES_MAX, SERVE_READS_MAX};
 use crate::machines::Machines;
+use crate::rules::Rules;
 use rand_xoshiro::rand_core::Rng;
 use storage::buffer::{Message, SharedMessage};
 use storage::header::{HEADER_SIZE, Header, Headers, Prepare, RequestHeaders, RequestPrepare};
@@ -83,7 +84,7 @@ impl CatchUp {
     }
 }
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     /// Asks for what is missing, if something is: on every progress for more, and after a while for the same again.
     pub(super) fn catch_up(&mut self, effects: &mut Effects) {
         if !self.is_backup() {

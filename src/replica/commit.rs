@@ -4,6 +4,7 @@ use super::{Effects, Fatal, Ignored, Peer, Replica};
 use crate::constants::EXECUTE_PER_TURN_MAX;
 use crate::engine::{Executed, ReplyOf};
 use crate::machines::Machines;
+use crate::rules::Rules;
 use storage::buffer::SharedMessage;
 use storage::checkpoint::{CheckpointEvent, CheckpointStart};
 use storage::header::{Eviction, HEADER_SIZE, Prepare, Reply, SubHeader, sub_request};
@@ -33,7 +34,7 @@ enum Step {
     Blocked,
 }
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     /// On the primary: an op is committed once a replication quorum holds it durably, and all before it are committed.
     pub(super) fn advance_commit(&mut self) {
         if !self.is_primary() {

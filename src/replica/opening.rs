@@ -2,6 +2,7 @@
 
 use super::{Effects, Fatal, Head, Replica};
 use crate::machines::Machines;
+use crate::rules::Rules;
 use storage::checkpoint::CheckpointEvent;
 use storage::header::{Prepare, ReplicaStatus, Start};
 use storage::journal::Recovered;
@@ -14,7 +15,7 @@ pub(super) struct Opening {
     checkpoint: bool,
 }
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_superblock_opened(&mut self, effects: &mut Effects) {
         let state = self.superblock.working();
         let expected = Expected {
@@ -136,7 +137,7 @@ impl<M: Machines> Replica<M> {
     fn open_one_of_many(&mut self) {
         self.enter_normal();
         if self.primary() == self.options.replica {
-            self.status = ReplicaStatus::Deposed;
+            self.status = ReplicaStatus::ViewChange;
         }
         self.catch_up.target = self.commit_max;
     }

@@ -2,6 +2,7 @@
 
 use super::{Effects, Ignored, Peer, Replica};
 use crate::machines::Machines;
+use crate::rules::Rules;
 use storage::header::{Ping, PingClient, Pong, PongClient, ReplicaStatus, Start};
 
 /// What was heard from another replica.
@@ -23,7 +24,7 @@ impl PeerState {
     }
 }
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_connected(&mut self, replica: u8, effects: &mut Effects) {
         self.send_ping(replica, effects);
     }

@@ -4,6 +4,7 @@ use super::{Effects, Head, Ignored, Peer, Replica};
 use crate::constants;
 use crate::engine::operation;
 use crate::machines::Machines;
+use crate::rules::Rules;
 use rand_xoshiro::rand_core::Rng;
 use storage::SECTOR_SIZE;
 use storage::buffer::{Message, SharedMessage};
@@ -37,7 +38,7 @@ fn request_of(message: &Message) -> Option<SubRequest<'_>> {
     (same && end == message.body().len()).then_some(request)
 }
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_request(&mut self, from: Peer, message: Message, effects: &mut Effects) {
         let (client, number) = {
             let header = message.header().typed::<Request>();

@@ -8,6 +8,7 @@
 use super::{Effects, Ignored, Peer, Replica};
 use crate::constants::{EXECUTE_PER_TURN_MAX, HEARTBEAT_NS, large_reserved};
 use crate::machines::Machines;
+use crate::rules::Rules;
 use crate::state_machine::Context;
 use std::collections::VecDeque;
 use storage::buffer::Message;
@@ -53,7 +54,7 @@ impl Reads {
     }
 }
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn take_read(&mut self, from: Peer, message: Message) -> Result<(), Rejection> {
         self.queue_read(from, message, false)
     }

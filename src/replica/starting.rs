@@ -7,9 +7,10 @@
 
 use super::{Effects, Head, Replica};
 use crate::machines::Machines;
+use crate::rules::Rules;
 use storage::header::{ReplicaStatus, Start};
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     /// Records the next state, if what was heard allows it.
     pub(super) fn advance_start(&mut self, effects: &mut Effects) {
         if self.status != ReplicaStatus::Starting || self.superblock.is_updating() {

@@ -1,6 +1,7 @@
 //! What a replica counts, and how far it is.
 
 use super::Replica;
+use crate::rules::Rules;
 use storage::header::ReplicaStatus;
 
 /// Why something that came in was not used. None of these is an error: the world loses, repeats and reorders.
@@ -105,7 +106,7 @@ pub struct Progress {
     pub checkpoint_id: u128,
 }
 
-impl<M> Replica<M> {
+impl<M, R: Rules> Replica<M, R> {
     /// How far this replica is.
     pub fn progress(&self) -> Progress {
         let opening = self.status == ReplicaStatus::Opening;

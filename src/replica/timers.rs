@@ -3,6 +3,7 @@
 use super::{Effects, Now, Replica};
 use crate::constants::{HEARTBEAT_NS, PING_NS, PING_STARTING_NS, PREPARE_RESEND_NS, REPAIR_NS};
 use crate::machines::Machines;
+use crate::rules::Rules;
 use storage::header::ReplicaStatus;
 
 /// A time at which something is due; never, at first.
@@ -78,7 +79,7 @@ impl Timers {
     }
 }
 
-impl<M: Machines> Replica<M> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     /// Does what is due. [`Event::Tick`] may come at any time.
     pub(super) fn on_tick(&mut self, effects: &mut Effects) {
         let now = self.now;

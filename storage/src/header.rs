@@ -26,8 +26,7 @@ pub const PROTOCOL: u16 = 1;
 /// Release of this build. All replicas of a cluster run one release for now.
 pub const RELEASE: u32 = 1;
 
-/// What a message is. Ordinals are part of the format and never reused; 7 to 10, 18 and 19 are kept for view change
-/// and state sync.
+/// What a message is. Ordinals are part of the format and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum Command {
@@ -43,6 +42,14 @@ pub enum Command {
     CommitOk = 5,
     /// The result of a request.
     Reply = 6,
+    /// "I want to leave this view."
+    StartViewChange = 7,
+    /// A vote for a view: what the author's log may hold.
+    DoViewChange = 8,
+    /// The log with which a view begins.
+    StartView = 9,
+    /// Asks for it.
+    RequestStartView = 10,
     /// First message of a connection between replicas, and clock sample.
     Ping = 11,
     /// Answers a ping.
@@ -57,6 +64,10 @@ pub enum Command {
     Headers = 16,
     /// Asks for one prepare.
     RequestPrepare = 17,
+    /// Asks for pages of a checkpoint, or for what names one.
+    RequestPages = 18,
+    /// Pages of a checkpoint, or what names one.
+    Page = 19,
     /// "You have no session here."
     Eviction = 20,
     /// "This request was not taken", and why.
@@ -65,13 +76,17 @@ pub enum Command {
 
 impl Command {
     /// All commands, in order of their ordinals.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::Request,
         Self::Prepare,
         Self::PrepareOk,
         Self::Commit,
         Self::CommitOk,
         Self::Reply,
+        Self::StartViewChange,
+        Self::DoViewChange,
+        Self::StartView,
+        Self::RequestStartView,
         Self::Ping,
         Self::Pong,
         Self::PingClient,
@@ -79,6 +94,8 @@ impl Command {
         Self::RequestHeaders,
         Self::Headers,
         Self::RequestPrepare,
+        Self::RequestPages,
+        Self::Page,
         Self::Eviction,
         Self::Rejected,
     ];
@@ -309,6 +326,10 @@ impl Header {
             Command::Commit => self.typed::<Commit>().rules(),
             Command::CommitOk => self.typed::<CommitOk>().rules(),
             Command::Reply => self.typed::<Reply>().rules(),
+            Command::StartViewChange => self.typed::<StartViewChange>().rules(),
+            Command::DoViewChange => self.typed::<DoViewChange>().rules(),
+            Command::StartView => self.typed::<StartView>().rules(),
+            Command::RequestStartView => self.typed::<RequestStartView>().rules(),
             Command::Ping => self.typed::<Ping>().rules(),
             Command::Pong => self.typed::<Pong>().rules(),
             Command::PingClient => self.typed::<PingClient>().rules(),
@@ -316,6 +337,8 @@ impl Header {
             Command::RequestHeaders => self.typed::<RequestHeaders>().rules(),
             Command::Headers => self.typed::<Headers>().rules(),
             Command::RequestPrepare => self.typed::<RequestPrepare>().rules(),
+            Command::RequestPages => self.typed::<RequestPages>().rules(),
+            Command::Page => self.typed::<Page>().rules(),
             Command::Eviction => self.typed::<Eviction>().rules(),
             Command::Rejected => self.typed::<Rejected>().rules(),
         }
@@ -377,6 +400,12 @@ macro_rules! typed_header {
         }
     };
 }
+
+mod sync;
+mod view_change;
+
+pub use sync::{Page, PageReference, PageRequest, RequestPages, page_capacity};
+pub use view_change::{DoViewChange, RequestStartView, StartView, StartViewChange};
 
 const fn bodiless(frame: &Frame) -> bool {
     frame.size as usize == HEADER_SIZE
@@ -682,8 +711,10 @@ typed_header! {
         start: u8,
         /// Number of replicas it believes in.
         replica_count: u8,
+        /// One if the answering replica remembers a later state of the asking one: its disk has gone back in time.
+        regressed: u8,
         /// Zero.
-        pad: [u8; 10],
+        pad: [u8; 9],
     }
     rules |this| {
         bounded(&[this.op, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
@@ -719,11 +750,11 @@ pub enum ReplicaStatus {
     Starting = 1,
     /// In its view, serving or following.
     Normal = 2,
-    /// In its view, but further behind than the others' journals reach.
-    Lagging = 3,
-    /// Was primary of its view before it restarted: the view has no primary until it changes.
-    Deposed = 4,
-    /// A new file in a cluster that has begun: neither acks nor votes.
+    /// In its view, but without a state to execute on: it fetches what differs from a checkpoint of the others.
+    Syncing = 3,
+    /// Between two views.
+    ViewChange = 4,
+    /// A new file in a cluster that has begun: neither acks nor votes until it has what its predecessor may have promised.
     Lost = 5,
 }
 
@@ -734,8 +765,8 @@ impl ReplicaStatus {
             Self::Opening,
             Self::Starting,
             Self::Normal,
-            Self::Lagging,
-            Self::Deposed,
+            Self::Syncing,
+            Self::ViewChange,
             Self::Lost,
         ]
         .into_iter()

@@ -104,6 +104,22 @@ impl CheckpointRecord {
     }
 }
 
+/// What of the checkpoint that a superblock names is not in its own grid yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SyncState {
+    /// One: pages of the checkpoint are still being fetched from others. The checkpoint's map, if it has one, is of an
+    /// older checkpoint, whose pages serve where they are the same.
+    pub syncing: u8,
+    /// One: the file replaces one that was lost. It takes no part in a first start; it neither acks nor votes before it
+    /// has learnt from the others what its predecessor may have promised.
+    pub recovering: u8,
+    /// Zero.
+    pub reserved: [u8; 510],
+}
+
+static_assertions::const_assert_eq!(size_of::<SyncState>(), 512);
+
 /// The first sector of a copy: all of the superblock but the vote's headers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -142,8 +158,8 @@ pub struct SuperblockState {
     pub geometry: Geometry,
     /// The checkpoint to open.
     pub checkpoint: CheckpointRecord,
-    /// Zero: room for the state of a sync.
-    pub sync: [u8; 512],
+    /// How much of the checkpoint is here.
+    pub sync: SyncState,
     /// Zero.
     pub reserved: [u8; 2944],
 }
@@ -219,7 +235,11 @@ impl SuperblockState {
                 "its checkpoint is not committed",
             ),
             (
-                self.pad == 0 && zero(&self.sync) && zero(&self.reserved),
+                self.pad == 0
+                    && self.sync.syncing <= 1
+                    && self.sync.recovering <= 1
+                    && zero(&self.sync.reserved)
+                    && zero(&self.reserved),
                 "a reserved byte is not zero",
             ),
         ];

@@ -429,11 +429,17 @@ fn is_between_replicas(command: Command) -> bool {
         | Command::PrepareOk
         | Command::Commit
         | Command::CommitOk
+        | Command::StartViewChange
+        | Command::DoViewChange
+        | Command::StartView
+        | Command::RequestStartView
         | Command::Ping
         | Command::Pong
         | Command::RequestHeaders
         | Command::Headers
-        | Command::RequestPrepare => true,
+        | Command::RequestPrepare
+        | Command::RequestPages
+        | Command::Page => true,
         Command::Request
         | Command::Reply
         | Command::PingClient

@@ -434,7 +434,7 @@ impl<W: Workload> Cluster<W> {
                     let even = progress.commit_min == head && progress.head_op == head;
                     match progress.status {
                         ReplicaStatus::Normal => even,
-                        status => status == ReplicaStatus::Lagging,
+                        status => status == ReplicaStatus::Syncing,
                     }
                 })
             })
@@ -457,7 +457,7 @@ impl<W: Workload> Cluster<W> {
             let Some(process) = &host.process else {
                 continue;
             };
-            if process.replica.progress().status == ReplicaStatus::Lagging {
+            if process.replica.progress().status == ReplicaStatus::Syncing {
                 continue; // it may keep what it has fetched
             }
             for pool in [&process.small, &process.large] {

@@ -346,7 +346,7 @@ fn summary<W: Workload>(seed: u64, plan: Plan, cluster: &Cluster<W>, crashes: &C
     }
     let is_lagging = |&replica: &u8| {
         let progress = cluster.progress(replica);
-        progress.is_some_and(|progress| progress.status == ReplicaStatus::Lagging)
+        progress.is_some_and(|progress| progress.status == ReplicaStatus::Syncing)
     };
     let network = cluster.network();
     let kinds = Command::ALL.into_iter();

@@ -1,0 +1,296 @@
+//! Which log a new view begins with: a pure function of the votes (VRR section 4.2, step 3; nacks and presence after
+//! Alagappan et al., *Protocol-Aware Recovery for Consensus-Based Storage*, FAST 2018; TigerBeetle's log choice).
+//!
+//! Invariant: **an op that was committed is never cut off, whatever was damaged; and if every replica votes and no
+//! committed op has lost its last copy, there is a choice.**
+//!
+//! Why. Let L be the highest log_view among the votes of a view-change quorum; its voters are *canonical*.
+//! * What was committed before L began is in L's first log, and every canonical voter has that log's end in its list, for
+//!   the list was durable before L's log was acted on. What was committed in L is held by a replication quorum, which meets
+//!   the voters: in canonical voters only, for nobody acknowledges in L before its log_view is L.
+//! * So a prepare that only voters with an older log_view name was cut off when L began, or is another's in L: those
+//!   voters never acknowledged what L may have at that op. They count as nacks for it.
+//! * An op is cut off only if a nack quorum vouches that it was not acknowledged by them; such a quorum meets every
+//!   replication quorum, so the op is not committed, and neither is any after it.
+//! * Decay is neither: a voter that cannot tell (its bit is in neither set) is not counted for a cut, and the op is kept
+//!   only if somebody else can supply it.
+
+use crate::quorums::Quorums;
+use crate::rules::Rules;
+use storage::header::Prepare;
+use storage::layout::REPLICAS_MAX;
+use storage::superblock::VIEW_HEADERS_MAX;
+
+/// A vote: what one replica's log may hold. See [`storage::header::DoViewChange`].
+#[derive(Clone, Copy, Debug)]
+pub struct Vote<'a> {
+    /// The last view in which the voter was normal.
+    pub log_view: u32,
+    /// Headers of its log's end, highest op first and without gaps; zero where not known.
+    pub headers: &'a [Prepare],
+    /// Op of the first of them.
+    pub op: u64,
+    /// The highest op that the voter may have acknowledged.
+    pub op_max: u64,
+    /// Bit i: it can supply the prepare of header i.
+    pub present: u128,
+    /// Bit i: it never acknowledged that prepare; with an unknown header, any at that op.
+    pub nack: u128,
+    /// What it knows to be committed.
+    pub commit_max: u64,
+    /// The earliest time that a prepare after its log may have.
+    pub timestamp: u64,
+}
+
+/// What a voter says of one op.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Says {
+    /// This header, whether it is present, and whether it was never acknowledged.
+    Header(Prepare, bool, bool),
+    /// No header; whether anything can have been acknowledged.
+    Blank(bool),
+    /// The log ends before.
+    Beyond,
+    /// Below the list: committed.
+    Below,
+}
+
+impl Vote<'_> {
+    fn says(&self, op: u64) -> Says {
+        if op > self.op_max {
+            return Says::Beyond;
+        }
+        let Some(index) = self.op.checked_sub(op) else {
+            return Says::Blank(false);
+        };
+        let Some(header) = self.headers.get(index as usize) else {
+            return Says::Below;
+        };
+        let (present, nack) = (self.present >> index & 1 == 1, self.nack >> index & 1 == 1);
+        if header.frame.checksum == 0 {
+            Says::Blank(nack)
+        } else {
+            Says::Header(*header, present, nack)
+        }
+    }
+
+    /// The lowest op of the list.
+    fn op_min(&self) -> u64 {
+        self.op + 1 - self.headers.len() as u64
+    }
+}
+
+/// A log to begin a view with.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Its head.
+    pub op: u64,
+    /// Everything up to here is committed.
+    pub commit_max: u64,
+    /// Headers of its end, highest op first, chained and without gaps; all below them is committed.
+    pub headers: Vec<Prepare>,
+    /// The earliest time that the next prepare may have.
+    pub timestamp: u64,
+}
+
+/// Why there is no log yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Fewer votes than a view-change quorum.
+    Quorum,
+    /// Op `op` can be neither kept nor cut off by these votes; further votes may decide.
+    Undecided {
+        /// The op.
+        op: u64,
+    },
+    /// All have voted: op `op` may be committed, and nobody has it.
+    Lost {
+        /// The op.
+        op: u64,
+    },
+}
+
+/// Votes, by replica.
+pub type Votes<'a> = [Option<Vote<'a>>; REPLICAS_MAX];
+
+/// Chooses the log; `pipeline_max` is the most prepares that are ever in flight, so that an op's existence proves that
+/// those so far before it are committed. `headers` of the result has room for [`VIEW_HEADERS_MAX`].
+///
+/// # Errors
+/// [`Wait`].
+pub fn choose<R: Rules>(
+    votes: &Votes<'_>,
+    replica_count: u8,
+    pipeline_max: u32,
+    headers: Vec<Prepare>,
+) -> Result<Log, (Wait, Vec<Prepare>)> {
+    match decide::<R>(votes, replica_count, pipeline_max) {
+        Err(wait) => Err((wait, headers)),
+        Ok((op, commit_max)) => {
+            gather::<R>(votes, replica_count, op, commit_max, pipeline_max, headers)
+        }
+    }
+}
+
+fn voters<'a>(votes: &'a Votes<'a>) -> impl Iterator<Item = &'a Vote<'a>> + Clone {
+    votes.iter().flatten()
+}
+
+/// The highest log_view among the votes.
+fn log_view_max<R: Rules>(votes: &Votes<'_>) -> u32 {
+    if R::LOG_VIEW_FIRST {
+        voters(votes).map(|vote| vote.log_view).max().unwrap_or(0)
+    } else {
+        let longest = voters(votes).max_by_key(|vote| vote.op);
+        longest.map_or(0, |vote| vote.log_view)
+    }
+}
+
+/// The header of `op` in the latest log: from any canonical voter.
+fn canonical<R: Rules>(votes: &Votes<'_>, op: u64) -> Option<Prepare> {
+    let latest = log_view_max::<R>(votes);
+    let mut found: Option<Prepare> = None;
+    for vote in voters(votes).filter(|vote| vote.log_view == latest) {
+        if let Says::Header(header, _, _) = vote.says(op) {
+            let same = found.is_none_or(|found| found.frame.checksum == header.frame.checksum);
+            assert!(
+                same || !R::LOG_VIEW_FIRST,
+                "two logs of one view at op {op}"
+            );
+            found = Some(header);
+        }
+    }
+    found
+}
+
+/// Head and commit of the log.
+fn decide<R: Rules>(
+    votes: &Votes<'_>,
+    replica_count: u8,
+    pipeline_max: u32,
+) -> Result<(u64, u64), Wait> {
+    let quorums = Quorums::new(replica_count);
+    let count = voters(votes).count() as u8;
+    let needed = quorums.view_change - u8::from(!R::WHOLE_VIEW_CHANGE_QUORUM);
+    if count < needed {
+        return Err(Wait::Quorum);
+    }
+    let latest = log_view_max::<R>(votes);
+    // An op that anybody prepared proves that the one a pipeline before it was committed; so is all below a list.
+    let in_flight = u64::from(pipeline_max);
+    let committed = |vote: &Vote<'_>| {
+        let below = vote.op_min().saturating_sub(1);
+        vote.commit_max
+            .max(below)
+            .max(vote.op.saturating_sub(in_flight))
+    };
+    let commit_max = voters(votes).map(committed).max().expect("there are votes");
+    let canonical_voters = voters(votes).filter(|vote| vote.log_view == latest);
+    let op_max = canonical_voters
+        .map(|vote| vote.op_max)
+        .max()
+        .expect("somebody is canonical");
+    let wait = |op| {
+        if count < replica_count {
+            Wait::Undecided { op }
+        } else {
+            Wait::Lost { op }
+        }
+    };
+    if op_max < commit_max {
+        return Err(wait(commit_max)); // committed, and no canonical voter has heard of it
+    }
+    for op in commit_max + 1..=op_max {
+        let header = canonical::<R>(votes, op);
+        let says = |vote: &&Vote<'_>| says_of::<R>(vote, op, header.as_ref(), latest);
+        let nacks = voters(votes).filter(|vote| says(vote).1).count() as u8;
+        let copies = voters(votes).filter(|vote| says(vote).0).count();
+        if nacks >= quorums.nack - u8::from(!R::WHOLE_NACK_QUORUM) {
+            return Ok((op - 1, commit_max));
+        }
+        if copies == 0 {
+            return Err(wait(op));
+        }
+    }
+    Ok((op_max, commit_max))
+}
+
+/// Whether a voter can supply, and whether it never acknowledged, what the latest log has at `op`.
+fn says_of<R: Rules>(
+    vote: &Vote<'_>,
+    op: u64,
+    canonical: Option<&Prepare>,
+    latest: u32,
+) -> (bool, bool) {
+    let older = vote.log_view < latest;
+    match (vote.says(op), canonical) {
+        (Says::Beyond, _) => (false, true),
+        (Says::Header(header, present, nack), Some(canonical))
+            if header.frame.checksum == canonical.frame.checksum =>
+        {
+            (present, nack || !R::NEVER_NACK_DECAY && !present)
+        }
+        // Another prepare: what the latest log has at this op was not the last thing that this voter held, and what it
+        // acknowledged before that counts for nothing.
+        (Says::Header(..), Some(_)) => (false, true),
+        // Not in the latest log's beginning: cut off, or never acknowledged by one who was not in that view.
+        (Says::Header(..) | Says::Blank(_), None) if older => (false, true),
+        (Says::Blank(nack), _) => (false, nack || !R::NEVER_NACK_DECAY),
+        (Says::Header(..), None) => unreachable!("a canonical voter's header is canonical"),
+        (Says::Below, _) => (false, false),
+    }
+}
+
+/// The headers of the chosen log, from its head down as far as the votes know them.
+fn gather<R: Rules>(
+    votes: &Votes<'_>,
+    replica_count: u8,
+    op: u64,
+    commit_max: u64,
+    pipeline_max: u32,
+    mut headers: Vec<Prepare>,
+) -> Result<Log, (Wait, Vec<Prepare>)> {
+    headers.clear();
+    let timestamp = voters(votes)
+        .map(|vote| vote.timestamp)
+        .max()
+        .expect("there are votes");
+    let mut wanted: Option<u128> = canonical::<R>(votes, op + 1).map(|next| next.parent);
+    let lowest = op.saturating_sub(pipeline_max.into());
+    for at in (lowest..=op).rev() {
+        // Committed ops may be missing from the canonical lists: any voter's header with the right identity is the one.
+        let named = |checksum: u128| {
+            let any = voters(votes).filter_map(|vote| match vote.says(at) {
+                Says::Header(header, _, _) => Some(header),
+                _ => None,
+            });
+            any.into_iter()
+                .find(|header| header.frame.checksum == checksum)
+        };
+        let found = match wanted {
+            Some(checksum) => named(checksum),
+            None => canonical::<R>(votes, at),
+        };
+        let Some(header) = found else { break };
+        wanted = Some(header.parent);
+        headers.push(header);
+        assert!(headers.len() <= VIEW_HEADERS_MAX);
+    }
+    let reached = op + 1 - headers.len() as u64;
+    if headers.is_empty() || reached > commit_max + 1 {
+        let missing = reached - 1;
+        let voted = voters(votes).count() as u8;
+        let wait = if voted < replica_count {
+            Wait::Undecided { op: missing }
+        } else {
+            Wait::Lost { op: missing }
+        };
+        return Err((wait, headers));
+    }
+    Ok(Log {
+        op,
+        commit_max,
+        headers,
+        timestamp,
+    })
+}
