@@ -218,6 +218,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert_eq!(large.message_size(), geometry.message_size_max as usize);
         let cluster = options.cluster;
         let mut prng = Xoshiro256PlusPlus::from_seed(options.entropy);
+        let nonce = prng.next_u64() | 1;
         Self {
             options,
             layout,
@@ -243,9 +244,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             votes: KeptVotes::new(),
             voted: false,
             suspicions: Suspicions::default(),
-            detector: FailureDetector::new(),
+            detector: FailureDetector::new(0),
             uncertain: None,
-            nonce: prng.next_u64() | 1,
+            nonce,
             start_view_asked_until_ns: 0,
             timestamp_floor: 0,
             abdicating: false,

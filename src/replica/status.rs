@@ -1,6 +1,7 @@
 //! What a replica counts, and how far it is.
 
 use super::Replica;
+use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::header::ReplicaStatus;
 
@@ -114,7 +115,7 @@ pub struct Progress {
     pub checkpoint_id: u128,
 }
 
-impl<M, R: Rules> Replica<M, R> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     /// How far this replica is.
     pub fn progress(&self) -> Progress {
         let opening = self.status == ReplicaStatus::Opening;

@@ -124,7 +124,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     /// Forgets what belongs to the view that is left: what waits for answers is asked again by its clients.
-    fn leave_view(&mut self) {
+    pub(super) fn leave_view(&mut self) {
         self.gathered.clear();
         self.requests.clear();
         if R::READS_DIE_WITH_VIEW {
@@ -330,8 +330,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                     }
                 } else {
                     self.suspicions.own = false;
-                    let at_ns = self.detector.suspect_at_ns();
-                    self.timers.suspect.set_at(at_ns);
+                    let wake_ns = self.detector.wake_at_ns();
+                    self.timers.suspect.set_at(wake_ns.max(self.now.monotonic_ns + 1));
                 }
             }
             ReplicaStatus::ViewChange => {

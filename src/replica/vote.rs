@@ -13,7 +13,7 @@ use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::SharedMessage;
 use storage::header::{DoViewChange, HEADER_SIZE, Prepare};
-use storage::journal::State;
+use storage::recovery::State;
 use storage::layout::{Geometry, REPLICAS_MAX};
 use zerocopy::{FromZeros, IntoBytes};
 
