@@ -50,6 +50,23 @@ pub const PREPARE_RESEND_NS: u64 = 150 * MILLISECOND;
 /// A replica that misses headers or prepares asks again after this long, in nanoseconds, each time someone else.
 pub const REPAIR_NS: u64 = 30 * MILLISECOND;
 
+/// A vote is sent again after this long, in nanoseconds: a few round trips, for it is short and rare.
+pub const VOTE_RESEND_NS: u64 = 60 * MILLISECOND;
+
+/// "I want to leave this view" is said again after this long, in nanoseconds.
+pub const START_VIEW_CHANGE_NS: u64 = 100 * MILLISECOND;
+
+/// For how long another's wish to leave the view counts, in nanoseconds: it is said again much more often.
+pub const SUSPICION_NS: u64 = 500 * MILLISECOND;
+
+/// How long a view may take to begin before the next one is wished for, in nanoseconds: two writes of the superblock, one
+/// after the other, on a disk that is busy; longer for each view in a row that does not begin.
+pub const VIEW_CHANGE_NS: u64 = 400 * MILLISECOND;
+
+/// A primary that makes no progress for this long, though there is something to do, gives its view up, in nanoseconds:
+/// longer than a checkpoint or a slow disk holds it up now and then.
+pub const ABDICATE_NS: u64 = 3000 * MILLISECOND;
+
 /// Redundant headers that no acknowledgement waits for are written after this long, in nanoseconds.
 pub const JOURNAL_FLUSH_NS: u64 = 100 * MILLISECOND;
 
