@@ -9,7 +9,9 @@ use crate::constants::{REPAIR_HEADERS_MAX, REPAIR_NS, REPAIR_PREPARES_MAX, SERVE
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::{Message, SharedMessage};
-use storage::header::{HEADER_SIZE, Header, Headers, Prepare, ReplicaStatus, RequestHeaders, RequestPrepare};
+use storage::header::{
+    HEADER_SIZE, Header, Headers, Prepare, ReplicaStatus, RequestHeaders, RequestPrepare,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// What is wanted, and what has been asked for.
@@ -178,7 +180,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             parent = prepare.frame.checksum;
             self.catch_up.wanted.push(prepare);
         }
-        if from_primary {
+        if from_primary && !self.catch_up.wanted.is_empty() {
+            // Otherwise the primary has nothing (any more) that follows our head: asking at once would get the same.
             self.catch_up.headers_asked = false;
         }
         self.take_headers(message);

@@ -243,13 +243,18 @@ impl<R: Rules> Journal<R> {
     /// Continues after a completion.
     ///
     /// # Errors
-    /// A write failed: what the disk holds is unknown, and the replica must stop.
+    /// A write failed: what the disk holds is unknown, and the replica must stop. A failed read is none: what was asked
+    /// for counts as damaged.
     pub fn on_io_done(&mut self, done: IoDone, io: &mut IoQueue) -> Result<JournalEvent, IoError> {
         let Some(purpose) = self.in_flight.finish(done.id) else {
             return Ok(JournalEvent::None);
         };
-        done.result?;
-        let buffer = done.buffer.expect("the journal's requests carry buffers");
+        let mut buffer = done.buffer.expect("the journal's requests carry buffers");
+        match purpose {
+            Purpose::Prepare { .. } | Purpose::Headers { .. } => done.result?,
+            // What cannot be read holds nothing that a check accepts: the same as decay of just those sectors.
+            Purpose::Read { .. } | Purpose::Open(_) => buffer.settle_read(&done.result),
+        }
         match purpose {
             Purpose::Prepare { slot } => {
                 let Buffer::Shared(prepare) = buffer else {
@@ -306,7 +311,10 @@ impl<R: Rules> Journal<R> {
         let held = &self.slots[slot];
         assert!(held.op == op || held.op <= self.checkpoint_op);
         // What the slot of the checkpoint's op holds may have been left over by a log that was replaced.
-        if let Some(parent) = self.header(op - 1).filter(|parent| parent.op > self.checkpoint_op) {
+        if let Some(parent) = self
+            .header(op - 1)
+            .filter(|parent| parent.op > self.checkpoint_op)
+        {
             assert_eq!(
                 parent.frame.checksum, header.parent,
                 "the hash chain is broken"
