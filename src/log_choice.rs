@@ -88,7 +88,12 @@ impl<'a> Vote<'a> {
     fn committed(&self, pipeline_max: u32) -> u64 {
         let below = (self.op + 1 - self.headers.len() as u64).saturating_sub(1);
         let known = self.headers.iter().filter(|header| is_known(header));
-        let proved = known.map(|header| header.op.saturating_sub(pipeline_max.into()).max(header.commit));
+        let proved = known.map(|header| {
+            header
+                .op
+                .saturating_sub(pipeline_max.into())
+                .max(header.commit)
+        });
         self.commit_max.max(below).max(proved.max().unwrap_or(0))
     }
 }

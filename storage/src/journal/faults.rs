@@ -67,8 +67,7 @@ fn a_failed_read_is_damage_of_what_was_asked_for() {
     let (whole, _) = filled(16, 1, SINGLE, 6);
     // Op 4's first sector, and with it its body; the whole ring of headers, whose prepares speak for themselves.
     for (unreadable, lost) in [(sector_of(&whole, 4), Some(4)), (0, None)] {
-        let mut host =
-            Host::<Strict>::start(whole.layout, whole.disk.clone(), &Super::new(false));
+        let mut host = Host::<Strict>::start(whole.layout, whole.disk.clone(), &Super::new(false));
         host.unreadable.push(unreadable);
         let recovered = host.finish_opening().expect("others can help");
         assert_eq!((recovered.head_op, recovered.head_certain), (6, true));
