@@ -415,6 +415,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         &self.metrics
     }
 
+    /// Whether a majority of the replicas agrees on the time, and timestamps follow it: if not, an alarm is due.
+    pub fn is_clock_synchronised(&self) -> bool {
+        self.clock.is_synchronised()
+    }
+
     /// What this replica is doing.
     pub fn status(&self) -> ReplicaStatus {
         match self.status {

@@ -9,6 +9,7 @@
 //! Stopping is crash-only inside: what the disk is doing is waited for, nothing else, and a kill is as safe.
 
 pub mod bus;
+mod clock_alarm;
 pub mod data_file;
 pub mod embedded;
 pub mod hosting;
@@ -27,6 +28,7 @@ pub use resolve::{AddressError, Addresses, check_address, check_addresses};
 use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
+use clock_alarm::ClockAlarm;
 use memory::{Memory, MemoryError, Term};
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
@@ -69,6 +71,8 @@ pub trait Hosted {
     fn metrics(&self) -> &Metrics;
     /// Whether the data file has been read: the replica takes part.
     fn is_open(&self) -> bool;
+    /// Whether the replicas agree on the time.
+    fn is_clock_synchronised(&self) -> bool;
 }
 
 /// Bounds of what a replica asks of its host.
@@ -186,6 +190,7 @@ pub struct Server<R> {
     replica: R,
     effects: Effects,
     published: Arc<Published>,
+    clock_alarm: ClockAlarm,
     /// The time of this turn.
     now: Now,
     address: SocketAddr,
@@ -235,6 +240,7 @@ impl<R: Hosted> Server<R> {
             replica,
             effects: Effects::new(bounds.sends_max, bounds.io_max),
             published: Arc::clone(published),
+            clock_alarm: ClockAlarm::new(now.monotonic_ns),
             now,
             address: listener.address,
         })
@@ -293,6 +299,8 @@ impl<R: Hosted> Server<R> {
         }
         self.replica.finish_turn(self.now, &mut self.effects);
         self.published.on_turn(self.replica.metrics());
+        let agreed = self.replica.is_clock_synchronised();
+        self.clock_alarm.on_turn(self.now.monotonic_ns, agreed);
         self.apply_effects()
     }
 
