@@ -229,7 +229,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.lower_chain();
         }
         if prepare.op > self.commit_min && self.is_primary() {
-            self.inherit(message, effects);
+            self.inherit(&message, effects);
         } else if prepare.op == self.commit_min + 1 {
             self.prepares.insert(message);
         }
