@@ -352,6 +352,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.journal.flush(&mut effects.io);
         }
         self.acknowledge(effects);
+        self.acknowledge_chained(effects);
         self.advance_commit();
         self.execute(effects);
         self.pump_checkpoint(effects);
