@@ -40,7 +40,6 @@ use crate::failure_detector::FailureDetector;
 use crate::machines::Machines;
 use crate::quorums::Quorums;
 use crate::rules::{Rules, Strict};
-use crate::state_machine::Limits;
 use crate::table::Table;
 use catch_up::CatchUp;
 use commit::Executing;
@@ -62,7 +61,7 @@ use storage::journal::Journal;
 use storage::layout::{Geometry, Layout, REPLICAS_MAX};
 use storage::superblock::Superblock;
 use timers::Timers;
-use view_change::Suspicions;
+use view_change::{Moved, Suspicions};
 use vote::{KeptVotes, VOTE_HEADERS_MAX};
 
 /// Who a replica is, and what it draws its randomness from.
@@ -138,9 +137,8 @@ pub struct Replica<M, R: Rules = Strict> {
     log_view: u32,
     /// A log of a later view is being made durable.
     installing: Option<Installing>,
-    /// A log that reaches beyond this journal, and the headers of its end: it waits for a newer checkpoint.
-    parked: Option<Parked>,
-    parked_headers: Vec<Prepare>,
+    /// A log that reaches beyond this journal: it waits for a newer checkpoint.
+    parked: Parked,
     /// Room for the headers of a log's end.
     log_end: Vec<Prepare>,
     votes: KeptVotes,
@@ -157,9 +155,7 @@ pub struct Replica<M, R: Rules = Strict> {
     timestamp_floor: u64,
     /// As primary: falls silent, since it makes no progress.
     abdicating: bool,
-    progress_op: u64,
-    progress_round: u64,
-    progress_ns: u64,
+    moved: Moved,
     /// The state is that of an op, and can be executed on.
     state_ready: bool,
     /// What is missing is beyond the reach of the others' journals.
@@ -221,6 +217,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let cluster = options.cluster;
         let mut prng = Xoshiro256PlusPlus::from_seed(options.entropy);
         let nonce = prng.next_u64() | 1;
+        let answers = constants::answers_max(&geometry);
+        let requests = constants::requests_max(&geometry);
+        let root = Prepare::root(cluster);
         Self {
             options,
             layout,
@@ -231,7 +230,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             prng,
             small,
             large,
-            answers: MessagePool::new(constants::answers_max(&geometry), storage::SECTOR_SIZE),
+            answers: MessagePool::new(answers, storage::SECTOR_SIZE),
             superblock: Superblock::with_rules(),
             journal: Journal::new(layout, cluster),
             checkpoint: Checkpoint::with_rules(layout),
@@ -241,8 +240,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             view: 0,
             log_view: 0,
             installing: None,
-            parked: None,
-            parked_headers: Vec::with_capacity(VOTE_HEADERS_MAX),
+            parked: Parked::new(),
             log_end: Vec::with_capacity(VOTE_HEADERS_MAX),
             votes: KeptVotes::new(),
             voted: false,
@@ -253,17 +251,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             start_view_asked_until_ns: 0,
             timestamp_floor: 0,
             abdicating: false,
-            progress_op: 0,
-            progress_round: 0,
-            progress_ns: 0,
+            moved: Moved::default(),
             state_ready: false,
             lagging: false,
             repair: Repair::default(),
             asks: 0,
             loading_op: None,
-            head: Head::of(&Prepare::root(cluster)),
+            head: Head::of(&root),
             commit_min: 0,
-            commit_checksum: Prepare::root(cluster).frame.checksum,
+            commit_checksum: root.frame.checksum,
             commit_timestamp: 0,
             commit_max: 0,
             inherited: 0,
@@ -276,12 +272,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             checkpoint_pending: false,
             checkpoint_op: 0,
             withheld: None,
-            gathered: VecDeque::with_capacity(constants::requests_max(&geometry)),
-            requests: Table::new(constants::requests_max(&geometry)),
-            reads: Reads::new(
-                constants::reads_max(&geometry),
-                Limits::new(&geometry).read_reply_size_max,
-            ),
+            gathered: VecDeque::with_capacity(requests),
+            requests: Table::new(requests),
+            reads: Reads::new(&geometry),
             peers: [PeerState::default(); REPLICAS_MAX],
             catch_up: CatchUp::new(),
             serving_reads: 0,
@@ -368,6 +361,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.journal.flush(&mut effects.io);
         }
         self.acknowledge(effects);
+        self.acknowledge_chained(effects);
         self.advance_commit();
         self.execute(effects);
         self.pump_checkpoint(effects);
@@ -424,7 +418,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn status(&self) -> ReplicaStatus {
         match self.status {
             ReplicaStatus::Normal if self.lagging || !self.state_ready => ReplicaStatus::Syncing,
-            ReplicaStatus::ViewChange if self.parked.is_some() => ReplicaStatus::Syncing,
+            ReplicaStatus::ViewChange if self.parked.view.is_some() => ReplicaStatus::Syncing,
             status => status,
         }
     }

@@ -8,7 +8,7 @@
 //! * Inherited prepares keep their identity. They are acknowledged anew in this view, and the primary prepares nothing of its
 //!   own before they are all executed.
 
-use super::vote::headers_max;
+use super::vote::{VOTE_HEADERS_MAX, headers_max};
 use super::{Effects, Head, Ignored, Peer, Replica};
 use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS};
 use crate::machines::Machines;
@@ -21,10 +21,22 @@ use zerocopy::{FromBytes, IntoBytes};
 /// A log that reaches beyond what this journal can hold: it is begun together with a newer checkpoint.
 #[derive(Debug)]
 pub(super) struct Parked {
-    /// Its view.
-    pub(super) view: u32,
+    /// Its view; none: nothing is parked.
+    pub(super) view: Option<u32>,
     /// Everything up to here is committed.
     pub(super) commit_max: u64,
+    /// Headers of its end, highest op first.
+    pub(super) headers: Vec<Prepare>,
+}
+
+impl Parked {
+    pub(super) fn new() -> Self {
+        Self {
+            view: None,
+            commit_max: 0,
+            headers: Vec::with_capacity(VOTE_HEADERS_MAX),
+        }
+    }
 }
 
 /// A log that is being made durable.
@@ -120,7 +132,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert_eq!(self.view, self.log_view);
         self.voted = false;
         self.votes.clear();
-        self.parked = None;
+        self.parked.view = None;
         self.enter_normal();
         self.catch_up.target = self.head.op;
         self.withheld = Some(self.commit_min + 1);
@@ -175,11 +187,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let Ok(message) = message else {
             return; // the journal has marked it as lost, and it is repaired
         };
-        self.inherit(message, effects);
+        self.inherit(&message, effects);
     }
 
     /// An inherited prepare has come into memory, from the journal or by repair.
-    pub(super) fn inherit(&mut self, message: SharedMessage, effects: &mut Effects) {
+    pub(super) fn inherit(&mut self, message: &SharedMessage, effects: &mut Effects) {
         let prepare = *message.header().typed::<Prepare>();
         let (op, checksum) = (prepare.op, prepare.frame.checksum);
         let wanted = self.is_primary()
@@ -195,7 +207,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if let Some(durable) = self.journal.durable_again(op, checksum) {
             self.acknowledge_one(durable, effects);
         }
-        self.broadcast(&message, effects);
+        self.broadcast(message, effects);
         self.load_inherited(effects);
     }
 
@@ -301,12 +313,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             if view > self.view {
                 self.enter_view_change(view, effects);
             }
-            self.parked = Some(Parked {
-                view,
-                commit_max: start.commit_max,
-            });
-            self.parked_headers.clear();
-            self.parked_headers.extend(headers_of(body).copied());
+            self.parked.view = Some(view);
+            self.parked.commit_max = start.commit_max;
+            self.parked.headers.clear();
+            self.parked.headers.extend(headers_of(body).copied());
             self.catch_up.target = self.catch_up.target.max(start.op);
             return;
         }

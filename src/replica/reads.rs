@@ -6,13 +6,14 @@
 //! under writes its number rides on prepares. Rounds are numbered within a view.
 
 use super::{Effects, Ignored, Peer, Replica};
-use crate::constants::{EXECUTE_PER_TURN_MAX, HEARTBEAT_NS, large_reserved};
+use crate::constants::{self, EXECUTE_PER_TURN_MAX, HEARTBEAT_NS, large_reserved};
 use crate::machines::Machines;
 use crate::rules::Rules;
-use crate::state_machine::Context;
+use crate::state_machine::{Context, Limits};
 use std::collections::VecDeque;
 use storage::buffer::Message;
 use storage::header::{Commit, CommitOk, HEADER_SIZE, Rejection, Reply, Status, sub_request};
+use storage::layout::Geometry;
 
 #[derive(Debug)]
 struct Read {
@@ -42,7 +43,9 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    pub(super) fn new(capacity: usize, reply_size_max: usize) -> Self {
+    pub(super) fn new(geometry: &Geometry) -> Self {
+        let capacity = constants::reads_max(geometry);
+        let reply_size_max = Limits::new(geometry).read_reply_size_max;
         Self {
             queue: VecDeque::with_capacity(capacity),
             round_begun: 0,

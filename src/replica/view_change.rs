@@ -31,6 +31,14 @@ pub(super) struct Suspicions {
     until_ns: [u64; REPLICAS_MAX],
 }
 
+/// How far a primary had come when it last made progress, and when that was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    op: u64,
+    round: u64,
+    pub(super) at_ns: u64,
+}
+
 impl Suspicions {
     /// The primary lives, or progress is made.
     pub(super) fn own_is_over(&mut self) {
@@ -155,7 +163,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.leave_view();
         self.view = view;
         self.status = ReplicaStatus::ViewChange;
-        self.parked = None;
+        self.parked.view = None;
         self.metrics.view_changes += 1;
         if acted {
             if !R::KEEP_SUFFIX_IN_NEWER_VIEW {
@@ -372,22 +380,20 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// better connected, or has a faster disk.
     fn abdicate_if_stuck(&mut self, effects: &mut Effects) {
         let idle = self.commit_min == self.head.op && !self.reads.are_waiting();
-        let moved =
-            self.commit_min > self.progress_op || self.reads.confirmed() > self.progress_round;
-        if idle || moved {
-            self.progress_op = self.commit_min;
-            self.progress_round = self.reads.confirmed();
-            self.progress_ns = self.now.monotonic_ns;
+        let (op, round) = (self.commit_min, self.reads.confirmed());
+        if idle || op > self.moved.op || round > self.moved.round {
+            let at_ns = self.now.monotonic_ns;
+            self.moved = Moved { op, round, at_ns };
             self.abdicating = false;
-            self.suspicions.own = false;
+            self.suspicions.own_is_over();
         }
-        if self.now.monotonic_ns >= self.progress_ns + ABDICATE_NS {
+        if self.now.monotonic_ns >= self.moved.at_ns + ABDICATE_NS {
             self.abdicating = true;
             if self.timers.suspect.fires(self.now) {
                 self.suspect(effects);
             }
         } else {
-            self.timers.suspect.set_at(self.progress_ns + ABDICATE_NS);
+            self.timers.suspect.set_at(self.moved.at_ns + ABDICATE_NS);
         }
     }
 
