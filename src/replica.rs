@@ -153,6 +153,8 @@ pub struct Replica<M, R: Rules = Strict> {
     start_view_asked_until_ns: u64,
     /// As primary: no later time than this was given to any prepare, those included that were cut off.
     timestamp_floor: u64,
+    /// As primary: the last pulse that it prepared in this view; zero if none.
+    pulse_op: u64,
     /// As primary: falls silent, since it makes no progress.
     abdicating: bool,
     moved: Moved,
@@ -250,6 +252,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             nonce,
             start_view_asked_until_ns: 0,
             timestamp_floor: 0,
+            pulse_op: 0,
             abdicating: false,
             moved: Moved::default(),
             state_ready: false,

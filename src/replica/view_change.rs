@@ -146,6 +146,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         self.catch_up.leave_view(self.head.op);
         self.withheld = None;
+        self.pulse_op = 0;
         self.suspicions.clear();
         self.votes.clear();
         self.voted = false;
