@@ -331,7 +331,7 @@ mod tests {
             answer(2, 0, ReplicaStatus::Syncing),
         ];
         let text = to_table(&answers, assess(&answers));
-        assert!(text.contains("10.0.0.2:3001  lagging"), "{text}");
+        assert!(text.contains("10.0.0.2:3001  syncing"), "{text}");
         assert!(text.contains("(connection refused)"));
         assert!(text.ends_with("cluster is not serving\n"));
         let json = to_json(&answers, Health::Degraded);
