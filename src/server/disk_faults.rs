@@ -124,9 +124,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn publish(&self, plan: Plan) {
+    fn publish(&self, plan: &Plan) {
         if let Ok(mut shared) = self.plan.lock() {
-            *shared = plan;
+            *shared = *plan;
         }
         self.version.fetch_add(1, Ordering::Release);
     }
@@ -155,7 +155,7 @@ impl DiskFaults {
         let mut text = read(path);
         let plan = Plan::parse(&text)?;
         let shared = Arc::new(Shared::default());
-        shared.publish(plan);
+        shared.publish(&plan);
         let (watched, path) = (Arc::clone(&shared), path.to_path_buf());
         let watch = move || {
             while !watched.dropped.load(Ordering::Relaxed) {
@@ -167,7 +167,7 @@ impl DiskFaults {
                 match Plan::parse(&newer) {
                     Ok(plan) => {
                         log::warn!("disk faults on purpose: {:?}", newer.trim());
-                        watched.publish(plan);
+                        watched.publish(&plan);
                     }
                     Err(error) => log::warn!("{}: {error}", path.display()),
                 }
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(faults.next_due(1_000_001).expect("due").id, id(1));
         assert!(faults.next_due(1_000_001).is_none());
         // A plan without delay lets them go at once.
-        faults.shared.publish(Plan::default());
+        faults.shared.publish(&Plan::default());
         faults.refresh(1_000_001);
         assert_eq!(faults.next_due(1_000_001).expect("due").id, id(2));
         assert_eq!(faults.deadline_ns(), u64::MAX);
