@@ -12,21 +12,23 @@
 //! * Acknowledgements are counted per replica, for one exact prepare, in this view.
 //! * Op e is acknowledged only where the checkpoint that e's slot arithmetic rests on is durable (design section 5).
 //!
-//! What is absent on purpose: view change, state sync and recovery of a lost file come with the next step; a primary
-//! of several replicas that restarts stays [`ReplicaStatus::ViewChange`] until then.
 
 mod backup;
 mod catch_up;
 mod commit;
 mod event;
+mod new_log;
 mod opening;
 mod peers;
 mod prepares;
 mod primary;
 mod reads;
+mod repair;
 mod starting;
 mod status;
 mod timers;
+mod view_change;
+mod vote;
 
 pub use event::{ConnectionId, Effects, Event, Fatal, Now, Peer, Send};
 pub use status::{Ignored, Metrics, Progress};
@@ -38,14 +40,19 @@ use crate::quorums::Quorums;
 use crate::rules::{Rules, Strict};
 use crate::state_machine::Limits;
 use crate::table::Table;
+use crate::failure_detector::FailureDetector;
 use catch_up::CatchUp;
+use new_log::{Installing, Parked};
+use repair::Repair;
+use view_change::Suspicions;
+use vote::{KeptVotes, VOTE_HEADERS_MAX};
 use commit::Executing;
 use opening::Opening;
 use peers::PeerState;
 use prepares::Prepares;
 use primary::InFlightRequest;
 use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::SeedableRng;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use reads::Reads;
 use std::collections::VecDeque;
 use storage::buffer::{Message, MessagePool, SharedMessage};
@@ -124,9 +131,42 @@ pub struct Replica<M, R: Rules = Strict> {
 
     status: ReplicaStatus,
     opening: Opening,
-    /// The superblock update in flight raises log_view: the journal is to be told when it is durable.
-    log_raised: bool,
     view: u32,
+    /// The view that the journal's log is of.
+    log_view: u32,
+    /// A log of a later view is being made durable.
+    installing: Option<Installing>,
+    /// A log that reaches beyond this journal, and the headers of its end: it waits for a newer checkpoint.
+    parked: Option<Parked>,
+    parked_headers: Vec<Prepare>,
+    /// Room for the headers of a log's end.
+    log_end: Vec<Prepare>,
+    votes: KeptVotes,
+    /// The vote for this view has been sent.
+    voted: bool,
+    suspicions: Suspicions,
+    detector: FailureDetector,
+    /// The highest op that may have been acknowledged here, if the journal cannot tell what is above its head.
+    uncertain: Option<u64>,
+    /// Names what this life of the process asks for.
+    nonce: u64,
+    start_view_asked_until_ns: u64,
+    /// As primary: no later time than this was given to any prepare, those included that were cut off.
+    timestamp_floor: u64,
+    /// As primary: falls silent, since it makes no progress.
+    abdicating: bool,
+    progress_op: u64,
+    progress_round: u64,
+    progress_ns: u64,
+    /// The state is that of an op, and can be executed on.
+    state_ready: bool,
+    /// What is missing is beyond the reach of the others' journals.
+    lagging: bool,
+    repair: Repair,
+    /// Things asked for, to take turns.
+    asks: u64,
+    /// An inherited prepare that is being read back.
+    loading_op: Option<u64>,
     head: Head,
     /// Executed here.
     commit_min: u64,
@@ -177,13 +217,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(options.replica < options.replica_count);
         assert_eq!(large.message_size(), geometry.message_size_max as usize);
         let cluster = options.cluster;
+        let mut prng = Xoshiro256PlusPlus::from_seed(options.entropy);
+        let nonce = prng.next_u64() | 1;
         Self {
             options,
             layout,
             quorums: Quorums::new(options.replica_count),
             fingerprint: geometry.fingerprint(options.replica_count),
             now: Now::default(),
-            prng: Xoshiro256PlusPlus::from_seed(options.entropy),
+            prng,
             small,
             large,
             answers: MessagePool::new(constants::answers_max(&geometry), storage::SECTOR_SIZE),
@@ -193,8 +235,29 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             engine: Engine::new(&geometry),
             status: ReplicaStatus::Opening,
             opening: Opening::default(),
-            log_raised: false,
             view: 0,
+            log_view: 0,
+            installing: None,
+            parked: None,
+            parked_headers: Vec::with_capacity(VOTE_HEADERS_MAX),
+            log_end: Vec::with_capacity(VOTE_HEADERS_MAX),
+            votes: KeptVotes::new(),
+            voted: false,
+            suspicions: Suspicions::default(),
+            detector: FailureDetector::new(0),
+            uncertain: None,
+            nonce,
+            start_view_asked_until_ns: 0,
+            timestamp_floor: 0,
+            abdicating: false,
+            progress_op: 0,
+            progress_round: 0,
+            progress_ns: 0,
+            state_ready: false,
+            lagging: false,
+            repair: Repair::default(),
+            asks: 0,
+            loading_op: None,
             head: Head::of(&Prepare::root(cluster)),
             commit_min: 0,
             commit_checksum: Prepare::root(cluster).frame.checksum,
@@ -259,6 +322,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         assert!(now.monotonic_ns >= self.now.monotonic_ns);
         self.now = now;
+        self.detector.ran(now.monotonic_ns);
         match event {
             Event::Message { from, message } => self.on_message(from, message, effects),
             Event::Io(done) => {
@@ -306,6 +370,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         } else {
             self.catch_up(effects);
         }
+        self.load_inherited(effects);
+        self.repair(effects);
     }
 
     /// Whether [`Self::finish_turn`] has more to do at once.
@@ -342,7 +408,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// What this replica is doing.
     pub fn status(&self) -> ReplicaStatus {
-        self.status
+        match self.status {
+            ReplicaStatus::Normal if self.lagging || !self.state_ready => ReplicaStatus::Syncing,
+            status => status,
+        }
     }
 
     /// Index of the primary of the current view.
@@ -360,8 +429,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     fn is_backup(&self) -> bool {
-        let follows = matches!(self.status, ReplicaStatus::Normal | ReplicaStatus::Syncing);
-        follows && self.primary() != self.options.replica
+        self.status == ReplicaStatus::Normal && self.primary() != self.options.replica
     }
 
     fn others(&self) -> impl Iterator<Item = u8> + use<M, R> {
@@ -432,6 +500,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::NotReady);
             return;
         }
+        if self.start_state() == Start::Begun {
+            self.hear_of_view(from, message.header(), effects);
+        }
         match command {
             Command::Ping => self.on_ping(from, *message.header().typed(), effects),
             Command::Pong => self.on_pong(from, message.header().typed(), effects),
@@ -440,6 +511,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Command::PrepareOk => self.on_prepare_ok(from, message.header().typed()),
             Command::Commit => self.on_commit(from, *message.header().typed(), effects),
             Command::CommitOk => self.on_commit_ok(from, message.header().typed()),
+            Command::StartViewChange => {
+                self.on_start_view_change(from, message.header().frame.view, effects);
+            }
+            Command::DoViewChange => self.on_do_view_change(from, &message, effects),
+            Command::StartView => self.on_start_view(from, &message, effects),
+            Command::RequestStartView => {
+                self.on_request_start_view(from, message.header().typed(), effects);
+            }
             Command::RequestHeaders => {
                 self.on_request_headers(from, message.header().typed(), effects);
             }

@@ -52,6 +52,26 @@ impl Reads {
             pending: false,
         }
     }
+
+    /// Rounds are numbered within a view, and a read that waits is asked again in the next: the view that begins may commit
+    /// writes before an answer from this one is sent.
+    pub(super) fn leave_view(&mut self) {
+        self.queue.clear();
+        self.round_begun = 0;
+        self.round_sent = 0;
+        self.round_confirmed = 0;
+        self.pending = false;
+    }
+
+    /// Whether a read waits.
+    pub(super) fn are_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The newest round that a quorum has returned.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.round_confirmed
+    }
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -74,7 +94,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if self.reads.queue.len() == self.reads.queue.capacity() {
             return Err(Rejection::Busy);
         }
-        let commit = self.commit_max.max(self.inherited);
+        let commit = if R::READ_AWAITS_INHERITED {
+            self.commit_max.max(self.inherited)
+        } else {
+            self.commit_min
+        };
         let round = self.reads.round_begun + 1;
         self.reads.queue.push_back(Read {
             message,
@@ -166,7 +190,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             let Some(read) = self.reads.queue.front() else {
                 return;
             };
-            if read.round > self.reads.round_confirmed
+            if R::READ_AWAITS_ROUND && read.round > self.reads.round_confirmed
                 || read.commit > self.commit_min
                 || self.executing.is_some()
             {
