@@ -35,18 +35,15 @@ pub use status::{Ignored, Metrics, Progress};
 
 use crate::constants;
 use crate::engine::Engine;
+use crate::failure_detector::FailureDetector;
 use crate::machines::Machines;
 use crate::quorums::Quorums;
 use crate::rules::{Rules, Strict};
 use crate::state_machine::Limits;
 use crate::table::Table;
-use crate::failure_detector::FailureDetector;
 use catch_up::CatchUp;
-use new_log::{Installing, Parked};
-use repair::Repair;
-use view_change::Suspicions;
-use vote::{KeptVotes, VOTE_HEADERS_MAX};
 use commit::Executing;
+use new_log::{Installing, Parked};
 use opening::Opening;
 use peers::PeerState;
 use prepares::Prepares;
@@ -54,6 +51,7 @@ use primary::InFlightRequest;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use reads::Reads;
+use repair::Repair;
 use std::collections::VecDeque;
 use storage::buffer::{Message, MessagePool, SharedMessage};
 use storage::checkpoint::Checkpoint;
@@ -63,6 +61,8 @@ use storage::journal::Journal;
 use storage::layout::{Geometry, Layout, REPLICAS_MAX};
 use storage::superblock::Superblock;
 use timers::Timers;
+use view_change::Suspicions;
+use vote::{KeptVotes, VOTE_HEADERS_MAX};
 
 /// Who a replica is, and what it draws its randomness from.
 #[derive(Clone, Copy, Debug)]

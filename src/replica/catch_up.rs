@@ -9,7 +9,9 @@ use crate::constants::{REPAIR_HEADERS_MAX, REPAIR_NS, REPAIR_PREPARES_MAX, SERVE
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::{Message, SharedMessage};
-use storage::header::{HEADER_SIZE, Header, Headers, Prepare, ReplicaStatus, RequestHeaders, RequestPrepare};
+use storage::header::{
+    HEADER_SIZE, Header, Headers, Prepare, ReplicaStatus, RequestHeaders, RequestPrepare,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// What is wanted, and what has been asked for.

@@ -275,9 +275,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if view == self.view {
             // A late copy of a start_view may end below what this replica has acknowledged since.
-            let asked = self.uncertain.is_some_and(|op_max| {
-                start.op >= op_max || start.nonce == self.nonce
-            });
+            let asked = self
+                .uncertain
+                .is_some_and(|op_max| start.op >= op_max || start.nonce == self.nonce);
             let fresh = self.log_view < view || asked || !R::HEAD_NEVER_FALLS_IN_VIEW;
             let begun = self.installing.is_some_and(|it| it.view == view);
             if !fresh || begun {

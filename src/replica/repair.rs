@@ -13,8 +13,8 @@ use crate::machines::Machines;
 use crate::rules::Rules;
 use rand_xoshiro::rand_core::Rng;
 use storage::buffer::SharedMessage;
-use storage::header::{Prepare, ReplicaStatus, RequestHeaders, RequestPrepare};
 use storage::header::Typed;
+use storage::header::{Prepare, ReplicaStatus, RequestHeaders, RequestPrepare};
 
 /// How far down from the head the log is known, and what has been asked for.
 #[derive(Clone, Copy, Debug, Default)]

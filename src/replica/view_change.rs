@@ -218,7 +218,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.voted = true;
         if self.primary() == self.options.replica {
             let me = self.options.replica;
-            self.votes.keep(me, message.header().typed(), message.body());
+            self.votes
+                .keep(me, message.header().typed(), message.body());
         }
         self.broadcast(&message, effects);
         self.begin_view_if_decided(effects);
@@ -331,7 +332,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 } else {
                     self.suspicions.own = false;
                     let wake_ns = self.detector.wake_at_ns();
-                    self.timers.suspect.set_at(wake_ns.max(self.now.monotonic_ns + 1));
+                    self.timers
+                        .suspect
+                        .set_at(wake_ns.max(self.now.monotonic_ns + 1));
                 }
             }
             ReplicaStatus::ViewChange => {
@@ -369,7 +372,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// better connected, or has a faster disk.
     fn abdicate_if_stuck(&mut self, effects: &mut Effects) {
         let idle = self.commit_min == self.head.op && !self.reads.are_waiting();
-        let moved = self.commit_min > self.progress_op || self.reads.confirmed() > self.progress_round;
+        let moved =
+            self.commit_min > self.progress_op || self.reads.confirmed() > self.progress_round;
         if idle || moved {
             self.progress_op = self.commit_min;
             self.progress_round = self.reads.confirmed();

@@ -306,7 +306,10 @@ impl<R: Rules> Journal<R> {
         let held = &self.slots[slot];
         assert!(held.op == op || held.op <= self.checkpoint_op);
         // What the slot of the checkpoint's op holds may have been left over by a log that was replaced.
-        if let Some(parent) = self.header(op - 1).filter(|parent| parent.op > self.checkpoint_op) {
+        if let Some(parent) = self
+            .header(op - 1)
+            .filter(|parent| parent.op > self.checkpoint_op)
+        {
             assert_eq!(
                 parent.frame.checksum, header.parent,
                 "the hash chain is broken"

@@ -3,7 +3,7 @@
 //!
 //! A cut path is silent: its connections stay open, nothing is read and nothing passes on, not even the end of a
 //! connection, until it is healed; then what was on the way arrives, late. New connections over a path that is cut in
-//! either direction are not made. So a cut looks like a cable that is pulled, and not like a process that ends.
+//! either direction wait. So a cut looks like a cable that is pulled, and not like a process that ends.
 
 #![allow(dead_code)] // each test file uses a part
 
@@ -11,9 +11,9 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,10 @@ impl Network {
     /// A listener whose connections go on to `address`. Its address.
     fn path(&mut self, source: Node, target: usize, address: &str) -> String {
         let target = Node::Replica(target);
-        let ways = [self.direction(source, target), self.direction(target, source)];
+        let ways = [
+            self.direction(source, target),
+            self.direction(target, source),
+        ];
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         // Connections inherit it, and their windows are made with it.
         set_socket_recv_buffer_size(&listener, SOCKET_BUFFER_SIZE).expect("a listener");
@@ -118,7 +121,10 @@ impl Network {
     }
 
     fn each(&self, touches: impl Fn(Node, Node) -> bool, act: impl Fn(&Direction)) {
-        let chosen = self.directions.iter().filter(|((from, to), _)| touches(*from, *to));
+        let chosen = self
+            .directions
+            .iter()
+            .filter(|((from, to), _)| touches(*from, *to));
         let mut count = 0;
         for (_, direction) in chosen {
             act(direction);
@@ -182,11 +188,14 @@ impl Network {
 
     /// No path is cut, slow or delayed any more.
     pub fn heal(&self) {
-        self.each(|_, _| true, |it| {
-            it.cut.store(false, Relaxed);
-            it.rate.store(0, Relaxed);
-            it.delay_us.store(0, Relaxed);
-        });
+        self.each(
+            |_, _| true,
+            |it| {
+                it.cut.store(false, Relaxed);
+                it.rate.store(0, Relaxed);
+                it.delay_us.store(0, Relaxed);
+            },
+        );
     }
 
     /// Bytes that have passed from one to the other.
@@ -227,16 +236,12 @@ fn accept(
 }
 
 /// Carries bytes both ways, until both ways have ended.
-fn connect(
-    near: &TcpStream,
-    far: &TcpStream,
-    ways: &[Arc<Direction>; 2],
-    stop: &Arc<AtomicBool>,
-) {
+fn connect(near: &TcpStream, far: &TcpStream, ways: &[Arc<Direction>; 2], stop: &Arc<AtomicBool>) {
     for (way, from, to) in [(&ways[0], near, far), (&ways[1], far, near)] {
         from.set_nonblocking(false).expect("a socket");
         from.set_nodelay(true).expect("a socket");
-        from.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket");
+        from.set_read_timeout(Some(Duration::from_millis(50)))
+            .expect("a socket");
         let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor is free");
         let (chunks, arrivals) = sync_channel(CHUNKS_MAX);
         let (source, origin, target) = (clone(from), clone(from), clone(to));
@@ -249,12 +254,7 @@ fn connect(
 
 type Chunk = (Instant, Vec<u8>);
 
-fn read(
-    mut source: TcpStream,
-    way: &Direction,
-    chunks: &SyncSender<Chunk>,
-    stop: &AtomicBool,
-) {
+fn read(mut source: TcpStream, way: &Direction, chunks: &SyncSender<Chunk>, stop: &AtomicBool) {
     let mut bytes = vec![0; CHUNK_SIZE];
     while !stop.load(Relaxed) {
         if way.is_cut() {
@@ -262,11 +262,18 @@ fn read(
             continue;
         }
         // A slow path takes small pieces, so that its pauses are short.
-        let size = if way.rate.load(Relaxed) > 0 { 1024 } else { CHUNK_SIZE };
+        let size = if way.rate.load(Relaxed) > 0 {
+            1024
+        } else {
+            CHUNK_SIZE
+        };
         match source.read(&mut bytes[..size]) {
             Ok(0) => return,
             Ok(count) => {
-                if chunks.send((Instant::now(), bytes[..count].to_vec())).is_err() {
+                if chunks
+                    .send((Instant::now(), bytes[..count].to_vec()))
+                    .is_err()
+                {
                     return;
                 }
             }
