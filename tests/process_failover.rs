@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Slots enough that a replica that is away for some seconds finds what it missed in the others' journals.
-const LONG_RING: [&str; 5] = ["--small", "--slots", "1024", "--message-size", "16KiB"];
+const LONG_RING: [&str; 5] = ["--small", "--slots", "4096", "--message-size", "8KiB"];
 
 fn running(name: &str) -> (Cluster, Recorder) {
     let mut cluster = Cluster::new(name, 3, &LONG_RING);
