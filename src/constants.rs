@@ -8,8 +8,8 @@ const MILLISECOND: u64 = 1_000_000;
 /// below any failure detector's patience, well above what an idle cluster should cost.
 pub const HEARTBEAT_NS: u64 = 50 * MILLISECOND;
 
-/// The least silence of a primary that a backup bears, in nanoseconds: five heartbeats, so that neither one that is lost
-/// nor the pauses of a busy machine make a view change; it is most of what a crash of the primary costs.
+/// The least silence of a primary that a backup bears, in nanoseconds: five heartbeats, so that neither a lost one nor
+/// the pauses of a busy machine make a view change; it is most of what a crash of the primary costs.
 pub const PATIENCE_MIN_NS: u64 = 250 * MILLISECOND;
 
 /// The longest silence that is borne, however slow the cluster has been, in nanoseconds: beyond it a stuck primary

@@ -410,6 +410,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn status(&self) -> ReplicaStatus {
         match self.status {
             ReplicaStatus::Normal if self.lagging || !self.state_ready => ReplicaStatus::Syncing,
+            ReplicaStatus::ViewChange if self.parked.is_some() => ReplicaStatus::Syncing,
             status => status,
         }
     }

@@ -23,7 +23,7 @@ const PING_INTERVAL_NS: u64 = SECOND;
 /// First pause between questions while no primary is known; doubles.
 const SEARCH_MIN_NS: u64 = 20 * MILLISECOND;
 /// Longest pause between questions while no primary is known.
-const SEARCH_MAX_NS: u64 = 640 * MILLISECOND;
+const SEARCH_MAX_NS: u64 = 80 * MILLISECOND;
 
 /// `unit << tries`, at most `most`, and of that a random half to whole: calls that failed together come back apart.
 pub(super) fn backoff(random: &mut Xoshiro256PlusPlus, unit: u64, tries: u32, most: u64) -> u64 {

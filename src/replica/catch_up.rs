@@ -180,7 +180,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             parent = prepare.frame.checksum;
             self.catch_up.wanted.push(prepare);
         }
-        if from_primary {
+        if from_primary && !self.catch_up.wanted.is_empty() {
+            // Otherwise the primary has nothing (any more) that follows our head: asking at once would get the same.
             self.catch_up.headers_asked = false;
         }
         self.take_headers(message);

@@ -379,7 +379,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.superblock.update(
             |state, _| {
                 state.checkpoint = *record;
-                state.commit_max = commit_max;
+                state.commit_max = state.commit_max.max(commit_max);
             },
             &mut effects.io,
         );

@@ -13,7 +13,6 @@ use crate::machines::Machines;
 use crate::rules::Rules;
 use rand_xoshiro::rand_core::Rng;
 use storage::buffer::SharedMessage;
-use storage::header::Typed;
 use storage::header::{Prepare, ReplicaStatus, RequestHeaders, RequestPrepare};
 
 /// How far down from the head the log is known, and what has been asked for.
@@ -81,11 +80,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Whether the log is known from the head down to what is to be executed next.
     pub(super) fn is_chained(&self) -> bool {
         self.repair.chain_low <= self.commit_min + 1 || !R::CHECK_PARENT
-    }
-
-    /// The lowest op whose place in the log is known.
-    pub(super) fn chain_low(&self) -> u64 {
-        self.repair.chain_low
     }
 
     /// Asks for what is missing, if something is.
@@ -165,8 +159,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Asks somebody for a prepare: what one does not answer, another may.
     pub(super) fn ask_for_prepare(&mut self, op: u64, checksum: u128, effects: &mut Effects) {
-        let mut ask: RequestPrepare = RequestPrepare::new(0, 0, 0);
-        ask.frame = self.header::<RequestPrepare>().frame;
+        let mut ask: RequestPrepare = self.header();
         (ask.op, ask.prepare) = (op, checksum);
         let peer = self.someone_to_ask();
         self.send_header(super::Peer::Replica(peer), &ask, effects);

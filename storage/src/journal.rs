@@ -243,13 +243,18 @@ impl<R: Rules> Journal<R> {
     /// Continues after a completion.
     ///
     /// # Errors
-    /// A write failed: what the disk holds is unknown, and the replica must stop.
+    /// A write failed: what the disk holds is unknown, and the replica must stop. A failed read is none: what was asked
+    /// for counts as damaged.
     pub fn on_io_done(&mut self, done: IoDone, io: &mut IoQueue) -> Result<JournalEvent, IoError> {
         let Some(purpose) = self.in_flight.finish(done.id) else {
             return Ok(JournalEvent::None);
         };
-        done.result?;
-        let buffer = done.buffer.expect("the journal's requests carry buffers");
+        let mut buffer = done.buffer.expect("the journal's requests carry buffers");
+        match purpose {
+            Purpose::Prepare { .. } | Purpose::Headers { .. } => done.result?,
+            // What cannot be read holds nothing that a check accepts: the same as decay of just those sectors.
+            Purpose::Read { .. } | Purpose::Open(_) => buffer.settle_read(&done.result),
+        }
         match purpose {
             Purpose::Prepare { slot } => {
                 let Buffer::Shared(prepare) = buffer else {
