@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT_NS: u64 = 3 * SECOND;
 const SILENCE_MAX_NS: u64 = 3 * SECOND;
 /// How often a replica is asked while a primary is known.
 const PING_INTERVAL_NS: u64 = SECOND;
-/// First pause between questions while no primary is known; doubles.
+/// First pause between questions while no primary is known.
 const SEARCH_MIN_NS: u64 = 20 * MILLISECOND;
 /// Longest pause between questions while no primary is known.
 const SEARCH_MAX_NS: u64 = 80 * MILLISECOND;

@@ -159,10 +159,10 @@ impl Network {
         self.each(touches, |it| it.cut.store(true, Relaxed));
     }
 
-    /// No group but this one reaches the replica.
-    pub fn leave_to(&self, group: usize, replica: usize) {
-        let other = |node| matches!(node, Node::Clients(it) if it != group);
-        let this = Node::Replica(replica);
+    /// This group of clients reaches no other replica than this one.
+    pub fn keep_with(&self, group: usize, replica: usize) {
+        let this = Node::Clients(group);
+        let other = |node| matches!(node, Node::Replica(it) if it != replica);
         let touches = |a, b| a == this && other(b) || b == this && other(a);
         self.each(touches, |it| it.cut.store(true, Relaxed));
     }
