@@ -9,6 +9,7 @@
 //! Stopping is crash-only inside: what the disk is doing is waited for, nothing else, and a kill is as safe.
 
 pub mod bus;
+mod clock_alarm;
 pub mod data_file;
 mod disk_faults;
 pub mod embedded;
@@ -30,6 +31,7 @@ use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
 use disk_faults::DiskFaults;
 pub use disk_faults::FaultError;
+use clock_alarm::ClockAlarm;
 use memory::{Memory, MemoryError, Term};
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
@@ -73,6 +75,8 @@ pub trait Hosted {
     fn metrics(&self) -> &Metrics;
     /// Whether the data file has been read: the replica takes part.
     fn is_open(&self) -> bool;
+    /// Whether the replicas agree on the time.
+    fn is_clock_synchronised(&self) -> bool;
     /// The host will stop it: hands over what others can go on with.
     fn prepare_to_stop(&mut self, _now: Now, _effects: &mut Effects) {}
     /// Whether that is done.
@@ -220,6 +224,7 @@ pub struct Server<R> {
     replica: R,
     effects: Effects,
     published: Arc<Published>,
+    clock_alarm: ClockAlarm,
     /// What the log last said of the replica's part in the cluster.
     logged: Option<Standing>,
     /// None but in tests that ask for it.
@@ -275,6 +280,7 @@ impl<R: Hosted> Server<R> {
             replica,
             effects: Effects::new(bounds.sends_max, bounds.io_max),
             published: Arc::clone(published),
+            clock_alarm: ClockAlarm::new(now.monotonic_ns),
             logged: None,
             faults,
             now,
@@ -350,6 +356,8 @@ impl<R: Hosted> Server<R> {
         }
         self.replica.finish_turn(self.now, &mut self.effects);
         self.published.on_turn(self.replica.metrics());
+        let agreed = self.replica.is_clock_synchronised();
+        self.clock_alarm.on_turn(self.now.monotonic_ns, agreed);
         self.log_standing();
         self.apply_effects()
     }
