@@ -151,8 +151,6 @@ pub struct Replica<M, R: Rules = Strict> {
     /// Names what this life of the process asks for.
     nonce: u64,
     start_view_asked_until_ns: u64,
-    /// As primary: no later time than this was given to any prepare, those included that were cut off.
-    timestamp_floor: u64,
     /// As primary: the last pulse that it prepared in this view; zero if none.
     pulse_op: u64,
     /// As primary: falls silent, since it makes no progress.
@@ -214,7 +212,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn new(options: ReplicaOptions, small: MessagePool, large: MessagePool) -> Self {
         let geometry = options.geometry;
         let layout = Layout::new(geometry);
-        assert!(options.replica < options.replica_count);
         assert_eq!(large.message_size(), geometry.message_size_max as usize);
         let cluster = options.cluster;
         let mut prng = Xoshiro256PlusPlus::from_seed(options.entropy);
@@ -251,7 +248,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             uncertain: None,
             nonce,
             start_view_asked_until_ns: 0,
-            timestamp_floor: 0,
             pulse_op: 0,
             abdicating: false,
             moved: Moved::default(),
@@ -345,8 +341,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(now.monotonic_ns >= self.now.monotonic_ns);
         self.now = now;
         self.detector.ran(now.monotonic_ns);
-        let replicated_ns = self.head.timestamp_next.max(self.timestamp_floor);
-        self.clock.advance(now, replicated_ns);
+        self.clock.advance(now, self.head.timestamp_next);
     }
 
     /// Ends a turn of the host's loop: acknowledges what became durable, commits, executes, answers, prepares what was

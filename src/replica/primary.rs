@@ -267,10 +267,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// The time that the next prepare would get: what the cluster agrees on, but always after the last prepare's.
     pub(super) fn timestamp_next(&self) -> u64 {
-        self.clock
-            .realtime_ns(self.now)
-            .max(self.head.timestamp_next)
-            .max(self.timestamp_floor)
+        let agreed_ns = self.clock.realtime_ns(self.now);
+        agreed_ns.max(self.head.timestamp_next)
     }
 
     /// Gives the batch in `message` its place in the log, journals it and sends it to all.

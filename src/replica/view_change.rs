@@ -282,7 +282,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 let (op, commit_max) = (log.op, log.commit_max);
                 self.log_end = log.headers;
                 if self.can_lead_from(op) {
-                    self.timestamp_floor = self.timestamp_floor.max(log.timestamp);
+                    self.clock.raise(log.timestamp);
                     self.install(self.view, commit_max, effects);
                 } else {
                     self.pass_on(effects);
