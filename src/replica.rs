@@ -51,7 +51,7 @@ use primary::InFlightRequest;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use reads::Reads;
-use repair::Repair;
+use repair::{Asking, Repair};
 use std::collections::VecDeque;
 use storage::buffer::{Message, MessagePool, SharedMessage};
 use storage::checkpoint::Checkpoint;
@@ -161,8 +161,8 @@ pub struct Replica<M, R: Rules = Strict> {
     /// What is missing is beyond the reach of the others' journals.
     lagging: bool,
     repair: Repair,
-    /// Things asked for, to take turns.
-    asks: u64,
+    /// Whom to ask for what is missing.
+    asking: Asking,
     /// An inherited prepare that is being read back.
     loading_op: Option<u64>,
     head: Head,
@@ -254,7 +254,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             state_ready: false,
             lagging: false,
             repair: Repair::default(),
-            asks: 0,
+            asking: Asking::default(),
             loading_op: None,
             head: Head::of(&root),
             commit_min: 0,

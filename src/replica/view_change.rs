@@ -11,7 +11,7 @@
 
 use super::{Effects, Ignored, Peer, Replica};
 use crate::constants::{
-    ABDICATE_NS, START_VIEW_CHANGE_NS, SUSPICION_NS, VIEW_CHANGE_NS, VOTE_RESEND_NS,
+    ABDICATE_NS, DEAF_NS, START_VIEW_CHANGE_NS, SUSPICION_NS, VIEW_CHANGE_NS, VOTE_RESEND_NS,
 };
 use crate::log_choice;
 use crate::machines::Machines;
@@ -37,6 +37,8 @@ pub(super) struct Moved {
     op: u64,
     round: u64,
     pub(super) at_ns: u64,
+    /// When it began to act in its view.
+    pub(super) begun_ns: u64,
 }
 
 impl Suspicions {
@@ -382,20 +384,39 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     fn abdicate_if_stuck(&mut self, effects: &mut Effects) {
         let idle = self.commit_min == self.head.op && !self.reads.are_waiting();
         let (op, round) = (self.commit_min, self.reads.confirmed());
+        let now_ns = self.now.monotonic_ns;
         if idle || op > self.moved.op || round > self.moved.round {
-            let at_ns = self.now.monotonic_ns;
-            self.moved = Moved { op, round, at_ns };
-            self.abdicating = false;
+            self.moved = Moved {
+                op,
+                round,
+                at_ns: now_ns,
+                ..self.moved
+            };
+        }
+        let was_silent = self.abdicating;
+        self.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS || self.hears_no_quorum();
+        if !self.abdicating {
             self.suspicions.own_is_over();
-        }
-        if self.now.monotonic_ns >= self.moved.at_ns + ABDICATE_NS {
-            self.abdicating = true;
-            if self.timers.suspect.fires(self.now) {
-                self.suspect(effects);
+            let next_ns = self.moved.at_ns + ABDICATE_NS;
+            self.timers
+                .suspect
+                .set_at(next_ns.min(now_ns + DEAF_NS / 4));
+            if was_silent {
+                self.timers.heartbeat.set(self.now, 0);
             }
-        } else {
-            self.timers.suspect.set_at(self.moved.at_ns + ABDICATE_NS);
+        } else if self.timers.suspect.fires(self.now) || !was_silent {
+            self.suspect(effects);
         }
+    }
+
+    /// Whether the others' answers have stayed away, of so many that nothing can be committed: they may still hear this
+    /// replica, and would wait for it for ever.
+    fn hears_no_quorum(&self) -> bool {
+        let since_ns = self.now.monotonic_ns.saturating_sub(DEAF_NS);
+        let heard = self
+            .others()
+            .filter(|&replica| self.peers[replica as usize].heard_ns > since_ns);
+        self.moved.begun_ns < since_ns && 1 + heard.count() < usize::from(self.quorums.replication)
     }
 
     /// The host will stop this replica: a primary hands its view over first. True: [`Self::may_stop`] will tell when.
