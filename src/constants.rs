@@ -92,7 +92,7 @@ pub const ABDICATE_NS: u64 = 3000 * MILLISECOND;
 
 /// A primary to which fewer than a replication quorum have answered for this long gives its view up, in nanoseconds: they
 /// answer each heartbeat.
-pub const DEAF_NS: u64 = 800 * MILLISECOND;
+pub const DEAF_NS: u64 = 500 * MILLISECOND;
 
 /// Redundant headers that no acknowledgement waits for are written after this long, in nanoseconds.
 pub const JOURNAL_FLUSH_NS: u64 = 100 * MILLISECOND;

@@ -115,7 +115,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return;
         }
         self.suspicions.until_ns[from as usize] = self.now.monotonic_ns + SUSPICION_NS;
-        self.leave_if_quorum(effects);
+        let gives_up = from == self.primary() && self.status == ReplicaStatus::Normal;
+        if gives_up && !self.suspicions.own {
+            self.suspect(effects); // nobody knows better than the primary itself
+        } else {
+            self.leave_if_quorum(effects);
+        }
     }
 
     fn leave_if_quorum(&mut self, effects: &mut Effects) {
