@@ -147,3 +147,10 @@ pub const fn answers_max(geometry: &Geometry) -> usize {
 pub const fn large_reserved(geometry: &Geometry) -> usize {
     geometry.pipeline_max as usize + REPAIR_PREPARES_MAX
 }
+
+/// Most headers of a vote: as many as its bit sets have bits.
+pub const VOTE_HEADERS_MAX: usize = 128;
+
+/// Memory for the votes of all replicas, in bytes.
+pub const VOTES_SIZE: usize =
+    (storage::layout::REPLICAS_MAX * VOTE_HEADERS_MAX) * storage::header::HEADER_SIZE;

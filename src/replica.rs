@@ -62,7 +62,7 @@ use storage::layout::{Geometry, Layout, REPLICAS_MAX};
 use storage::superblock::Superblock;
 use timers::Timers;
 use view_change::{Moved, Suspicions};
-use vote::{KeptVotes, VOTE_HEADERS_MAX};
+use vote::KeptVotes;
 
 /// Who a replica is, and what it draws its randomness from.
 #[derive(Clone, Copy, Debug)]
@@ -240,7 +240,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             log_view: 0,
             installing: None,
             parked: Parked::new(),
-            log_end: Vec::with_capacity(VOTE_HEADERS_MAX),
+            log_end: Vec::with_capacity(constants::VOTE_HEADERS_MAX),
             votes: KeptVotes::new(),
             voted: false,
             suspicions: Suspicions::default(),

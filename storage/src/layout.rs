@@ -141,6 +141,12 @@ impl Geometry {
             "from 1 to 32",
         )?;
         check(
+            message_size_max >= 2 * (1 + pipeline_max) * HEADER_SIZE as u32,
+            "message size",
+            u64::from(message_size_max),
+            "at least 512 bytes for each prepare in flight and one: a vote lists their headers",
+        )?;
+        check(
             slots.is_power_of_two() && (16..=1 << 20).contains(&slots) && slots >= 8 * pipeline_max,
             "journal slots",
             u64::from(slots),
@@ -367,6 +373,8 @@ mod tests {
         assert_eq!(bad(&|g| g.slots = 1000), "journal slots");
         assert_eq!(bad(&|g| g.slots = 32), "journal slots");
         assert_eq!(bad(&|g| g.pipeline_max = 33), "pipeline");
+        let vote = |g: &mut Geometry| (g.pipeline_max, g.message_size_max) = (32, 16 << 10);
+        assert_eq!(bad(&vote), "message size");
         assert_eq!(bad(&|g| g.sessions_max = 0), "sessions");
         assert_eq!(bad(&|g| g.reply_size_max = 300_000), "reply size");
         assert_eq!(bad(&|g| g.state_size = 1 << 20), "state size");
