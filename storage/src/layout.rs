@@ -129,22 +129,17 @@ impl Geometry {
         } = *self;
         check(
             message_size_max.is_multiple_of(SECTOR_SIZE as u32)
-                && (8 << 10..=16 << 20).contains(&message_size_max),
+                && (8 << 10..=16 << 20).contains(&message_size_max)
+                && self.holds_a_vote(),
             "message size",
             u64::from(message_size_max),
-            "a multiple of 4096 from 8 KiB to 16 MiB",
+            "a multiple of 4096 from 8 KiB to 16 MiB, and have 512 bytes for each prepare in flight and one more",
         )?;
         check(
             (1..=PIPELINE_MAX).contains(&pipeline_max),
             "pipeline",
             u64::from(pipeline_max),
             "from 1 to 32",
-        )?;
-        check(
-            message_size_max >= 2 * (1 + pipeline_max) * HEADER_SIZE as u32,
-            "message size",
-            u64::from(message_size_max),
-            "at least 512 bytes for each prepare in flight and one: a vote lists their headers",
         )?;
         check(
             slots.is_power_of_two() && (16..=1 << 20).contains(&slots) && slots >= 8 * pipeline_max,
@@ -184,6 +179,12 @@ impl Geometry {
             u64::from(self.journal_ack),
             "0 or 1",
         )
+    }
+
+    /// Whether a message has room for a vote: the headers of the pipeline and one, and as many for what may be unknown.
+    fn holds_a_vote(&self) -> bool {
+        let headers = 2 * (1 + u64::from(self.pipeline_max));
+        u64::from(self.message_size_max) >= headers * HEADER_SIZE as u64
     }
 
     /// When a prepare may be acknowledged.
