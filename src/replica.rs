@@ -61,8 +61,7 @@ use storage::journal::Journal;
 use storage::layout::{Geometry, Layout, REPLICAS_MAX};
 use storage::superblock::Superblock;
 use timers::Timers;
-use view_change::{Moved, Suspicions};
-use vote::KeptVotes;
+use view_change::{Election, Moved};
 
 /// Who a replica is, and what it draws its randomness from.
 #[derive(Clone, Copy, Debug)]
@@ -141,10 +140,7 @@ pub struct Replica<M, R: Rules = Strict> {
     parked: Parked,
     /// Room for the headers of a log's end.
     log_end: Vec<Prepare>,
-    votes: KeptVotes,
-    /// The vote for this view has been sent.
-    voted: bool,
-    suspicions: Suspicions,
+    election: Election,
     detector: FailureDetector,
     /// The highest op that may have been acknowledged here, if the journal cannot tell what is above its head.
     uncertain: Option<u64>,
@@ -241,9 +237,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             installing: None,
             parked: Parked::new(),
             log_end: Vec::with_capacity(constants::VOTE_HEADERS_MAX),
-            votes: KeptVotes::new(),
-            voted: false,
-            suspicions: Suspicions::default(),
+            election: Election::new(),
             detector: FailureDetector::new(0),
             uncertain: None,
             nonce,

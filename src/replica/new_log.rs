@@ -130,8 +130,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Acts in the view whose log is durable.
     fn begin_view(&mut self, effects: &mut Effects) {
         assert_eq!(self.view, self.log_view);
-        self.voted = false;
-        self.votes.clear();
+        self.election.clear();
         self.parked.view = None;
         self.enter_normal();
         self.catch_up.target = self.head.op;

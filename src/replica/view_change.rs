@@ -9,6 +9,7 @@
 //!   vote is sent only when the view is durable: a crash cannot make it vote differently, or take part in an older view.
 //! * Nothing is cut off when a view is left: the old log and the old log_view stay until a new log is durable.
 
+use super::vote::KeptVotes;
 use super::{Effects, Ignored, Peer, Replica};
 use crate::constants::{
     ABDICATE_NS, DEAF_NS, START_VIEW_CHANGE_NS, SUSPICION_NS, VIEW_CHANGE_NS, VOTE_RESEND_NS,
@@ -21,6 +22,36 @@ use storage::header::{
     Command, DoViewChange, Header, ReplicaStatus, RequestStartView, StartViewChange,
 };
 use storage::layout::REPLICAS_MAX;
+
+/// Who wants to leave the view, and who has voted for the next.
+#[derive(Debug)]
+pub(super) struct Election {
+    pub(super) suspicions: Suspicions,
+    pub(super) votes: KeptVotes,
+    /// The own vote has been sent.
+    pub(super) voted: bool,
+    /// An op that may be committed, and that no vote can supply though all have voted.
+    pub(super) lost_op: Option<u64>,
+}
+
+impl Election {
+    pub(super) fn new() -> Self {
+        Self {
+            suspicions: Suspicions::default(),
+            votes: KeptVotes::new(),
+            voted: false,
+            lost_op: None,
+        }
+    }
+
+    /// Another view.
+    pub(super) fn clear(&mut self) {
+        self.suspicions = Suspicions::default();
+        self.votes.clear();
+        self.voted = false;
+        self.lost_op = None;
+    }
+}
 
 /// Who wants to leave the view.
 #[derive(Debug, Default)]
@@ -45,10 +76,6 @@ impl Suspicions {
     /// The primary lives, or progress is made.
     pub(super) fn own_is_over(&mut self) {
         self.own = false;
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 
@@ -98,7 +125,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Has heard nothing of its primary for too long, or no view has begun.
     pub(super) fn suspect(&mut self, effects: &mut Effects) {
-        self.suspicions.own = true;
+        self.election.suspicions.own = true;
         self.timers.suspect.set(self.now, START_VIEW_CHANGE_NS);
         if self.superblock.durable_view().view() == self.view {
             let leave: StartViewChange = self.header();
@@ -114,9 +141,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        self.suspicions.until_ns[from as usize] = self.now.monotonic_ns + SUSPICION_NS;
+        self.election.suspicions.until_ns[from as usize] = self.now.monotonic_ns + SUSPICION_NS;
         let gives_up = from == self.primary() && self.status == ReplicaStatus::Normal;
-        if gives_up && !self.suspicions.own {
+        if gives_up && !self.election.suspicions.own {
             self.suspect(effects); // nobody knows better than the primary itself
         } else {
             self.leave_if_quorum(effects);
@@ -127,8 +154,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let now_ns = self.now.monotonic_ns;
         let others = self
             .others()
-            .filter(|&replica| self.suspicions.until_ns[replica as usize] > now_ns);
-        let count = u8::from(self.suspicions.own) + others.count() as u8;
+            .filter(|&replica| self.election.suspicions.until_ns[replica as usize] > now_ns);
+        let count = u8::from(self.election.suspicions.own) + others.count() as u8;
         let takes_part = matches!(
             self.status,
             ReplicaStatus::Normal | ReplicaStatus::ViewChange
@@ -154,9 +181,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.catch_up.leave_view(self.head.op);
         self.withheld = None;
         self.pulse_op = 0;
-        self.suspicions.clear();
-        self.votes.clear();
-        self.voted = false;
+        self.election.clear();
         self.abdicating = false;
         self.timers.leave_view();
     }
@@ -219,7 +244,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             && durable.view() == self.view
             && durable.log_view() < self.view
             && self.installing.is_none();
-        if due && !self.voted {
+        if due && !self.election.voted {
             self.vote(effects);
         }
     }
@@ -231,10 +256,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::NoBuffer);
             return;
         };
-        self.voted = true;
+        self.election.voted = true;
         if self.primary() == self.options.replica {
             let me = self.options.replica;
-            self.votes
+            self.election
+                .votes
                 .keep(me, message.header().typed(), message.body());
         }
         self.broadcast(&message, effects);
@@ -256,7 +282,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return;
         }
         if self.status == ReplicaStatus::ViewChange && self.log_view < self.view {
-            self.votes.keep(from, &vote, message.body());
+            self.election.votes.keep(from, &vote, message.body());
             self.begin_view_if_decided(effects);
         }
     }
@@ -267,13 +293,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let candidate = self.primary() == me
             && self.status == ReplicaStatus::ViewChange
             && self.installing.is_none()
-            && self.votes.of(me).is_some();
+            && self.election.votes.of(me).is_some();
         if !candidate {
             return;
         }
         let scratch = std::mem::take(&mut self.log_end);
         let chosen = log_choice::choose::<R>(
-            &self.votes.votes(),
+            &self.election.votes.votes(),
             self.options.replica_count,
             self.layout.geometry.pipeline_max,
             scratch,
@@ -281,8 +307,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         match chosen {
             Err((wait, scratch)) => {
                 self.log_end = scratch;
-                if matches!(wait, log_choice::Wait::Lost { .. }) {
-                    self.metrics.lost_ops += 1;
+                if let log_choice::Wait::Lost { op } = wait {
+                    self.election.lost_op = Some(op);
                 }
             }
             Ok(log) => {
@@ -304,7 +330,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let geometry = &self.layout.geometry;
         let fits = op <= self.checkpoint_op + u64::from(geometry.slots) && op >= self.commit_min;
         let ahead = (0..self.options.replica_count)
-            .filter_map(|replica| self.votes.of(replica))
+            .filter_map(|replica| self.election.votes.of(replica))
             .map(|vote| vote.checkpoint_op)
             .max();
         let reach = self.commit_min + 2 * geometry.checkpoint_interval();
@@ -315,7 +341,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     fn pass_on(&mut self, effects: &mut Effects) {
         let count = u32::from(self.options.replica_count);
         let furthest = (0..self.options.replica_count)
-            .filter_map(|replica| self.votes.of(replica))
+            .filter_map(|replica| self.election.votes.of(replica))
             .filter(|vote| vote.eligible == 1 && vote.frame.replica != self.options.replica)
             .map(|vote| vote.checkpoint_op)
             .max();
@@ -323,7 +349,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return; // nobody who voted can: perhaps one who has not yet
         };
         let able = |view: &u32| {
-            let vote = self.votes.of((view % count) as u8);
+            let vote = self.election.votes.of((view % count) as u8);
             vote.is_some_and(|vote| vote.eligible == 1 && vote.checkpoint_op == furthest)
         };
         let next = (self.view + 1..self.view + count).find(able);
@@ -346,7 +372,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                         self.suspect(effects);
                     }
                 } else {
-                    self.suspicions.own = false;
+                    self.election.suspicions.own = false;
                     let wake_ns = self.detector.wake_at_ns();
                     self.timers
                         .suspect
@@ -360,7 +386,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if self.timers.view_change.fires(self.now) {
                     self.timers.view_change.set(self.now, self.patience_ns());
                     self.suspect(effects);
-                } else if self.suspicions.own && self.timers.suspect.fires(self.now) {
+                } else if self.election.suspicions.own && self.timers.suspect.fires(self.now) {
                     self.suspect(effects);
                 }
             }
@@ -401,7 +427,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let was_silent = self.abdicating;
         self.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS || self.hears_no_quorum();
         if !self.abdicating {
-            self.suspicions.own_is_over();
+            self.election.suspicions.own_is_over();
             let next_ns = self.moved.at_ns + ABDICATE_NS;
             self.timers
                 .suspect
@@ -434,6 +460,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Whether nothing is lost by stopping now: a primary has said that it leaves.
     pub fn may_stop(&self) -> bool {
-        self.status != ReplicaStatus::ViewChange || self.voted
+        self.status != ReplicaStatus::ViewChange || self.election.voted
     }
 }

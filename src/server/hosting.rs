@@ -71,6 +71,7 @@ impl<M: Machines> Hosted for Replica<M> {
             view: progress.view,
             primary: self.primary(),
             status: progress.status,
+            lost_op: progress.lost_op,
         })
     }
 
