@@ -319,7 +319,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        self.peers[from as usize].on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+        let now_ns = self.now.monotonic_ns;
+        let peer = &mut self.peers[from as usize];
+        peer.on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+        peer.heard_ns = now_ns;
         let entry = self.prepares.get(ok.op);
         if entry.is_some_and(|entry| entry.prepare().frame.checksum == ok.prepare) {
             self.count_ack(ok.op, from, ok.checkpoint_op, ok.checkpoint_id);
@@ -343,6 +346,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if names_it {
             entry.checkpoint_id = checkpoint_id;
+        }
+        if !R::COUNT_EACH_ONCE && entry.acks.contains(from) {
+            entry.repeated += 1;
         }
         entry.acks.insert(from);
     }

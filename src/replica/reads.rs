@@ -189,7 +189,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        self.peers[from as usize].on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+        let now_ns = self.now.monotonic_ns;
+        let peer = &mut self.peers[from as usize];
+        peer.on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+        peer.heard_ns = now_ns;
     }
 
     /// Answers the reads whose conditions hold, in order of arrival, up to the turn's bound.
