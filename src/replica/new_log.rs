@@ -9,7 +9,7 @@
 //!   own before they are all executed.
 
 use super::vote::headers_max;
-use super::{Effects, Head, Ignored, Peer, Replica};
+use super::{Effects, Executing, Head, Ignored, Peer, Replica};
 use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VOTE_HEADERS_MAX};
 use crate::machines::Machines;
 use crate::rules::Rules;
@@ -49,7 +49,7 @@ pub(super) struct Installing {
 }
 
 /// The headers in a message's body, highest op first.
-pub(super) fn headers_of(body: &[u8]) -> impl Iterator<Item = &Prepare> {
+pub(super) fn headers_of(body: &[u8]) -> impl Iterator<Item = &Prepare> + Clone {
     body.chunks_exact(HEADER_SIZE)
         .map(|bytes| Prepare::ref_from_bytes(bytes).expect("256 aligned bytes"))
 }
@@ -272,6 +272,27 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
+    /// Whether a log's end has what was executed here, as far as it reaches down to it. One that has not is another
+    /// history, or a lie: it must not become durable here.
+    pub(super) fn agrees_with_executed<'a>(
+        &self,
+        headers: impl Iterator<Item = &'a Prepare> + Clone,
+    ) -> bool {
+        let checkpoint = &self.superblock.working().checkpoint.prepare;
+        let executing = self.executing.as_ref().map(Executing::name);
+        let known = [
+            Some((checkpoint.op, checkpoint.frame.checksum)),
+            Some((self.commit_min, self.commit_checksum)),
+            executing,
+        ];
+        known.into_iter().flatten().all(|(op, checksum)| {
+            headers.clone().all(|header| {
+                (header.op != op || header.frame.checksum == checksum)
+                    && (header.op != op + 1 || header.parent == checksum)
+            })
+        })
+    }
+
     pub(super) fn on_start_view(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let start = *message.header().typed::<StartView>();
         let view = start.frame.view;
@@ -299,10 +320,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let body = message.body();
         let count = body.len() / HEADER_SIZE;
         let lowest = start.op + 1 - count as u64;
-        let sound = self.are_headers_sound(body, start.op, false)
+        let sound = self.are_headers_sound(body, start.op, view, false)
             && lowest <= start.commit_max + 1
             && count <= VIEW_HEADERS_MAX
-            && start.op >= self.commit_min;
+            && start.op >= self.commit_min
+            && self.agrees_with_executed(headers_of(body));
         if !sound {
             self.metrics.ignored(Ignored::Implausible);
             return;

@@ -185,8 +185,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         (present, nack)
     }
 
-    /// Whether the body of a vote or a start_view is headers of this cluster's log, chained, highest op first.
-    pub(super) fn are_headers_sound(&self, body: &[u8], op: u64, gaps: bool) -> bool {
+    /// Whether the body of a vote or a start_view is headers of this cluster's log, chained, highest op first, and of no
+    /// view above the log's.
+    pub(super) fn are_headers_sound(
+        &self,
+        body: &[u8],
+        op: u64,
+        log_view: u32,
+        gaps: bool,
+    ) -> bool {
         new_log::headers_of(body)
             .enumerate()
             .all(|(index, header)| {
@@ -204,7 +211,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                     below.frame.checksum == 0 || below.frame.checksum == header.parent
                 });
                 let place = header.op + index as u64 == op;
-                sound && is_prepare && !header.is_reserved() && place && chained
+                let known_view = header.frame.view <= log_view;
+                sound && is_prepare && !header.is_reserved() && known_view && place && chained
             })
     }
 }

@@ -65,6 +65,8 @@ pub struct Forge {
     next: usize,
     /// Whether it also makes logs that contradict the true one: who believes those cannot go on for long.
     invents_logs: bool,
+    /// Whether it also says numbers from the far end of what can be said: who believes those gets stuck.
+    exaggerates: bool,
 }
 
 impl Forge {
@@ -76,6 +78,7 @@ impl Forge {
             heard: Vec::new(),
             next: 0,
             invents_logs: prng.coin(),
+            exaggerates: prng.coin(),
             prng,
         }
     }
@@ -294,8 +297,8 @@ impl Forge {
         ]);
         match self.prng.below(10) {
             0 => 0,
-            1 => NUMBER_MAX,
-            2 => self.prng.bits() % NUMBER_MAX,
+            1 if self.exaggerates => NUMBER_MAX,
+            2 if self.exaggerates => self.prng.bits() % NUMBER_MAX,
             3 => self.prng.below(20),
             _ => (near + self.prng.below(5)).saturating_sub(2),
         }
@@ -304,7 +307,7 @@ impl Forge {
     fn view(&mut self, progress: &Progress) -> u32 {
         match self.prng.below(20) {
             0 => 0,
-            1 => VIEW_MAX,
+            1 if self.exaggerates => VIEW_MAX,
             2 => progress.log_view,
             3 => (progress.view + self.prng.below(9) as u32).saturating_sub(4),
             4..8 => progress.view + 1,
@@ -332,7 +335,8 @@ impl Forge {
         let mut message = self.heard(is_prepare)?;
         let parent = *parent.header.typed::<Prepare>();
         let view = self.view(progress);
-        let late = *self.prng.pick(&[0, 1, 1_000_000, NUMBER_MAX / 2]);
+        let far = u64::from(self.exaggerates) * NUMBER_MAX / 2;
+        let late = *self.prng.pick(&[0, 1, 1_000_000, far]);
         let commit = self.number(progress);
         let prepare = message.header.typed_mut::<Prepare>();
         prepare.op = parent.op + 1;
