@@ -159,7 +159,7 @@ mod tests {
             until_ns: 250,
         });
         let shown: Vec<_> = [50, 150, 249, 250]
-            .map(|now| clock.realtime(now) - EPOCH_NS + 2_000)
+            .map(|now| clock.realtime(now) + 2_000 - EPOCH_NS)
             .into();
         assert_eq!(shown, [50, 10_150, 249, 250]);
         assert_eq!(clock.ahead_max_ns(), 8_000);

@@ -299,13 +299,13 @@ fn time_is(timestamp: u64) {
 }
 
 #[test]
-#[should_panic(expected = "the time of op 3 is beyond every clock")]
+#[should_panic(expected = "is beyond every clock")]
 fn a_time_beyond_every_clock_is_caught() {
     time_is(1 << 50);
 }
 
 #[test]
-#[should_panic(expected = "the time of op 3 is beyond the clocks of a majority")]
+#[should_panic(expected = "is beyond the clocks of a majority")]
 fn a_time_of_one_wild_clock_is_caught() {
     time_is(1 << 35);
 }
