@@ -195,7 +195,7 @@ fn partitions_of_all_shapes_are_survived() {
     let mut plan = plan();
     plan.cluster.replica_count = 5;
     plan.ops = 1000;
-    plan.faults.partition = often(400, 400);
+    plan.faults.partition = often(400, 1500);
     plan.faults.clog = often(300, 100);
     plan.faults.partition_clients = 300_000;
     let runs = run_seeds(plan, 6);
@@ -214,7 +214,7 @@ fn partitions_of_all_shapes_are_survived() {
 #[test]
 fn pauses_and_wrong_clocks_are_survived() {
     let mut plan = plan();
-    plan.faults.pause = often(300, 300);
+    plan.faults.pause = often(300, 1500);
     plan.faults.clock = often(200, 200);
     plan.faults.clock_jump_ns = 365 * 86_400 * SECOND;
     plan.faults.drift_ppm = 100;
