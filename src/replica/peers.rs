@@ -14,6 +14,8 @@ pub(super) struct PeerState {
     pub(super) checkpoint_op: u64,
     /// The newest read round that it has returned in this view.
     pub(super) round: u64,
+    /// When it last answered in this view, on the monotonic clock.
+    pub(super) heard_ns: u64,
 }
 
 impl PeerState {
@@ -137,7 +139,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         pong.sessions_max = geometry.sessions_max;
         pong.log_view = log_view;
         pong.replica_count = self.options.replica_count;
-        pong.status = self.status as u8;
+        pong.status = self.status() as u8;
         pong.start = start as u8;
         pong.clock_synchronised = u8::from(self.clock.is_synchronised());
         pong.checkpointing = u8::from(self.checkpoint.is_writing());
