@@ -137,7 +137,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         pong.sessions_max = geometry.sessions_max;
         pong.log_view = log_view;
         pong.replica_count = self.options.replica_count;
-        pong.status = self.status as u8;
+        pong.status = self.status() as u8;
         pong.start = start as u8;
         pong.clock_synchronised = u8::from(self.clock.is_synchronised());
         pong.checkpointing = u8::from(self.checkpoint.is_writing());
