@@ -90,6 +90,10 @@ pub const VIEW_CHANGE_NS: u64 = 400 * MILLISECOND;
 /// longer than a checkpoint or a slow disk holds it up now and then.
 pub const ABDICATE_NS: u64 = 3000 * MILLISECOND;
 
+/// A primary to which fewer than a replication quorum have answered for this long gives its view up, in nanoseconds: they
+/// answer each heartbeat.
+pub const DEAF_NS: u64 = 500 * MILLISECOND;
+
 /// Redundant headers that no acknowledgement waits for are written after this long, in nanoseconds.
 pub const JOURNAL_FLUSH_NS: u64 = 100 * MILLISECOND;
 
@@ -105,7 +109,7 @@ pub const REPAIR_HEADERS_MAX: usize = 64;
 pub const REPAIR_PREPARES_MAX: usize = 16;
 
 /// Prepares that a replica reads from its journal for others at once. What is asked for beyond that is asked for again.
-pub const SERVE_READS_MAX: usize = 14;
+pub const SERVE_READS_MAX: usize = 24;
 
 /// Reads of the journal that are left for execution.
 const _: () = assert!(SERVE_READS_MAX < storage::journal::READS_MAX);
@@ -143,3 +147,10 @@ pub const fn answers_max(geometry: &Geometry) -> usize {
 pub const fn large_reserved(geometry: &Geometry) -> usize {
     geometry.pipeline_max as usize + REPAIR_PREPARES_MAX
 }
+
+/// Most headers of a vote: as many as its bit sets have bits.
+pub const VOTE_HEADERS_MAX: usize = 128;
+
+/// Memory for the votes of all replicas, in bytes.
+pub const VOTES_SIZE: usize =
+    (storage::layout::REPLICAS_MAX * VOTE_HEADERS_MAX) * storage::header::HEADER_SIZE;

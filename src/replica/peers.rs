@@ -14,6 +14,8 @@ pub(super) struct PeerState {
     pub(super) checkpoint_op: u64,
     /// The newest read round that it has returned in this view.
     pub(super) round: u64,
+    /// When it last answered in this view, on the monotonic clock.
+    pub(super) heard_ns: u64,
 }
 
 impl PeerState {

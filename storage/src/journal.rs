@@ -40,7 +40,7 @@ use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
 /// Reads of prepares in flight, at most.
-pub const READS_MAX: usize = 16;
+pub const READS_MAX: usize = 28;
 
 /// Writes of header sectors in flight, at most: the sectors that a pipeline touches, and a few for repair.
 pub const HEADER_WRITES_MAX: usize = 4;
