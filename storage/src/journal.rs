@@ -548,6 +548,13 @@ impl<R: Rules> Journal<R> {
         self.checkpoint_op
     }
 
+    /// Size of a prepare on the disk, in whole sectors, if its slot holds it: of the log or not, below the checkpoint too,
+    /// verified or not. It is served to who asks for it by identity; who is not sure of the chain to it may have it.
+    pub fn size_of(&self, op: u64, checksum: u128) -> Option<usize> {
+        let held = &self.slots[self.layout.slot(op)];
+        (held.disk == checksum && checksum != 0).then(|| sector_ceil(held.disk_size as usize))
+    }
+
     /// Reads a prepare; a [`JournalEvent::Read`] will come.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub mod cluster;
+pub mod damage;
 pub mod history;
 pub mod linearizability;
 pub mod load;
