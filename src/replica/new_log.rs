@@ -49,9 +49,8 @@ pub(super) struct Installing {
 }
 
 /// The headers in a message's body, highest op first.
-pub(super) fn headers_of(body: &[u8]) -> impl Iterator<Item = &Prepare> + Clone {
-    body.chunks_exact(HEADER_SIZE)
-        .map(|bytes| Prepare::ref_from_bytes(bytes).expect("256 aligned bytes"))
+pub(super) fn headers_of(body: &[u8]) -> &[Prepare] {
+    <[Prepare]>::ref_from_bytes(body).expect("whole headers, aligned")
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -274,10 +273,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Whether a log's end has what was executed here, as far as it reaches down to it. One that has not is another
     /// history, or a lie: it must not become durable here.
-    pub(super) fn agrees_with_executed<'a>(
-        &self,
-        headers: impl Iterator<Item = &'a Prepare> + Clone,
-    ) -> bool {
+    pub(super) fn agrees_with_executed(&self, headers: &[Prepare]) -> bool {
         let checkpoint = &self.superblock.working().checkpoint.prepare;
         let executing = self.executing.as_ref().map(Executing::name);
         let known = [
@@ -286,7 +282,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             executing,
         ];
         known.into_iter().flatten().all(|(op, checksum)| {
-            headers.clone().all(|header| {
+            headers.iter().all(|header| {
                 (header.op != op || header.frame.checksum == checksum)
                     && (header.op != op + 1 || header.parent == checksum)
             })
@@ -337,7 +333,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.parked.view = Some(view);
             self.parked.commit_max = start.commit_max;
             self.parked.headers.clear();
-            self.parked.headers.extend(headers_of(body).copied());
+            self.parked.headers.extend_from_slice(headers_of(body));
             self.catch_up.target = self.catch_up.target.max(start.op);
             return;
         }
@@ -345,7 +341,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.leave_view();
         }
         self.log_end.clear();
-        self.log_end.extend(headers_of(body).copied());
+        self.log_end.extend_from_slice(headers_of(body));
         self.install(view, start.commit_max, effects);
     }
 }

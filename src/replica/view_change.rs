@@ -314,7 +314,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Ok(log) => {
                 let (op, commit_max) = (log.op, log.commit_max);
                 self.log_end = log.headers;
-                if !self.agrees_with_executed(self.log_end.iter()) {
+                if !self.agrees_with_executed(&self.log_end) {
                     self.metrics.ignored(Ignored::Implausible); // somebody's vote is
                 } else if self.can_lead_from(op) {
                     self.clock.raise(log.timestamp);
