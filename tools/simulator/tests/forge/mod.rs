@@ -3,7 +3,8 @@
 use simulator::prng::Prng;
 use storage::header::{
     Command, DoViewChange, Eviction, HEADER_SIZE, Header, NUMBER_MAX, Page, PageReference,
-    PingClient, PongClient, Prepare, Reply, Request, RequestPages, StartView, Typed, VIEW_MAX,
+    PingClient, PongClient, Prepare, PrepareKind, Rejected, Rejection, Reply, Request,
+    RequestPages, StartView, Typed, VIEW_MAX,
 };
 use storage::layout::Geometry;
 use viewstone::replica::{ConnectionId, Peer, Progress};
@@ -101,7 +102,7 @@ impl Forge {
                 0..4 => self.heard_and_changed(progress),
                 4 => self.heard(|_| true),
                 5 if self.invents_logs => self.child(progress),
-                6 | 7 if self.invents_logs => self.log(progress),
+                6 | 7 if self.invents_logs => Some(self.log(progress)),
                 _ => Some(self.invented(progress)),
             }?;
             let (command, from) = (message.header.command()?, self.author(victim));
@@ -208,6 +209,12 @@ impl Forge {
             Command::Eviction => {
                 let eviction = header.typed_mut::<Eviction>();
                 (eviction.client, eviction.pad) = (client, 0);
+                message.body.clear();
+            }
+            Command::Rejected => {
+                let rejected = header.typed_mut::<Rejected>();
+                rejected.client = client;
+                rejected.reason = Rejection::Busy as u16;
                 message.body.clear();
             }
             Command::PingClient => {
@@ -347,30 +354,52 @@ impl Forge {
         Some(message)
     }
 
-    /// A log that never was: the end of a true one cut off, replaced, or gone on with.
-    fn log(&mut self, progress: &Progress) -> Option<Sealed> {
+    /// A log that never was, in a vote or as the beginning of a view.
+    fn log(&mut self, progress: &Progress) -> Sealed {
         let top = self.number(progress);
+        let headers = self.log_end(progress, top);
+        let view = self.view(progress).max(1);
+        let numbers: [u64; 4] = std::array::from_fn(|_| self.number(progress));
+        let header = if self.prng.coin() {
+            let mut start = StartView::new(self.cluster, view, 0);
+            (start.op, start.commit_max) = (top, numbers[0].min(top));
+            (start.checkpoint_op, start.nonce) = (numbers[1], numbers[2]);
+            *start.header()
+        } else {
+            let mut vote = DoViewChange::new(self.cluster, view, 0);
+            (vote.op, vote.op_max) = (top, top + self.prng.below(3));
+            (vote.commit_min, vote.commit_max) = (numbers[0], numbers[1]);
+            (vote.checkpoint_op, vote.timestamp) = (numbers[2], numbers[3]);
+            vote.log_view = self.view(progress).min(view - 1);
+            vote.eligible = self.prng.below(2) as u8;
+            let listed = (1 << headers.len()) - 1;
+            vote.present = self.prng.next_u128() & listed;
+            vote.nack = self.prng.next_u128() & listed;
+            *vote.header()
+        };
+        let mut message = Sealed {
+            header,
+            body: Vec::new(),
+        };
+        message.set_headers(&headers);
+        message
+    }
+
+    /// The end of a log up to `top`: true headers and others, mostly chained, highest op first.
+    fn log_end(&mut self, progress: &Progress, top: u64) -> Vec<Header> {
         let mut headers: Vec<Prepare> = Vec::new();
         let count = 1 + self.prng.below(8);
         for op in top.saturating_sub(count)..=top {
-            let known = self.heard(|it| {
-                it.header
-                    .try_typed::<Prepare>()
-                    .is_some_and(|prepare| prepare.op == op)
-            });
+            let is_that = |it: &Sealed| {
+                let prepare = it.header.try_typed::<Prepare>();
+                prepare.is_some_and(|prepare| prepare.op == op)
+            };
+            let known = self.heard(is_that);
             let known = known.filter(|_| !self.prng.chance(150_000));
-            let mut header = known.map_or_else(
-                || {
-                    let mut prepare = Prepare::new(self.cluster, progress.log_view, 0);
-                    prepare.op = op;
-                    prepare.kind = 2;
-                    prepare.requests = 1;
-                    prepare.frame.size = 512;
-                    prepare.timestamp = headers.last().map_or(1, |last| last.timestamp + 1);
-                    prepare
-                },
-                |it| *it.header.typed::<Prepare>(),
-            );
+            let mut header = match known {
+                Some(known) => *known.header.typed::<Prepare>(),
+                None => self.stranger(progress, op, headers.last()),
+            };
             if let Some(last) = headers.last()
                 && header.parent != last.frame.checksum
                 && self.prng.chance(800_000)
@@ -380,36 +409,18 @@ impl Forge {
             }
             headers.push(header);
         }
-        headers.reverse();
-        let headers: Vec<Header> = headers.iter().map(|it| *it.header()).collect();
-        let view = self.view(progress).max(1);
-        let numbers: [u64; 6] = std::array::from_fn(|_| self.number(progress));
-        let mut message = Sealed {
-            header: Header::new_zeroed(),
-            body: Vec::new(),
-        };
-        if self.prng.coin() {
-            let mut start = StartView::new(self.cluster, view, 0);
-            (start.op, start.commit_max) = (top, numbers[0].min(top));
-            (start.checkpoint_op, start.nonce) = (numbers[1], numbers[2]);
-            message.header = *start.header();
-        } else {
-            let mut vote = DoViewChange::new(self.cluster, view, 0);
-            vote.op = top;
-            vote.op_max = top + self.prng.below(3);
-            vote.commit_min = numbers[0];
-            vote.commit_max = numbers[1];
-            vote.checkpoint_op = numbers[2];
-            vote.timestamp = numbers[3];
-            vote.log_view = self.view(progress).min(view - 1);
-            vote.eligible = self.prng.below(2) as u8;
-            let listed = (1 << headers.len()) - 1;
-            vote.present = self.prng.next_u128() & listed;
-            vote.nack = self.prng.next_u128() & listed;
-            message.header = *vote.header();
-        }
-        message.set_headers(&headers);
-        Some(message)
+        headers.iter().rev().map(|it| *it.header()).collect()
+    }
+
+    /// A prepare that nobody made.
+    fn stranger(&mut self, progress: &Progress, op: u64, last: Option<&Prepare>) -> Prepare {
+        let mut prepare = Prepare::new(self.cluster, progress.log_view, 0);
+        prepare.op = op;
+        prepare.kind = PrepareKind::Batch as u32;
+        prepare.requests = 1;
+        prepare.frame.size = 512;
+        prepare.timestamp = last.map_or(1, |last| last.timestamp + 1);
+        prepare
     }
 
     fn change_headers(&mut self, headers: &mut Vec<Header>, progress: &Progress) {
