@@ -127,7 +127,7 @@ pub struct Replica<M, R: Rules = Strict> {
     superblock: Superblock<R::Superblock>,
     journal: Journal<R::Journal>,
     checkpoint: Checkpoint<R::Checkpoint>,
-    engine: Engine<M>,
+    engine: Engine<M, R>,
 
     status: ReplicaStatus,
     opening: Opening,

@@ -347,6 +347,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if names_it {
             entry.checkpoint_id = checkpoint_id;
         }
+        if !R::COUNT_EACH_ONCE && entry.acks.contains(from) {
+            entry.repeated += 1;
+        }
         entry.acks.insert(from);
     }
 

@@ -339,7 +339,7 @@ impl<R: Rules> Journal<R> {
         if held.state == State::Present {
             held.state = State::Lost; // overwritten from now: until the write is durable neither is owed
         }
-        self.ready.remove(slot);
+        set(&mut self.ready, slot, !R::ACK_AWAITS_WRITE);
         self.waiting.insert(slot);
         self.writing.insert(slot);
         self.prepare_writes += 1;
@@ -387,7 +387,8 @@ impl<R: Rules> Journal<R> {
         let slot = slot.expect("the set is not empty");
         self.ready.remove(slot);
         let held = &self.slots[slot];
-        assert!(held.state == State::Present && held.disk == held.identity);
+        let whole = held.state == State::Present && held.disk == held.identity;
+        assert!(whole || !R::ACK_AWAITS_WRITE);
         Some(Durable {
             op: held.op,
             checksum: held.identity,
@@ -545,6 +546,13 @@ impl<R: Rules> Journal<R> {
     /// The durable checkpoint's op.
     pub fn checkpoint_op(&self) -> u64 {
         self.checkpoint_op
+    }
+
+    /// Size of a prepare on the disk, in whole sectors, if its slot holds it: of the log or not, below the checkpoint too,
+    /// verified or not. It is served to who asks for it by identity; who is not sure of the chain to it may have it.
+    pub fn size_of(&self, op: u64, checksum: u128) -> Option<usize> {
+        let held = &self.slots[self.layout.slot(op)];
+        (held.disk == checksum && checksum != 0).then(|| sector_ceil(held.disk_size as usize))
     }
 
     /// Reads a prepare; a [`JournalEvent::Read`] will come.

@@ -225,9 +225,11 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
             self.note(replica, kind, 0, || format!("{acted:?}"));
             return self.settle(replica);
         }
-        // What was held back during a pause.
-        self.note(replica, 8, 0, || "has nothing to do".to_string());
-        self.settle(replica);
+        // Its clock was set, or a pause is over: when it is due next is another time.
+        self.touched(replica);
+        if self.due_ns[replica as usize] <= self.now_ns {
+            unreachable!("replica {replica} is due and has nothing to do");
+        }
     }
 
     fn act_client(&mut self, index: usize) {

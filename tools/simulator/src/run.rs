@@ -219,7 +219,7 @@ impl<W: Workload, R: Rules> Run<W, R> {
         let mut core: Vec<u8> = (0..count).collect();
         // The first start needs everybody once.
         let begun = self.cluster.checker().head() > 0;
-        if self.plan.partial_recovery && begun {
+        if STATE_SYNC && self.plan.partial_recovery && begun {
             self.prng.shuffle(&mut core);
             for size in usize::from(least)..usize::from(count) {
                 if self.cluster.atlas().is_enough(&core[..size], count) {
@@ -292,12 +292,9 @@ impl<W: Workload, R: Rules> Run<W, R> {
     }
 
     fn lagging(&self) -> u64 {
-        let lags = |&replica: &u8| {
-            let progress = self.cluster.progress(replica);
-            progress.is_some_and(|progress| progress.status == ReplicaStatus::Syncing)
-        };
         let replicas = 0..self.plan.cluster.replica_count;
-        replicas.filter(lags).count() as u64
+        let lagging = replicas.filter(|&replica| lags(&self.cluster, replica));
+        lagging.count() as u64
     }
 
     /// What each replica and client is doing, for a failure's message.
@@ -360,12 +357,17 @@ fn is_done<W: Workload, R: Rules>(cluster: &Cluster<W, R>, replicas: &[u8]) -> b
     if STATE_SYNC {
         return cluster.has_converged(replicas);
     }
-    let lags = |replica: u8| {
-        let progress = cluster.progress(replica);
-        progress.is_some_and(|progress| progress.status == ReplicaStatus::Syncing)
-    };
-    let able: Vec<u8> = replicas.iter().copied().filter(|&it| !lags(it)).collect();
-    cluster.has_converged(&able)
+    let able = replicas.iter().copied().filter(|&it| !lags(cluster, it));
+    cluster.has_converged(&able.collect::<Vec<u8>>())
+}
+
+/// Whether a replica is so far behind that the others' journals may not hold what it misses.
+fn lags<W: Workload, R: Rules>(cluster: &Cluster<W, R>, replica: u8) -> bool {
+    let reach = u64::from(cluster.layout().geometry.slots) / 2;
+    cluster.progress(replica).is_some_and(|progress| {
+        progress.status == ReplicaStatus::Syncing
+            || progress.commit_min + reach <= cluster.checker().head()
+    })
 }
 
 #[cfg(test)]

@@ -133,7 +133,7 @@ fn draw_faults(prng: &mut Prng) -> FaultPlan {
         slow_disk: recurring(prng, 150_000, &RARE, &SHORT),
         clock: recurring(prng, 250_000, &RARE, &SHORT),
         clock_jump_ns: *prng.pick(&[300 * MILLISECOND, 5 * SECOND, 365 * 86_400 * SECOND]),
-        drift_ppm: *prng.pick(&[0, 50, 2000]),
+        drift_ppm: *prng.pick(&[0, 50, 100, 2000]),
     }
 }
 
