@@ -145,3 +145,116 @@ fn damage_third(victim: &Victim, part: usize, random: &mut Random) {
     }
     victim.damage(Layout::superblock_at(part), how, random);
 }
+
+/// A disk that fails while it is used: reads with flipped bits and unreadable sectors on all replicas at once, each
+/// elsewhere. What is read is checked, so answers stay right.
+#[test]
+fn reads_that_fail_while_all_serve_make_no_answer_wrong() {
+    let rounds = rounds(3);
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("bad-reads", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(100);
+    let size = std::fs::metadata(cluster.file(0))
+        .expect("it is there")
+        .len();
+    for _ in 0..rounds {
+        for replica in 0..3 {
+            let at = random.below(size / 4096) * 4096;
+            let lines = format!("flip-reads 0.02\nread-error {at} 65536\n");
+            cluster.set_faults(replica, &lines);
+        }
+        // A backup that comes back is served from the others' disks.
+        let primary = cluster.primary();
+        let backup = (primary + 1) % 3;
+        cluster.set_faults(backup, "");
+        cluster.kill(backup);
+        load.wait_for_more(50);
+        cluster.start(backup);
+        load.wait_for_more(50);
+        for replica in 0..3 {
+            cluster.set_faults(replica, "");
+        }
+        cluster.wait_healthy();
+    }
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!("{rounds} times bad reads everywhere: {}", history.summary());
+}
+
+/// A write that fails ends the replica, with its reason and without a panic; the others go on, and when the disk is
+/// well it comes back.
+#[test]
+fn a_write_that_fails_ends_the_replica_and_nobody_else() {
+    let rounds = rounds(2);
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("bad-writes", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(100);
+    let mut windows = Vec::new();
+    for _ in 0..rounds {
+        cluster.wait_healthy();
+        let replica = random.below(3) as usize;
+        let begin = Instant::now();
+        let all = Victim::open(&cluster.file(replica)).layout.size;
+        cluster.set_faults(replica, &format!("write-error 0 {all}"));
+        let (code, errors) = cluster.take(replica).ended();
+        assert_eq!(code, Some(1), "{errors}");
+        let reason = errors.lines().find(|line| line.starts_with("error: "));
+        let reason = reason.unwrap_or_else(|| panic!("no reason: {errors}"));
+        assert!(
+            reason.contains("errno 5") && !errors.contains("panicked"),
+            "{errors}"
+        );
+        load.wait_for_more(50);
+        windows.push((begin, Instant::now()));
+        cluster.set_faults(replica, "");
+        cluster.start(replica);
+    }
+    cluster.wait_healthy();
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!(
+        "{rounds} times a disk that takes no writes: {}",
+        history.summary()
+    );
+    let gap = |&(from, to): &(Instant, Instant)| history.longest_gap(from, to);
+    let mut gaps: Vec<_> = windows.iter().map(gap).collect();
+    println!(
+        "bad-writes: longest time without a change: {}",
+        distribution(&mut gaps)
+    );
+}
+
+/// A data file that is put back to what it was a while ago has forgotten what its replica promised. The others live and
+/// remember: nothing is lost, and it is no more than one replica that is missing.
+#[test]
+fn a_file_put_back_to_an_earlier_state_loses_nothing() {
+    let rounds = rounds(2);
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("rolled-back", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(100);
+    for _ in 0..rounds {
+        cluster.wait_healthy();
+        let replica = random.below(3) as usize;
+        let (file, copy) = (cluster.file(replica), cluster.directory.0.join("copy"));
+        cluster.stop(replica);
+        std::fs::copy(&file, &copy).expect("copied");
+        cluster.start(replica);
+        cluster.wait_healthy();
+        load.wait_for_more(50 + random.below(300));
+        cluster.kill(replica);
+        std::fs::copy(&copy, &file).expect("copied");
+        cluster.spawn(replica);
+        load.wait_for_more(50);
+        cluster.wait_healthy();
+        load.wait_for_more(50);
+    }
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!("{rounds} times a file put back: {}", history.summary());
+}

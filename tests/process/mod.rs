@@ -250,6 +250,14 @@ impl Replica {
         time
     }
 
+    /// Waits for its end, which nobody asked for: its exit status, and what it wrote to standard error.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let status = wait(&mut self.child, HANG);
+        let status = status.unwrap_or_else(|| panic!("it goes on:\n{}", self.errors()));
+        thread::sleep(Duration::from_millis(20)); // the other thread still reads its last lines
+        (status.code(), self.errors())
+    }
+
     /// It is still running, and has not complained of itself.
     pub fn assert_well(&mut self) {
         let ended = self.child.try_wait().expect("our child");
