@@ -8,8 +8,8 @@ const MILLISECOND: u64 = 1_000_000;
 /// below any failure detector's patience, well above what an idle cluster should cost.
 pub const HEARTBEAT_NS: u64 = 50 * MILLISECOND;
 
-/// The least silence of a primary that a backup bears, in nanoseconds: five heartbeats, so that neither one that is lost
-/// nor the pauses of a busy machine make a view change; it is most of what a crash of the primary costs.
+/// The least silence of a primary that a backup bears, in nanoseconds: five heartbeats, so that neither a lost one nor
+/// the pauses of a busy machine make a view change; it is most of what a crash of the primary costs.
 pub const PATIENCE_MIN_NS: u64 = 250 * MILLISECOND;
 
 /// The longest silence that is borne, however slow the cluster has been, in nanoseconds: beyond it a stuck primary
@@ -43,6 +43,29 @@ pub const PING_NS: u64 = 1000 * MILLISECOND;
 /// As [`PING_NS`], until the cluster has begun: the first start waits for it.
 pub const PING_STARTING_NS: u64 = 50 * MILLISECOND;
 
+/// Least error that each clock is allowed when replicas agree on the time, in nanoseconds: what time services reach on
+/// one site. Within it a replica's own clock is left alone.
+pub const CLOCK_TOLERANCE_MIN_NS: u64 = 10 * MILLISECOND;
+
+/// The most, in nanoseconds, some ten seconds: clocks further apart are not meant to be the same.
+pub const CLOCK_TOLERANCE_MAX_NS: u64 = CLOCK_TOLERANCE_MIN_NS << 10;
+
+/// A sample of another's clock counts for this long, in nanoseconds: many pings, so that the loss of some is nothing.
+pub const CLOCK_SAMPLE_NS: u64 = 20 * PING_NS;
+
+/// Agreement holds for this long, in nanoseconds: what two quartz clocks drift apart meanwhile is a few milliseconds,
+/// and no interruption that the cluster survives without an operator lasts longer.
+pub const CLOCK_EPOCH_NS: u64 = 60_000 * MILLISECOND;
+
+/// A ping that took longer to be answered, in nanoseconds, says too little of the time.
+pub const CLOCK_ROUND_TRIP_MAX_NS: u64 = 2000 * MILLISECOND;
+
+/// Two clocks drift apart by at most this part of the time that passes: 200 parts in a million, twice what a cheap
+/// quartz is allowed.
+pub const CLOCK_DRIFT_DIVISOR: u64 = 5000;
+
+const _: () = assert!(CLOCK_SAMPLE_NS < CLOCK_EPOCH_NS);
+
 /// A prepare without its quorum is sent again to those who have not acknowledged it after this long, in nanoseconds:
 /// several times a durable write on a busy disk, so that a slow disk does not cause a storm.
 pub const PREPARE_RESEND_NS: u64 = 150 * MILLISECOND;
@@ -67,6 +90,10 @@ pub const VIEW_CHANGE_NS: u64 = 400 * MILLISECOND;
 /// longer than a checkpoint or a slow disk holds it up now and then.
 pub const ABDICATE_NS: u64 = 3000 * MILLISECOND;
 
+/// A primary to which fewer than a replication quorum have answered for this long gives its view up, in nanoseconds: they
+/// answer each heartbeat.
+pub const DEAF_NS: u64 = 500 * MILLISECOND;
+
 /// Redundant headers that no acknowledgement waits for are written after this long, in nanoseconds.
 pub const JOURNAL_FLUSH_NS: u64 = 100 * MILLISECOND;
 
@@ -82,7 +109,7 @@ pub const REPAIR_HEADERS_MAX: usize = 64;
 pub const REPAIR_PREPARES_MAX: usize = 16;
 
 /// Prepares that a replica reads from its journal for others at once. What is asked for beyond that is asked for again.
-pub const SERVE_READS_MAX: usize = 14;
+pub const SERVE_READS_MAX: usize = 24;
 
 /// Reads of the journal that are left for execution.
 const _: () = assert!(SERVE_READS_MAX < storage::journal::READS_MAX);
@@ -120,3 +147,10 @@ pub const fn answers_max(geometry: &Geometry) -> usize {
 pub const fn large_reserved(geometry: &Geometry) -> usize {
     geometry.pipeline_max as usize + REPAIR_PREPARES_MAX
 }
+
+/// Most headers of a vote: as many as its bit sets have bits.
+pub const VOTE_HEADERS_MAX: usize = 128;
+
+/// Memory for the votes of all replicas, in bytes.
+pub const VOTES_SIZE: usize =
+    (storage::layout::REPLICAS_MAX * VOTE_HEADERS_MAX) * storage::header::HEADER_SIZE;

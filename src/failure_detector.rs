@@ -22,6 +22,10 @@ use crate::constants::{
 
 /// Watches the primary of a view. All times are of the monotonic clock, in nanoseconds, and never go back.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "all are times, and say their unit"
+)]
 pub struct FailureDetector {
     /// Moving average of the longest silence within a heartbeat's time.
     silence_ns: u64,

@@ -33,20 +33,17 @@ mod vote;
 pub use event::{ConnectionId, Effects, Event, Fatal, Now, Peer, Send};
 pub use status::{Ignored, Metrics, Progress};
 
+use crate::clock::Clock;
 use crate::constants;
 use crate::engine::Engine;
+use crate::failure_detector::FailureDetector;
 use crate::machines::Machines;
 use crate::quorums::Quorums;
 use crate::rules::{Rules, Strict};
-use crate::state_machine::Limits;
 use crate::table::Table;
-use crate::failure_detector::FailureDetector;
 use catch_up::CatchUp;
-use new_log::{Installing, Parked};
-use repair::Repair;
-use view_change::Suspicions;
-use vote::{KeptVotes, VOTE_HEADERS_MAX};
 use commit::Executing;
+use new_log::{Installing, Parked};
 use opening::Opening;
 use peers::PeerState;
 use prepares::Prepares;
@@ -54,6 +51,7 @@ use primary::InFlightRequest;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use reads::Reads;
+use repair::{Asking, Repair};
 use std::collections::VecDeque;
 use storage::buffer::{Message, MessagePool, SharedMessage};
 use storage::checkpoint::Checkpoint;
@@ -63,6 +61,7 @@ use storage::journal::Journal;
 use storage::layout::{Geometry, Layout, REPLICAS_MAX};
 use storage::superblock::Superblock;
 use timers::Timers;
+use view_change::{Election, Moved};
 
 /// Who a replica is, and what it draws its randomness from.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +117,7 @@ pub struct Replica<M, R: Rules = Strict> {
     quorums: Quorums,
     fingerprint: u128,
     now: Now,
+    clock: Clock,
     prng: Xoshiro256PlusPlus,
     small: MessagePool,
     large: MessagePool,
@@ -127,7 +127,7 @@ pub struct Replica<M, R: Rules = Strict> {
     superblock: Superblock<R::Superblock>,
     journal: Journal<R::Journal>,
     checkpoint: Checkpoint<R::Checkpoint>,
-    engine: Engine<M>,
+    engine: Engine<M, R>,
 
     status: ReplicaStatus,
     opening: Opening,
@@ -136,35 +136,29 @@ pub struct Replica<M, R: Rules = Strict> {
     log_view: u32,
     /// A log of a later view is being made durable.
     installing: Option<Installing>,
-    /// A log that reaches beyond this journal, and the headers of its end: it waits for a newer checkpoint.
-    parked: Option<Parked>,
-    parked_headers: Vec<Prepare>,
+    /// A log that reaches beyond this journal: it waits for a newer checkpoint.
+    parked: Parked,
     /// Room for the headers of a log's end.
     log_end: Vec<Prepare>,
-    votes: KeptVotes,
-    /// The vote for this view has been sent.
-    voted: bool,
-    suspicions: Suspicions,
+    election: Election,
     detector: FailureDetector,
     /// The highest op that may have been acknowledged here, if the journal cannot tell what is above its head.
     uncertain: Option<u64>,
     /// Names what this life of the process asks for.
     nonce: u64,
     start_view_asked_until_ns: u64,
-    /// As primary: no later time than this was given to any prepare, those included that were cut off.
-    timestamp_floor: u64,
+    /// As primary: the last pulse that it prepared in this view; zero if none.
+    pulse_op: u64,
     /// As primary: falls silent, since it makes no progress.
     abdicating: bool,
-    progress_op: u64,
-    progress_round: u64,
-    progress_ns: u64,
+    moved: Moved,
     /// The state is that of an op, and can be executed on.
     state_ready: bool,
     /// What is missing is beyond the reach of the others' journals.
     lagging: bool,
     repair: Repair,
-    /// Things asked for, to take turns.
-    asks: u64,
+    /// Whom to ask for what is missing.
+    asking: Asking,
     /// An inherited prepare that is being read back.
     loading_op: Option<u64>,
     head: Head,
@@ -214,21 +208,24 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn new(options: ReplicaOptions, small: MessagePool, large: MessagePool) -> Self {
         let geometry = options.geometry;
         let layout = Layout::new(geometry);
-        assert!(options.replica < options.replica_count);
         assert_eq!(large.message_size(), geometry.message_size_max as usize);
         let cluster = options.cluster;
         let mut prng = Xoshiro256PlusPlus::from_seed(options.entropy);
         let nonce = prng.next_u64() | 1;
+        let answers = constants::answers_max(&geometry);
+        let requests = constants::requests_max(&geometry);
+        let root = Prepare::root(cluster);
         Self {
             options,
             layout,
             quorums: Quorums::new(options.replica_count),
             fingerprint: geometry.fingerprint(options.replica_count),
             now: Now::default(),
+            clock: Clock::new(options.replica, options.replica_count),
             prng,
             small,
             large,
-            answers: MessagePool::new(constants::answers_max(&geometry), storage::SECTOR_SIZE),
+            answers: MessagePool::new(answers, storage::SECTOR_SIZE),
             superblock: Superblock::with_rules(),
             journal: Journal::new(layout, cluster),
             checkpoint: Checkpoint::with_rules(layout),
@@ -238,29 +235,24 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             view: 0,
             log_view: 0,
             installing: None,
-            parked: None,
-            parked_headers: Vec::with_capacity(VOTE_HEADERS_MAX),
-            log_end: Vec::with_capacity(VOTE_HEADERS_MAX),
-            votes: KeptVotes::new(),
-            voted: false,
-            suspicions: Suspicions::default(),
+            parked: Parked::new(),
+            log_end: Vec::with_capacity(constants::VOTE_HEADERS_MAX),
+            election: Election::new(),
             detector: FailureDetector::new(0),
             uncertain: None,
             nonce,
             start_view_asked_until_ns: 0,
-            timestamp_floor: 0,
+            pulse_op: 0,
             abdicating: false,
-            progress_op: 0,
-            progress_round: 0,
-            progress_ns: 0,
+            moved: Moved::default(),
             state_ready: false,
             lagging: false,
             repair: Repair::default(),
-            asks: 0,
+            asking: Asking::default(),
             loading_op: None,
-            head: Head::of(&Prepare::root(cluster)),
+            head: Head::of(&root),
             commit_min: 0,
-            commit_checksum: Prepare::root(cluster).frame.checksum,
+            commit_checksum: root.frame.checksum,
             commit_timestamp: 0,
             commit_max: 0,
             inherited: 0,
@@ -273,12 +265,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             checkpoint_pending: false,
             checkpoint_op: 0,
             withheld: None,
-            gathered: VecDeque::with_capacity(constants::requests_max(&geometry)),
-            requests: Table::new(constants::requests_max(&geometry)),
-            reads: Reads::new(
-                constants::reads_max(&geometry),
-                Limits::new(&geometry).read_reply_size_max,
-            ),
+            gathered: VecDeque::with_capacity(requests),
+            requests: Table::new(requests),
+            reads: Reads::new(&geometry),
             peers: [PeerState::default(); REPLICAS_MAX],
             catch_up: CatchUp::new(),
             serving_reads: 0,
@@ -315,14 +304,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn start(&mut self, now: Now, effects: &mut Effects) {
         assert!(self.status == ReplicaStatus::Opening);
         self.now = now;
+        self.clock.start(now);
         self.superblock.open_start(&mut effects.io);
     }
 
     /// Takes one event.
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
-        assert!(now.monotonic_ns >= self.now.monotonic_ns);
-        self.now = now;
-        self.detector.ran(now.monotonic_ns);
+        self.set_time(now);
         match event {
             Event::Message { from, message } => self.on_message(from, message, effects),
             Event::Io(done) => {
@@ -343,11 +331,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
+    fn set_time(&mut self, now: Now) {
+        assert!(now.monotonic_ns >= self.now.monotonic_ns);
+        self.now = now;
+        self.detector.ran(now.monotonic_ns);
+        self.clock.advance(now, self.head.timestamp_next);
+    }
+
     /// Ends a turn of the host's loop: acknowledges what became durable, commits, executes, answers, prepares what was
     /// gathered and begins a round for waiting reads.
     pub fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
-        assert!(now.monotonic_ns >= self.now.monotonic_ns);
-        self.now = now;
+        self.set_time(now);
         if matches!(
             self.status,
             ReplicaStatus::Opening | ReplicaStatus::Starting | ReplicaStatus::Lost
@@ -359,6 +353,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.journal.flush(&mut effects.io);
         }
         self.acknowledge(effects);
+        self.acknowledge_chained(effects);
         self.advance_commit();
         self.execute(effects);
         self.pump_checkpoint(effects);
@@ -406,10 +401,16 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         &self.metrics
     }
 
+    /// Whether a majority of the replicas agrees on the time, and timestamps follow it: if not, an alarm is due.
+    pub fn is_clock_synchronised(&self) -> bool {
+        self.clock.is_synchronised()
+    }
+
     /// What this replica is doing.
     pub fn status(&self) -> ReplicaStatus {
         match self.status {
             ReplicaStatus::Normal if self.lagging || !self.state_ready => ReplicaStatus::Syncing,
+            ReplicaStatus::ViewChange if self.parked.view.is_some() => ReplicaStatus::Syncing,
             status => status,
         }
     }

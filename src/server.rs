@@ -9,7 +9,9 @@
 //! Stopping is crash-only inside: what the disk is doing is waited for, nothing else, and a kill is as safe.
 
 pub mod bus;
+mod clock_alarm;
 pub mod data_file;
+mod disk_faults;
 pub mod embedded;
 pub mod hosting;
 mod identity;
@@ -27,14 +29,18 @@ pub use resolve::{AddressError, Addresses, check_address, check_addresses};
 use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
+use clock_alarm::ClockAlarm;
+use disk_faults::DiskFaults;
+pub use disk_faults::FaultError;
 use memory::{Memory, MemoryError, Term};
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use storage::header::Header;
+use storage::header::{Header, ReplicaStatus};
 use storage::io::IoRequest;
 use storage::layout::Geometry;
 use storage::uring::{Done, Durability, Uring, UringError, UringOptions, Wait};
@@ -69,7 +75,35 @@ pub trait Hosted {
     fn metrics(&self) -> &Metrics;
     /// Whether the data file has been read: the replica takes part.
     fn is_open(&self) -> bool;
+    /// Whether the replicas agree on the time.
+    fn is_clock_synchronised(&self) -> bool;
+    /// The host will stop it: hands over what others can go on with.
+    fn prepare_to_stop(&mut self, _now: Now, _effects: &mut Effects) {}
+    /// Whether that is done.
+    fn may_stop(&self) -> bool {
+        true
+    }
+    /// What it is in the cluster, for the log; none if there is nothing to say.
+    fn standing(&self) -> Option<Standing> {
+        None
+    }
 }
+
+/// What a replica is in its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Its view.
+    pub view: u32,
+    /// Index of that view's primary.
+    pub primary: u8,
+    /// What it is doing.
+    pub status: ReplicaStatus,
+    /// An op that may be committed, and that no replica has any more.
+    pub lost_op: Option<u64>,
+}
+
+/// How long a planned stop may wait for the others to hear of it: writing a superblock, and a turn.
+const HANDOVER_MAX: Duration = Duration::from_millis(500);
 
 /// Bounds of what a replica asks of its host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,6 +135,8 @@ pub struct ServerOptions {
     pub durability: Durability,
     /// Seed of the reconnect jitter; any number, another one for each replica.
     pub seed: u64,
+    /// Says how the disk fails on purpose; for tests only.
+    pub fault_file: Option<PathBuf>,
 }
 
 impl ServerOptions {
@@ -115,6 +151,7 @@ impl ServerOptions {
             require_locked: false,
             durability: Durability::default(),
             seed: u64::from(std::process::id()),
+            fault_file: None,
         }
     }
 }
@@ -134,6 +171,9 @@ pub enum ServerError {
     /// It may not use the memory it needs.
     #[error("{0}")]
     Memory(#[from] MemoryError),
+    /// The fault file is none.
+    #[error("{0}")]
+    FaultFile(#[from] FaultError),
     /// The replica cannot go on.
     #[error("{0}")]
     Replica(#[from] Fatal),
@@ -186,6 +226,11 @@ pub struct Server<R> {
     replica: R,
     effects: Effects,
     published: Arc<Published>,
+    clock_alarm: ClockAlarm,
+    /// What the log last said of the replica's part in the cluster.
+    logged: Option<Standing>,
+    /// None but in tests that ask for it.
+    faults: Option<DiskFaults>,
     /// The time of this turn.
     now: Now,
     address: SocketAddr,
@@ -226,6 +271,8 @@ impl<R: Hosted> Server<R> {
             .map_err(|errno| ServerError::File(errno.0))?;
         uring.set_listener(listener.fd);
         let addresses = Addresses::new(&options.addresses);
+        let watch = |path: &PathBuf| DiskFaults::watch(path, bounds.io_max, options.seed);
+        let faults = options.fault_file.as_ref().map(watch).transpose()?;
         let now = read_clocks();
         let replica = build(now)?;
         memory.lock(options.require_locked)?;
@@ -235,6 +282,9 @@ impl<R: Hosted> Server<R> {
             replica,
             effects: Effects::new(bounds.sends_max, bounds.io_max),
             published: Arc::clone(published),
+            clock_alarm: ClockAlarm::new(now.monotonic_ns),
+            logged: None,
+            faults,
             now,
             address: listener.address,
         })
@@ -265,7 +315,21 @@ impl<R: Hosted> Server<R> {
             self.turn()?;
         }
         drop(seal);
+        self.hand_over()?;
         self.finish()
+    }
+
+    /// Lets a primary tell the others that it leaves, so that they need not find out.
+    fn hand_over(&mut self) -> Result<(), ServerError> {
+        self.replica.prepare_to_stop(self.now, &mut self.effects);
+        self.apply_effects()?;
+        let until_ns = self.now.monotonic_ns + HANDOVER_MAX.as_nanos() as u64;
+        while !(self.replica.may_stop() && self.bus.is_flushed(&self.uring))
+            && self.now.monotonic_ns < until_ns
+        {
+            self.turn()?;
+        }
+        Ok(())
     }
 
     fn turn(&mut self) -> Result<(), ServerError> {
@@ -280,6 +344,7 @@ impl<R: Hosted> Server<R> {
             };
             self.on_done(done)?;
         }
+        self.take_held()?;
         for _ in 0..self.bus.stopped() {
             if let Some(connection) = self.bus.next_stopped() {
                 self.take_received(connection)?;
@@ -293,7 +358,34 @@ impl<R: Hosted> Server<R> {
         }
         self.replica.finish_turn(self.now, &mut self.effects);
         self.published.on_turn(self.replica.metrics());
+        let agreed = self.replica.is_clock_synchronised();
+        self.clock_alarm.on_turn(self.now.monotonic_ns, agreed);
+        self.log_standing();
         self.apply_effects()
+    }
+
+    /// Says when the replica's part in the cluster changes.
+    fn log_standing(&mut self) {
+        let standing = self.replica.standing();
+        if standing == self.logged {
+            return;
+        }
+        self.logged = standing;
+        if let Some(Standing {
+            view,
+            primary,
+            status,
+            lost_op,
+        }) = standing
+        {
+            log::info!("view {view} (primary: replica {primary}): {status:?}");
+            if let Some(op) = lost_op {
+                log::error!(
+                    "op {op} may have been acknowledged, and no replica has a whole copy of it: the cluster waits for \
+                     one. Restore the data file of a replica that had it"
+                );
+            }
+        }
     }
 
     fn wait(&self) -> Wait {
@@ -301,6 +393,11 @@ impl<R: Hosted> Server<R> {
             return Wait::Poll;
         }
         let deadline_ns = self.replica.deadline_ns().min(self.bus.deadline_ns());
+        let held_ns = self
+            .faults
+            .as_ref()
+            .map_or(u64::MAX, DiskFaults::deadline_ns);
+        let deadline_ns = deadline_ns.min(held_ns);
         let left_ns = deadline_ns.saturating_sub(self.now.monotonic_ns);
         if left_ns == 0 {
             return Wait::Poll;
@@ -312,7 +409,13 @@ impl<R: Hosted> Server<R> {
         let now_ns = self.now.monotonic_ns;
         let uring = &mut self.uring;
         match done {
-            Done::Disk(done) => return self.step(Event::Io(done)),
+            Done::Disk(done) => {
+                let done = match &mut self.faults {
+                    None => Some(done),
+                    Some(faults) => faults.on_done(now_ns, done),
+                };
+                return done.map_or(Ok(()), |done| self.step(Event::Io(done)));
+            }
             Done::Accepted(result) => self.bus.accepted(now_ns, result, uring),
             Done::Connected { socket, result } => {
                 if let Some(replica) = self.bus.connected(now_ns, socket, result, uring) {
@@ -330,6 +433,20 @@ impl<R: Hosted> Server<R> {
             }
             Done::Sent { socket, result } => self.bus.sent(now_ns, socket, result, uring),
             Done::Closed { socket } => self.bus.closed(socket),
+        }
+        Ok(())
+    }
+
+    /// Takes the completions that a fault has delayed until now.
+    fn take_held(&mut self) -> Result<(), ServerError> {
+        let now_ns = self.now.monotonic_ns;
+        if let Some(faults) = &mut self.faults {
+            faults.refresh(now_ns);
+        }
+        while let Some(faults) = &mut self.faults
+            && let Some(done) = faults.next_due(now_ns)
+        {
+            self.step(Event::Io(done))?;
         }
         Ok(())
     }
@@ -370,7 +487,13 @@ impl<R: Hosted> Server<R> {
             if let IoRequest::Write { id, size, .. } = &request {
                 self.published.on_write(id.owner, *size);
             }
-            self.uring.submit_disk(request);
+            let request = match &mut self.faults {
+                None => Some(request),
+                Some(faults) => faults.on_request(now_ns, request),
+            };
+            if let Some(request) = request {
+                self.uring.submit_disk(request);
+            }
         }
         match self.effects.halt.take() {
             None => Ok(()),

@@ -221,7 +221,7 @@ proptest! {
         prop_assert!(took <= PATIENCE_MAX_NS + MILLISECOND);
     }
 
-    /// Heartbeats with any jitter up to three intervals are never taken for a death, whatever the replica's own lateness.
+    /// Heartbeats with any jitter up to three intervals are never taken for a death, however late the replica runs.
     #[test]
     fn heartbeats_with_jitter_are_believed(
         gaps in proptest::collection::vec(0..3 * HEARTBEAT_NS, 1..200),

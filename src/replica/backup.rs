@@ -106,7 +106,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     pub(super) fn acknowledge_one(&mut self, durable: Durable, effects: &mut Effects) {
         let op = durable.op();
-        if self.checkpoint_required(op) > self.checkpoint_op {
+        let beyond =
+            self.checkpoint_required(op) > self.checkpoint_op && R::WITHHOLD_BEYOND_CHECKPOINT;
+        if beyond || !self.is_chained_for_ack(op) {
             self.withheld = Some(self.withheld.map_or(op, |lowest| lowest.min(op)));
             return;
         }
@@ -182,7 +184,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     fn heard_from_primary(&mut self, op: u64) {
         self.detector.heard(self.now.monotonic_ns);
-        self.suspicions.own_is_over();
+        self.election.suspicions.own_is_over();
         self.catch_up.target = self.catch_up.target.max(op);
         // Beyond the reach of the primary's journal nothing can be fetched op by op any more. What was lost below the head
         // must be fetched as well.

@@ -9,7 +9,9 @@ use crate::constants::{REPAIR_HEADERS_MAX, REPAIR_NS, REPAIR_PREPARES_MAX, SERVE
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::{Message, SharedMessage};
-use storage::header::{HEADER_SIZE, Header, Headers, Prepare, ReplicaStatus, RequestHeaders, RequestPrepare};
+use storage::header::{
+    HEADER_SIZE, Header, Headers, Prepare, ReplicaStatus, RequestHeaders, RequestPrepare,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// What is wanted, and what has been asked for.
@@ -78,6 +80,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if self.now.monotonic_ns >= self.catch_up.asked_until_ns {
             // What was asked for and did not come is lost.
+            self.asking.unanswered |= self.catch_up.asked_op > self.head.op;
             self.catch_up.asked_op = self.head.op;
             self.catch_up.headers_asked = false;
         }
@@ -178,7 +181,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             parent = prepare.frame.checksum;
             self.catch_up.wanted.push(prepare);
         }
-        if from_primary {
+        if from_primary && !self.catch_up.wanted.is_empty() {
+            // Otherwise the primary has nothing (any more) that follows our head: asking at once would get the same.
             self.catch_up.headers_asked = false;
         }
         self.take_headers(message);
@@ -240,6 +244,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 .take()
                 .expect("looked at above");
             self.metrics.prepares_fetched += 1;
+            self.asking.unanswered = false;
             if !self.append_if_room(message, effects) {
                 return;
             }
@@ -294,15 +299,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             effects.send(Peer::Replica(from), entry.message.clone());
             return;
         }
-        let Some(header) = self
-            .journal
-            .header(ask.op)
-            .filter(|header| header.frame.checksum == ask.prepare)
-        else {
+        // By identity alone: of what lies below a damaged slot at the checkpoint the chain says nothing here any more, and
+        // it may be the last copy.
+        let Some(size) = self.journal.size_of(ask.op, ask.prepare) else {
             self.metrics.ignored(Ignored::NotHere);
             return;
         };
-        let size = storage::sector_ceil(header.frame.size as usize);
         if self.serving_reads >= SERVE_READS_MAX {
             self.metrics.ignored(Ignored::NoRoom);
             return;

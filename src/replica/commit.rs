@@ -21,6 +21,14 @@ pub(super) struct Executing {
     index: u32,
 }
 
+impl Executing {
+    /// Its op and identity.
+    pub(super) fn name(&self) -> (u64, u128) {
+        let prepare: &Prepare = self.message.header().typed();
+        (prepare.op, prepare.frame.checksum)
+    }
+}
+
 /// Who a prepare is read back for: what the journal hands back with it.
 pub(super) const READ_TO_EXECUTE: u64 = u64::MAX;
 
@@ -47,7 +55,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         while let Some(entry) = self.prepares.get(self.commit_max + 1) {
             assert!(entry.acks.count() <= self.options.replica_count);
             let needed = self.quorums.replication - u8::from(!R::WHOLE_REPLICATION_QUORUM);
-            if entry.acks.count() < needed {
+            if entry.acks.count() + entry.repeated < needed {
                 break;
             }
             self.commit_max += 1;
@@ -97,10 +105,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if self.layout.geometry.is_checkpoint(op) && self.checkpoint_busy() {
             return false; // one checkpoint at a time: the next state is not frozen before the last is durable
         }
-        let Some(entry) = self.prepares.get(op) else {
+        if !self.is_cached_of_log(op) {
+            self.prepares.remove(op); // of a log that has been replaced since
             self.read_to_execute(op, effects);
             return false;
-        };
+        }
+        let entry = self.prepares.get(op).expect("looked up above");
         let prepare = entry.prepare();
         assert_eq!(
             prepare.parent, self.commit_checksum,
@@ -112,6 +122,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             index: 0,
         });
         true
+    }
+
+    /// Whether the prepare in memory is the one that the log has at this op.
+    fn is_cached_of_log(&self, op: u64) -> bool {
+        let cached = self.prepares.get(op);
+        cached.is_some_and(|entry| self.is_of_log(entry.prepare()))
+    }
+
+    fn is_of_log(&self, prepare: &Prepare) -> bool {
+        let header = self.journal.header(prepare.op);
+        header.is_some_and(|header| header.frame.checksum == prepare.frame.checksum)
     }
 
     fn read_to_execute(&mut self, op: u64, effects: &mut Effects) {
@@ -379,7 +400,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.superblock.update(
             |state, _| {
                 state.checkpoint = *record;
-                state.commit_max = commit_max;
+                state.commit_max = state.commit_max.max(commit_max);
             },
             &mut effects.io,
         );
@@ -460,7 +481,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if let Ok(message) = message {
             let prepare = message.header().typed::<Prepare>();
-            if prepare.parent != self.commit_checksum {
+            if !self.is_of_log(prepare) || !self.is_chained() {
                 return; // read for a log that has been replaced since
             }
             assert_eq!(

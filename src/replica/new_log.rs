@@ -9,8 +9,8 @@
 //!   own before they are all executed.
 
 use super::vote::headers_max;
-use super::{Effects, Head, Ignored, Peer, Replica};
-use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS};
+use super::{Effects, Executing, Head, Ignored, Peer, Replica};
+use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VOTE_HEADERS_MAX};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::{Message, SharedMessage};
@@ -21,10 +21,22 @@ use zerocopy::{FromBytes, IntoBytes};
 /// A log that reaches beyond what this journal can hold: it is begun together with a newer checkpoint.
 #[derive(Debug)]
 pub(super) struct Parked {
-    /// Its view.
-    pub(super) view: u32,
+    /// Its view; none: nothing is parked.
+    pub(super) view: Option<u32>,
     /// Everything up to here is committed.
     pub(super) commit_max: u64,
+    /// Headers of its end, highest op first.
+    pub(super) headers: Vec<Prepare>,
+}
+
+impl Parked {
+    pub(super) fn new() -> Self {
+        Self {
+            view: None,
+            commit_max: 0,
+            headers: Vec::with_capacity(VOTE_HEADERS_MAX),
+        }
+    }
 }
 
 /// A log that is being made durable.
@@ -37,9 +49,8 @@ pub(super) struct Installing {
 }
 
 /// The headers in a message's body, highest op first.
-pub(super) fn headers_of(body: &[u8]) -> impl Iterator<Item = &Prepare> {
-    body.chunks_exact(HEADER_SIZE)
-        .map(|bytes| Prepare::ref_from_bytes(bytes).expect("256 aligned bytes"))
+pub(super) fn headers_of(body: &[u8]) -> &[Prepare] {
+    <[Prepare]>::ref_from_bytes(body).expect("whole headers, aligned")
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -118,9 +129,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Acts in the view whose log is durable.
     fn begin_view(&mut self, effects: &mut Effects) {
         assert_eq!(self.view, self.log_view);
-        self.voted = false;
-        self.votes.clear();
-        self.parked = None;
+        self.election.clear();
+        self.parked.view = None;
         self.enter_normal();
         self.catch_up.target = self.head.op;
         self.withheld = Some(self.commit_min + 1);
@@ -175,11 +185,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let Ok(message) = message else {
             return; // the journal has marked it as lost, and it is repaired
         };
-        self.inherit(message, effects);
+        self.inherit(&message, effects);
     }
 
     /// An inherited prepare has come into memory, from the journal or by repair.
-    pub(super) fn inherit(&mut self, message: SharedMessage, effects: &mut Effects) {
+    pub(super) fn inherit(&mut self, message: &SharedMessage, effects: &mut Effects) {
         let prepare = *message.header().typed::<Prepare>();
         let (op, checksum) = (prepare.op, prepare.frame.checksum);
         let wanted = self.is_primary()
@@ -195,7 +205,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if let Some(durable) = self.journal.durable_again(op, checksum) {
             self.acknowledge_one(durable, effects);
         }
-        self.broadcast(&message, effects);
+        self.broadcast(message, effects);
         self.load_inherited(effects);
     }
 
@@ -261,6 +271,24 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
+    /// Whether a log's end has what was executed here, as far as it reaches down to it. One that has not is another
+    /// history, or a lie: it must not become durable here.
+    pub(super) fn agrees_with_executed(&self, headers: &[Prepare]) -> bool {
+        let checkpoint = &self.superblock.working().checkpoint.prepare;
+        let executing = self.executing.as_ref().map(Executing::name);
+        let known = [
+            Some((checkpoint.op, checkpoint.frame.checksum)),
+            Some((self.commit_min, self.commit_checksum)),
+            executing,
+        ];
+        known.into_iter().flatten().all(|(op, checksum)| {
+            headers.iter().all(|header| {
+                (header.op != op || header.frame.checksum == checksum)
+                    && (header.op != op + 1 || header.parent == checksum)
+            })
+        })
+    }
+
     pub(super) fn on_start_view(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let start = *message.header().typed::<StartView>();
         let view = start.frame.view;
@@ -275,9 +303,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if view == self.view {
             // A late copy of a start_view may end below what this replica has acknowledged since.
-            let asked = self.uncertain.is_some_and(|op_max| {
-                start.op >= op_max || start.nonce == self.nonce
-            });
+            let asked = self
+                .uncertain
+                .is_some_and(|op_max| start.op >= op_max || start.nonce == self.nonce);
             let fresh = self.log_view < view || asked || !R::HEAD_NEVER_FALLS_IN_VIEW;
             let begun = self.installing.is_some_and(|it| it.view == view);
             if !fresh || begun {
@@ -288,10 +316,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let body = message.body();
         let count = body.len() / HEADER_SIZE;
         let lowest = start.op + 1 - count as u64;
-        let sound = self.are_headers_sound(body, start.op, false)
+        let sound = self.are_headers_sound(body, start.op, view, false)
             && lowest <= start.commit_max + 1
             && count <= VIEW_HEADERS_MAX
-            && start.op >= self.commit_min;
+            && start.op >= self.commit_min
+            && self.agrees_with_executed(headers_of(body));
         if !sound {
             self.metrics.ignored(Ignored::Implausible);
             return;
@@ -301,12 +330,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             if view > self.view {
                 self.enter_view_change(view, effects);
             }
-            self.parked = Some(Parked {
-                view,
-                commit_max: start.commit_max,
-            });
-            self.parked_headers.clear();
-            self.parked_headers.extend(headers_of(body).copied());
+            self.parked.view = Some(view);
+            self.parked.commit_max = start.commit_max;
+            self.parked.headers.clear();
+            self.parked.headers.extend_from_slice(headers_of(body));
             self.catch_up.target = self.catch_up.target.max(start.op);
             return;
         }
@@ -314,7 +341,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.leave_view();
         }
         self.log_end.clear();
-        self.log_end.extend(headers_of(body).copied());
+        self.log_end.extend_from_slice(headers_of(body));
         self.install(view, start.commit_max, effects);
     }
 }

@@ -148,9 +148,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let primary = self.primary() == self.options.replica;
         if was_normal && primary && R::RESTARTED_PRIMARY_LEAVES_VIEW {
             self.enter_view_change(self.view + 1, effects);
-        } else if was_normal
-            && (self.uncertain.is_none() || !R::UNCERTAIN_HEAD_AWAITS_START_VIEW)
-        {
+        } else if was_normal && (self.uncertain.is_none() || !R::UNCERTAIN_HEAD_AWAITS_START_VIEW) {
             self.enter_normal();
             self.catch_up.target = self.commit_max;
         } else {

@@ -14,7 +14,6 @@ use crate::rules::Rules;
 use rand_xoshiro::rand_core::Rng;
 use storage::buffer::SharedMessage;
 use storage::header::{Prepare, ReplicaStatus, RequestHeaders, RequestPrepare};
-use storage::header::Typed;
 
 /// How far down from the head the log is known, and what has been asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +22,8 @@ pub(super) struct Repair {
     chain_low: u64,
     /// Identity of the op below it.
     chain_wanted: u128,
+    /// It has become known further down since acknowledgements were last looked at.
+    lowered: bool,
     /// Nothing is asked for again before this time.
     asked_until_ns: u64,
     /// Prepares up to this op have been asked for in this interval.
@@ -36,12 +37,28 @@ pub(super) struct Repair {
     pub(super) lowest_missing: Option<u64>,
 }
 
+/// Whom to ask for what is missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asking {
+    /// Things asked for, to take turns.
+    asks: u64,
+    /// Something asked for has not come.
+    pub(super) unanswered: bool,
+}
+
 impl<M: Machines, R: Rules> Replica<M, R> {
     /// The head is another, or the checkpoint: walks the chain anew.
     pub(super) fn rebuild_chain(&mut self) {
         let Some(head) = self.known_header(self.head.op) else {
             unreachable!("the head's header is always known");
         };
+        assert!(
+            head.op != self.commit_min || self.head.checksum == self.commit_checksum,
+            "the log of view {} has another op {} than was executed",
+            self.log_view,
+            head.op
+        );
+        assert_eq!(head.frame.checksum, self.head.checksum);
         self.repair = Repair {
             chain_low: head.op,
             chain_wanted: head.parent,
@@ -63,6 +80,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             };
             self.repair.chain_wanted = header.parent;
             self.repair.chain_low = op;
+            self.repair.lowered = true;
         }
         self.check_executed(self.repair.chain_low - u64::from(self.repair.chain_low > 0));
     }
@@ -83,9 +101,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.repair.chain_low <= self.commit_min + 1 || !R::CHECK_PARENT
     }
 
-    /// The lowest op whose place in the log is known.
-    pub(super) fn chain_low(&self) -> u64 {
-        self.repair.chain_low
+    /// Whether an op may be acknowledged as far as the log below it goes: recovery concludes from an acknowledgement that
+    /// the log's prepares so far before it were durable, and that can be said only of a log that is known down to there.
+    pub(super) fn is_chained_for_ack(&self, op: u64) -> bool {
+        let reach = 2 * storage::recovery::lag_max(self.layout.geometry.pipeline_max);
+        self.repair.chain_low <= op.saturating_sub(reach).max(self.checkpoint_op + 1)
+    }
+
+    /// The chain has become known further down: what waited for it may be acknowledged.
+    pub(super) fn acknowledge_chained(&mut self, effects: &mut Effects) {
+        if std::mem::take(&mut self.repair.lowered) && self.withheld.is_some() {
+            self.acknowledge_withheld(effects);
+        }
     }
 
     /// Asks for what is missing, if something is.
@@ -95,6 +122,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         let now_ns = self.now.monotonic_ns;
         if now_ns >= self.repair.asked_until_ns {
+            self.asking.unanswered |= self.repair.in_flight > 0;
             self.repair.asked_op = 0; // what was asked for and did not come is lost
             self.repair.in_flight = 0;
             if now_ns < self.repair.whole_until_ns {
@@ -128,6 +156,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         // The one below may be had whole.
         let (op, checksum) = (op_max, self.repair.chain_wanted);
         self.ask_for_prepare(op, checksum, effects);
+        self.repair.in_flight += 1;
     }
 
     /// Asks for prepares whose identity is known.
@@ -165,19 +194,19 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Asks somebody for a prepare: what one does not answer, another may.
     pub(super) fn ask_for_prepare(&mut self, op: u64, checksum: u128, effects: &mut Effects) {
-        let mut ask: RequestPrepare = RequestPrepare::new(0, 0, 0);
-        ask.frame = self.header::<RequestPrepare>().frame;
+        let mut ask: RequestPrepare = self.header();
         (ask.op, ask.prepare) = (op, checksum);
         let peer = self.someone_to_ask();
         self.send_header(super::Peer::Replica(peer), &ask, effects);
         self.metrics.prepares_requested += 1;
     }
 
-    /// Another replica: the primary every second time, for it has all that is in its ring.
+    /// Another replica: the primary while it answers, for it has all that is in its ring; otherwise by turns with the others.
     pub(super) fn someone_to_ask(&mut self) -> u8 {
-        self.asks = self.asks.wrapping_add(1);
+        self.asking.asks = self.asking.asks.wrapping_add(1);
         let primary = self.primary();
-        if self.asks.is_multiple_of(2) && primary != self.options.replica {
+        let by_turns = self.asking.unanswered && !self.asking.asks.is_multiple_of(2);
+        if primary != self.options.replica && !by_turns {
             return primary;
         }
         let count = u64::from(self.options.replica_count);
@@ -232,11 +261,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.repair.in_flight = self.repair.in_flight.saturating_sub(1);
         self.repair.whole_until_ns = 0;
         self.metrics.prepares_repaired += 1;
+        self.asking.unanswered = false;
         if prepare.op + 1 == self.repair.chain_low {
             self.lower_chain();
         }
         if prepare.op > self.commit_min && self.is_primary() {
-            self.inherit(message, effects);
+            self.inherit(&message, effects);
         } else if prepare.op == self.commit_min + 1 {
             self.prepares.insert(message);
         }

@@ -70,9 +70,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.timers.enter_normal(self.now);
         if !self.is_solo() {
             // The first tick sets it right.
-            self.timers.suspect.set(self.now, crate::constants::HEARTBEAT_NS);
+            self.timers
+                .suspect
+                .set(self.now, crate::constants::HEARTBEAT_NS);
         }
-        self.progress_ns = self.now.monotonic_ns;
+        self.moved.at_ns = self.now.monotonic_ns;
+        self.moved.begun_ns = self.now.monotonic_ns;
         assert!(self.head.op >= self.commit_min);
         let head: Head = self.head;
         assert!(head.op > 0 || head.timestamp_next == 0);

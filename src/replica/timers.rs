@@ -1,7 +1,9 @@
 //! When things are due, on the monotonic clock.
 
 use super::{Effects, Now, Replica};
-use crate::constants::{HEARTBEAT_NS, PING_NS, PING_STARTING_NS, PREPARE_RESEND_NS, REPAIR_NS, VIEW_CHANGE_NS};
+use crate::constants::{
+    HEARTBEAT_NS, PING_NS, PING_STARTING_NS, PREPARE_RESEND_NS, REPAIR_NS, VIEW_CHANGE_NS,
+};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::header::ReplicaStatus;
@@ -129,9 +131,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             }
         }
         self.tick_view(effects);
-        if self.timers.repair.fires(now)
-            && self.status == ReplicaStatus::Normal
-            && !self.is_solo()
+        if self.timers.repair.fires(now) && self.status == ReplicaStatus::Normal && !self.is_solo()
         {
             self.timers.repair.set(now, REPAIR_NS); // what is missing is asked for at the end of the turn
         }

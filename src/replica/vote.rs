@@ -8,17 +8,15 @@
 //!   neither present nor nacked.
 
 use super::{Replica, new_log};
+use crate::constants::VOTE_HEADERS_MAX;
 use crate::log_choice::{Vote, Votes};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::SharedMessage;
-use storage::header::{DoViewChange, HEADER_SIZE, Prepare};
-use storage::recovery::State;
+use storage::header::{Command, DoViewChange, HEADER_SIZE, Prepare};
 use storage::layout::{Geometry, REPLICAS_MAX};
+use storage::recovery::State;
 use zerocopy::{FromZeros, IntoBytes};
-
-/// Most headers of a vote: as many as its bit sets have bits.
-pub(super) const VOTE_HEADERS_MAX: usize = 128;
 
 /// Headers that fit into a message.
 pub(super) fn headers_max(geometry: &Geometry) -> usize {
@@ -101,8 +99,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let mut wanted = Some(self.head.checksum);
         for op in (lowest..=self.head.op).rev() {
             let header = self.known_header(op);
-            let fits = header
-                .filter(|header| wanted.is_none_or(|wanted| header.frame.checksum == wanted));
+            let fits =
+                header.filter(|header| wanted.is_none_or(|wanted| header.frame.checksum == wanted));
             wanted = fits.map(|header| header.parent);
             match fits {
                 Some(header) => self.log_end.push(header),
@@ -187,21 +185,31 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         (present, nack)
     }
 
-    /// Whether the body of a vote or a start_view is headers of this cluster's log, chained, highest op first.
-    pub(super) fn are_headers_sound(&self, body: &[u8], op: u64, gaps: bool) -> bool {
-        new_log::headers_of(body).enumerate().all(|(index, header)| {
+    /// Whether the body of a vote or a start_view is headers of this cluster's log, chained, highest op first, and of no
+    /// view above the log's.
+    pub(super) fn are_headers_sound(
+        &self,
+        body: &[u8],
+        op: u64,
+        log_view: u32,
+        gaps: bool,
+    ) -> bool {
+        let headers = new_log::headers_of(body);
+        let size_max = self.layout.geometry.message_size_max as usize;
+        headers.iter().enumerate().all(|(index, header)| {
             if header.frame.checksum == 0 {
                 return gaps && header == &Prepare::new_zeroed();
             }
-            let size_max = self.layout.geometry.message_size_max as usize;
-            let sound = header.header().check(self.options.cluster, size_max).is_ok();
-            let is_prepare = header.frame.command == storage::header::Command::Prepare as u8;
-            let below = new_log::headers_of(body).nth(index + 1);
+            let known = header.header().check(self.options.cluster, size_max);
+            let below = headers.get(index + 1);
             let chained = below.is_none_or(|below| {
                 below.frame.checksum == 0 || below.frame.checksum == header.parent
             });
-            let place = header.op + index as u64 == op;
-            sound && is_prepare && !header.is_reserved() && place && chained
+            known == Ok(Command::Prepare)
+                && !header.is_reserved()
+                && header.frame.view <= log_view
+                && header.op + index as u64 == op
+                && chained
         })
     }
 }

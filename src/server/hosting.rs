@@ -3,7 +3,8 @@
 use super::data_file::{self, DataFile, DataFileError};
 use super::memory::Term;
 use super::{
-    Bounds, Hosted, Identity, Listener, Published, Server, ServerError, ServerOptions, Stop,
+    Bounds, Hosted, Identity, Listener, Published, Server, ServerError, ServerOptions, Standing,
+    Stop,
 };
 use crate::constants;
 use crate::machines::Machines;
@@ -56,10 +57,32 @@ impl<M: Machines> Hosted for Replica<M> {
         Self::metrics(self)
     }
 
+    fn prepare_to_stop(&mut self, now: Now, effects: &mut Effects) {
+        Self::prepare_to_stop(self, now, effects);
+    }
+
+    fn may_stop(&self) -> bool {
+        Self::may_stop(self)
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        let progress = self.progress();
+        Some(Standing {
+            view: progress.view,
+            primary: self.primary(),
+            status: progress.status,
+            lost_op: progress.lost_op,
+        })
+    }
+
     fn is_open(&self) -> bool {
         // Alone, nothing but its own disk is to be waited for: ready means serving.
         self.status() == ReplicaStatus::Normal
             || !self.is_solo() && self.status() != ReplicaStatus::Opening
+    }
+
+    fn is_clock_synchronised(&self) -> bool {
+        Self::is_clock_synchronised(self)
     }
 }
 
@@ -119,6 +142,7 @@ pub fn bounds<M: Machines>(geometry: &Geometry, replica_count: u8) -> Bounds {
                 "tables of sessions and requests",
                 (requests + geometry.sessions_max as usize) * 192,
             ),
+            term("votes for a view", constants::VOTES_SIZE),
             term("superblock and checkpoint buffers", 2 << 20),
         ],
     }

@@ -40,7 +40,7 @@ use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
 /// Reads of prepares in flight, at most.
-pub const READS_MAX: usize = 16;
+pub const READS_MAX: usize = 28;
 
 /// Writes of header sectors in flight, at most: the sectors that a pipeline touches, and a few for repair.
 pub const HEADER_WRITES_MAX: usize = 4;
@@ -243,13 +243,18 @@ impl<R: Rules> Journal<R> {
     /// Continues after a completion.
     ///
     /// # Errors
-    /// A write failed: what the disk holds is unknown, and the replica must stop.
+    /// A write failed: what the disk holds is unknown, and the replica must stop. A failed read is none: what was asked
+    /// for counts as damaged.
     pub fn on_io_done(&mut self, done: IoDone, io: &mut IoQueue) -> Result<JournalEvent, IoError> {
         let Some(purpose) = self.in_flight.finish(done.id) else {
             return Ok(JournalEvent::None);
         };
-        done.result?;
-        let buffer = done.buffer.expect("the journal's requests carry buffers");
+        let mut buffer = done.buffer.expect("the journal's requests carry buffers");
+        match purpose {
+            Purpose::Prepare { .. } | Purpose::Headers { .. } => done.result?,
+            // What cannot be read holds nothing that a check accepts: the same as decay of just those sectors.
+            Purpose::Read { .. } | Purpose::Open(_) => buffer.settle_read(&done.result),
+        }
         match purpose {
             Purpose::Prepare { slot } => {
                 let Buffer::Shared(prepare) = buffer else {
@@ -306,7 +311,10 @@ impl<R: Rules> Journal<R> {
         let held = &self.slots[slot];
         assert!(held.op == op || held.op <= self.checkpoint_op);
         // What the slot of the checkpoint's op holds may have been left over by a log that was replaced.
-        if let Some(parent) = self.header(op - 1).filter(|parent| parent.op > self.checkpoint_op) {
+        if let Some(parent) = self
+            .header(op - 1)
+            .filter(|parent| parent.op > self.checkpoint_op)
+        {
             assert_eq!(
                 parent.frame.checksum, header.parent,
                 "the hash chain is broken"
@@ -331,7 +339,7 @@ impl<R: Rules> Journal<R> {
         if held.state == State::Present {
             held.state = State::Lost; // overwritten from now: until the write is durable neither is owed
         }
-        self.ready.remove(slot);
+        set(&mut self.ready, slot, !R::ACK_AWAITS_WRITE);
         self.waiting.insert(slot);
         self.writing.insert(slot);
         self.prepare_writes += 1;
@@ -379,7 +387,8 @@ impl<R: Rules> Journal<R> {
         let slot = slot.expect("the set is not empty");
         self.ready.remove(slot);
         let held = &self.slots[slot];
-        assert!(held.state == State::Present && held.disk == held.identity);
+        let whole = held.state == State::Present && held.disk == held.identity;
+        assert!(whole || !R::ACK_AWAITS_WRITE);
         Some(Durable {
             op: held.op,
             checksum: held.identity,
@@ -537,6 +546,13 @@ impl<R: Rules> Journal<R> {
     /// The durable checkpoint's op.
     pub fn checkpoint_op(&self) -> u64 {
         self.checkpoint_op
+    }
+
+    /// Size of a prepare on the disk, in whole sectors, if its slot holds it: of the log or not, below the checkpoint too,
+    /// verified or not. It is served to who asks for it by identity; who is not sure of the chain to it may have it.
+    pub fn size_of(&self, op: u64, checksum: u128) -> Option<usize> {
+        let held = &self.slots[self.layout.slot(op)];
+        (held.disk == checksum && checksum != 0).then(|| sector_ceil(held.disk_size as usize))
     }
 
     /// Reads a prepare; a [`JournalEvent::Read`] will come.
