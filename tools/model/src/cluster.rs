@@ -26,15 +26,15 @@ pub const VIEWS: usize = 5;
 pub type Log = [Id; 1 + OPS];
 
 /// What a replica knows of a log's end: ops without a header below the highest are blanks.
-fn head_of(log: &Log) -> u8 {
+fn head_of(log: Log) -> u8 {
     log.iter().rposition(|&id| id != NONE).unwrap_or(0) as u8
 }
 
-fn at(log: &Log, op: u8) -> Id {
+fn at(log: Log, op: u8) -> Id {
     log.get(usize::from(op)).copied().unwrap_or(NONE)
 }
 
-fn low_of(log: &Log) -> u8 {
+fn low_of(log: Log) -> u8 {
     log.iter().position(|&id| id != NONE).unwrap_or(0) as u8
 }
 
@@ -259,7 +259,7 @@ impl<R: Rules> Cluster<R> {
     }
 
     /// What a replica's disk holds.
-    fn disk_of(&self, state: &State, replica: &Replica) -> Disk {
+    fn disk_of(state: &State, replica: &Replica) -> Disk {
         let durable = &replica.durable;
         let slot = |index: usize| {
             let slot = &replica.journal.slots[index];
@@ -287,7 +287,7 @@ impl<R: Rules> Cluster<R> {
                 state.acks[view][index] |= 1 << replica;
             }
         }
-        self.commit(state, view)
+        Self::commit(state, view)
     }
 
     /// Who has acknowledged the prepare that a view has at an op, as far as that view's primary counts it.
@@ -304,7 +304,7 @@ impl<R: Rules> Cluster<R> {
     }
 
     /// What a quorum has acknowledged in a view is committed, if all before it is: and then every later view has it.
-    fn commit(&self, state: &mut State, view: usize) -> Result<(), Violation> {
+    fn commit(state: &mut State, view: usize) -> Result<(), Violation> {
         let quorum = 2 - u32::from(!R::WHOLE_REPLICATION_QUORUM);
         for op in 1..=OPS {
             let id = state.logs[view][op];

@@ -76,7 +76,7 @@ impl fmt::Display for Found {
 ///
 /// # Errors
 /// The first violation.
-pub fn explore<R: Rules>(bounds: Bounds) -> Result<Explored, Box<Found>> {
+pub fn explore<R: Rules>(bounds: Bounds) -> Result<Explored, Found> {
     Search::<R>::new(bounds).run()
 }
 
@@ -103,9 +103,9 @@ impl<R: Rules> Search<R> {
         }
     }
 
-    fn run(mut self) -> Result<Explored, Box<Found>> {
+    fn run(mut self) -> Result<Explored, Found> {
         let initial = self.cluster.initial();
-        self.visit(initial, 0, (0, 0));
+        self.visit(&initial, 0, (0, 0));
         let mut actions = Vec::new();
         while let Some((number, depth, state)) = self.frontier.pop_front() {
             match self.cluster.converge(&state) {
@@ -119,7 +119,7 @@ impl<R: Rules> Search<R> {
                     Ok(None) => {}
                     Ok(Some(next)) => {
                         self.explored.steps += 1;
-                        self.visit(next, depth + 1, (number, index as u16));
+                        self.visit(&next, depth + 1, (number, index as u16));
                     }
                     Err(violation) => return Err(self.found(violation, number, Some(action))),
                 }
@@ -138,18 +138,18 @@ impl<R: Rules> Search<R> {
         self.explored
     }
 
-    fn visit(&mut self, state: State, depth: u32, from: (u32, u16)) {
+    fn visit(&mut self, state: &State, depth: u32, from: (u32, u16)) {
         let hash = checksum::identity(state.as_bytes());
         let number = self.from.len() as u32;
         if self.seen.try_insert_new(hash, number) {
             self.from.push(from);
-            self.frontier.push_back((number, depth, state));
+            self.frontier.push_back((number, depth, *state));
             self.explored.depth = depth as usize;
-            self.cluster.note(&state, &mut self.explored.reached);
+            self.cluster.note(state, &mut self.explored.reached);
         }
     }
 
-    fn found(&mut self, violation: Violation, number: u32, last: Option<Action>) -> Box<Found> {
+    fn found(&mut self, violation: Violation, number: u32, last: Option<Action>) -> Found {
         let mut indices = Vec::new();
         let mut at = number;
         while at != 0 {
@@ -168,12 +168,12 @@ impl<R: Rules> Search<R> {
             state = next.expect("it went well").expect("it changed the state");
         }
         way.extend(last);
-        Box::new(Found {
+        Found {
             violation,
             way,
             at_step: last.is_some(),
             states: self.from.len(),
-        })
+        }
     }
 }
 

@@ -59,7 +59,8 @@ impl Slot {
     /// Believes `id` to be the log's.
     pub fn name(&mut self, id: Id, header_known: bool) {
         self.named = id;
-        self.flags = self.flags & NEEDS_HEADER | u8::from(header_known) * HEADER_KNOWN;
+        let known = if header_known { HEADER_KNOWN } else { 0 };
+        self.flags = (self.flags & NEEDS_HEADER) | known;
     }
 
     /// The prepare whose header is known.

@@ -3,7 +3,7 @@
 
 use crate::Bounds;
 use crate::journal::{Journal, SLOTS, state};
-use crate::prepares::{CLUSTER, GARBAGE, Id, NONE, Prepares, ROOT};
+use crate::prepares::{CLUSTER, GARBAGE, Id, NONE, Prepares};
 use std::collections::BTreeMap;
 use storage::SECTOR_SIZE;
 use storage::bits::Bits;
@@ -172,25 +172,29 @@ fn conclude(bounds: &Bounds, prepares: &Prepares, disk: &Disk) -> Result<Opened,
     };
     let conclusion = settle(&ring, &mut slots)?;
     for (index, held) in slots.iter().enumerate() {
-        let slot = &mut journal.slots[index];
-        slot.op = held.op as u8;
-        slot.state = match held.state {
-            State::Absent => state::ABSENT,
-            State::Present => state::PRESENT,
-            State::Lost => state::LOST,
-            State::Unknown => state::UNKNOWN,
-            State::Torn => unreachable!("one sector is never torn"),
-        };
-        slot.name(prepares.of(held.identity), held.header().is_some());
-        if decisions[index] == Decision::Conflict && held.state == State::Present {
-            (slot.header, slot.image) = (slot.prepare, slot.prepare);
-        }
+        let conflict = decisions[index] == Decision::Conflict;
+        believe(prepares, held, conflict, &mut journal.slots[index]);
     }
-    assert!(disk.checkpoint == ROOT || checkpoint_op > 0);
     Ok(Opened {
         journal,
         head: conclusion.head as u8,
         certain: conclusion.head_certain,
         op_max: conclusion.op_max as u8,
     })
+}
+
+/// What is concluded of a slot, in the model's terms.
+fn believe(prepares: &Prepares, held: &Slot, conflict: bool, slot: &mut crate::journal::Slot) {
+    slot.op = held.op as u8;
+    slot.state = match held.state {
+        State::Absent => state::ABSENT,
+        State::Present => state::PRESENT,
+        State::Lost => state::LOST,
+        State::Unknown => state::UNKNOWN,
+        State::Torn => unreachable!("one sector is never torn"),
+    };
+    slot.name(prepares.of(held.identity), held.header().is_some());
+    if conflict && held.state == State::Present {
+        (slot.header, slot.image) = (slot.prepare, slot.prepare);
+    }
 }

@@ -39,8 +39,8 @@ impl<R: Rules> Cluster<R> {
         let Some((list, commit)) = self.choose(&votes, all) else {
             return Err(Violation::Stuck("all vote, and no log is chosen".into()));
         };
-        self.begin_with(&mut state, view, &list, commit)?;
-        let head = head_of(&list);
+        Self::begin_with(&mut state, view, list, commit)?;
+        let head = head_of(list);
         let checkpoint = state.replicas.iter().map(|it| it.working.checkpoint).max();
         let checkpoint = checkpoint.unwrap_or(0);
         for replica in 0..REPLICAS {
@@ -51,7 +51,7 @@ impl<R: Rules> Cluster<R> {
             if head > it.working.checkpoint + self.bounds.slots {
                 return Err(Violation::Stuck("no checkpoint reaches far enough".into()));
             }
-            self.install(&mut state, replica, view, &list, commit)?;
+            self.install(&mut state, replica, view, list, commit)?;
         }
         self.repair_all(&mut state, usize::from(view), head, checkpoint)
     }

@@ -142,7 +142,7 @@ impl<R: Rules> Cluster<R> {
             let fresh = it.working.log_view < view || !R::HEAD_NEVER_FALLS_IN_VIEW;
             if fresh && primary != replica {
                 actions.push(Action::Install(replica, view, false));
-                if head_of(&state.logs[index]) > state.begun[index] {
+                if head_of(state.logs[index]) > state.begun[index] {
                     actions.push(Action::Install(replica, view, true));
                 }
             } else if it.asking == 1 && it.working.view == view {
@@ -212,7 +212,7 @@ impl<R: Rules> Cluster<R> {
                 state.replicas[replica].journal.flush_awaited();
                 self.acknowledge(&mut state, replica)?;
             }
-            Action::Checkpoint(replica, op) => self.checkpoint(&mut state, replica, op),
+            Action::Checkpoint(replica, op) => Self::checkpoint(&mut state, replica, op),
             Action::Leave(replica, view, commit) => {
                 let it = &mut state.replicas[replica];
                 it.commit = it.commit.max(commit);
@@ -312,7 +312,7 @@ impl<R: Rules> Cluster<R> {
         self.write(state, replica, id, slow)
     }
 
-    fn checkpoint(&self, state: &mut State, replica: usize, op: u8) {
+    fn checkpoint(state: &mut State, replica: usize, op: u8) {
         let it = &mut state.replicas[replica];
         it.working.checkpoint = op;
         it.commit = it.commit.max(op);
@@ -369,24 +369,24 @@ impl<R: Rules> Cluster<R> {
             return Ok(false);
         };
         let it = &state.replicas[replica];
-        let head = head_of(&list);
+        let head = head_of(list);
         if head > it.working.checkpoint + self.bounds.slots || head < it.working.checkpoint {
             return Ok(false); // it cannot lead
         }
-        self.begin_with(state, view, &list, commit)?;
-        self.install(state, replica, view, &list, commit)?;
+        Self::begin_with(state, view, list, commit)?;
+        self.install(state, replica, view, list, commit)?;
         Ok(true)
     }
 
     /// A view's log is chosen: everything that was committed is in it.
-    pub(super) fn begin_with(&self, state: &mut State, view: u8, list: &Log, commit: u8) -> Step {
+    pub(super) fn begin_with(state: &mut State, view: u8, list: Log, commit: u8) -> Step {
         let (low, head) = (low_of(list), head_of(list));
-        let committed = head_of(&state.committed);
+        let committed = head_of(state.committed);
         let known = low.max(1) - 1;
         if known > committed || commit > committed {
             return Err(Violation::NotCommitted(view));
         }
-        let mut log = *list;
+        let mut log = list;
         log[..usize::from(low)].copy_from_slice(&state.committed[..usize::from(low)]);
         for op in 0..=committed {
             let (op_index, before) = (usize::from(op), state.committed_in[usize::from(op)] < view);
@@ -412,7 +412,7 @@ impl<R: Rules> Cluster<R> {
     ) -> Result<bool, Violation> {
         let index = usize::from(view);
         let head = if now {
-            head_of(&state.logs[index])
+            head_of(state.logs[index])
         } else {
             state.begun[index]
         };
@@ -433,7 +433,7 @@ impl<R: Rules> Cluster<R> {
             };
             state.replicas[replica].working.checkpoint = checkpoint;
         }
-        self.install(state, replica, view, &list, low)?;
+        self.install(state, replica, view, list, low)?;
         Ok(true)
     }
 
@@ -443,7 +443,7 @@ impl<R: Rules> Cluster<R> {
         state: &mut State,
         replica: usize,
         view: u8,
-        list: &Log,
+        list: Log,
         commit: u8,
     ) -> Step {
         let committed = state.committed;
@@ -451,7 +451,7 @@ impl<R: Rules> Cluster<R> {
         let it = &mut state.replicas[replica];
         it.working.view = view;
         it.working.log_view = view;
-        it.working.list = *list;
+        it.working.list = list;
         it.working.commit = it.working.commit.max(commit);
         (it.asking, it.hasty) = (0, 0);
         it.uncertain = 0;
@@ -497,7 +497,7 @@ impl<R: Rules> Cluster<R> {
                 slot.header = GARBAGE;
             }
         }
-        let disk = self.disk_of(state, &state.replicas[replica]);
+        let disk = Self::disk_of(state, &state.replicas[replica]);
         let opened = self.recovery.open(&self.bounds, &self.prepares, &disk);
         let opened = opened.map_err(|refusal| Violation::Refused(refusal.to_string()))?;
         let it = &mut state.replicas[replica];

@@ -37,7 +37,7 @@ impl<R: Rules> Cluster<R> {
         } else {
             self.collect(state, it)
         };
-        let (low, head) = (low_of(&list), head_of(&list));
+        let (low, head) = (low_of(list), head_of(list));
         let op_max = head.max(it.uncertain);
         let mut vote = Vote {
             here: 1,
@@ -49,7 +49,7 @@ impl<R: Rules> Cluster<R> {
             ..Vote::default()
         };
         for op in low..=op_max {
-            let (present, nack) = self.standing(it, op, at(&list, op));
+            let (present, nack) = self.standing(it, op, at(list, op));
             vote.present |= u8::from(present) << op;
             vote.nack |= u8::from(nack) << op;
         }
@@ -126,12 +126,12 @@ impl<R: Rules> Cluster<R> {
         for header in &log.headers {
             list[header.op as usize] = self.prepares.of(header.frame.checksum);
         }
-        assert_eq!(u64::from(head_of(&list)), log.op);
+        assert_eq!(u64::from(head_of(list)), log.op);
         Some((list, log.commit_max as u8))
     }
 
     fn headers_of(&self, vote: &Vote) -> Vec<Prepare> {
-        let header = |op: u8| match at(&vote.list, op) {
+        let header = |op: u8| match at(vote.list, op) {
             NONE => Prepare::new_zeroed(),
             id => *self.prepares.header(id),
         };
