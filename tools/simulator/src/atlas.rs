@@ -275,7 +275,8 @@ impl Atlas {
             .all(|slot| self.may_damage_slot(replica, slot))
     }
 
-    fn mark(&mut self, replica: u8, zone: Zone, read: bool) {
+    /// Notes a damage; one that is seen by the process's reads only, or that is on the disk.
+    pub(crate) fn mark(&mut self, replica: u8, zone: Zone, read: bool) {
         let (prepare, header) = if read {
             (SlotFault::PrepareRead, SlotFault::HeaderRead)
         } else {

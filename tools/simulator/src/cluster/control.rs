@@ -1,7 +1,7 @@
 //! What a script does to a cluster, and asks of it.
 
 use super::{Cluster, Filter};
-use crate::atlas::Atlas;
+use crate::atlas::{Atlas, Zone};
 use crate::checker::Checker;
 use crate::client::Client;
 use crate::clock::Clock;
@@ -208,6 +208,11 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
             self.note(replica, 12, 0, || format!("a sector decays: {zone:?}"));
         }
         zone.is_some()
+    }
+
+    /// A script has damaged what lies in a zone of a replica's disk: the checkers do not hold it against the replica.
+    pub fn damaged(&mut self, replica: u8, zone: Zone) {
+        self.atlas.mark(replica, zone, false);
     }
 
     /// Nothing new is damaged from now on.
