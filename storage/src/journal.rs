@@ -596,13 +596,13 @@ impl<R: Rules> Journal<R> {
     fn on_read(&mut self, op: u64, checksum: u128, purpose: u64, message: Message) -> JournalEvent {
         self.reads -= 1;
         let header = message.header();
-        let named = header.checksum_holds()
-            && header.frame.checksum == checksum
-            && header
-                .try_typed::<Prepare>()
-                .is_some_and(|prepare| prepare.op == op);
+        let named = header.checksum_holds() && header.frame.checksum == checksum;
         let holds = named && crate::recovery::body_holds(header, message.buffer());
-        let message = if holds {
+        // Who asks by identity may name an op that shares the slot: that says nothing against what is there.
+        let is_op = header
+            .try_typed::<Prepare>()
+            .is_some_and(|prepare| prepare.op == op);
+        let message = if holds && is_op {
             Ok(message.freeze())
         } else {
             Err(message)
