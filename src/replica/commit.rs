@@ -351,10 +351,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         {
             CheckpointEvent::None => {}
             CheckpointEvent::Opened => self.on_checkpoint_opened(effects),
-            CheckpointEvent::Damaged(damage) => {
+            CheckpointEvent::Incomplete(damage) => {
                 effects.halt = Some(Fatal::DataFile(damage.to_string()));
             }
             CheckpointEvent::Written(record) => self.on_checkpoint_written(&record, effects),
+            CheckpointEvent::Served { .. } | CheckpointEvent::Scrubbed(_) => {}
         }
         Ok(())
     }

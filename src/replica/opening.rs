@@ -34,7 +34,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.checkpoint_op = record.prepare.op;
         self.commit_max = state.commit_max.max(record.prepare.op);
         let solo = self.is_solo();
-        let opened = self.checkpoint.open_start(&record, &mut effects.io);
+        let syncing = state.sync.syncing == 1;
+        let opened =
+            self.checkpoint
+                .open_start(&record, syncing, self.engine.pages_mut(), &mut effects.io);
         let headers = self.superblock.view_headers();
         self.journal.open_start(
             record.prepare.op,
