@@ -8,6 +8,35 @@ const MILLISECOND: u64 = 1_000_000;
 /// below any failure detector's patience, well above what an idle cluster should cost.
 pub const HEARTBEAT_NS: u64 = 50 * MILLISECOND;
 
+/// The least silence of a primary that a backup bears, in nanoseconds: five heartbeats, so that neither a lost one nor
+/// the pauses of a busy machine make a view change; it is most of what a crash of the primary costs.
+pub const PATIENCE_MIN_NS: u64 = 250 * MILLISECOND;
+
+/// The longest silence that is borne, however slow the cluster has been, in nanoseconds: beyond it a stuck primary
+/// costs more than a view change in vain, which needs a quorum that agrees.
+pub const PATIENCE_MAX_NS: u64 = 2000 * MILLISECOND;
+
+/// Patience, as a multiple of the longest silence that is usual.
+pub const PATIENCE_FACTOR: u64 = 4;
+
+/// Added to it, in nanoseconds: the loop's own turns, on both sides.
+pub const PATIENCE_SLACK_NS: u64 = HEARTBEAT_NS;
+
+/// A longer silence than usual moves the usual one by this part of the difference at each sample (one in a heartbeat's
+/// time): two or three make a habit, and a single one that was nearly too long does not keep patience at its largest.
+pub const PATIENCE_RISE_DIVISOR: u64 = 4;
+
+/// A shorter one by this part: the memory of a slow time fades within seconds.
+pub const PATIENCE_FALL_DIVISOR: u64 = 32;
+
+/// A replica whose turns are further apart than this did not run in between, in nanoseconds: the rest of the time is
+/// not silence of others. It asks to be run twice as often.
+pub const OWN_PAUSE_NS: u64 = 100 * MILLISECOND;
+
+// With heartbeats on time patience is at its least; and a replica that is run on time knows it.
+const _: () = assert!(PATIENCE_FACTOR * HEARTBEAT_NS + PATIENCE_SLACK_NS <= PATIENCE_MIN_NS);
+const _: () = assert!(2 * HEARTBEAT_NS <= OWN_PAUSE_NS && 2 * OWN_PAUSE_NS < PATIENCE_MIN_NS);
+
 /// Replicas exchange pings this often, in nanoseconds: hello again, and a clock sample.
 pub const PING_NS: u64 = 1000 * MILLISECOND;
 
@@ -20,6 +49,23 @@ pub const PREPARE_RESEND_NS: u64 = 150 * MILLISECOND;
 
 /// A replica that misses headers or prepares asks again after this long, in nanoseconds, each time someone else.
 pub const REPAIR_NS: u64 = 30 * MILLISECOND;
+
+/// A vote is sent again after this long, in nanoseconds: a few round trips, for it is short and rare.
+pub const VOTE_RESEND_NS: u64 = 60 * MILLISECOND;
+
+/// "I want to leave this view" is said again after this long, in nanoseconds.
+pub const START_VIEW_CHANGE_NS: u64 = 100 * MILLISECOND;
+
+/// For how long another's wish to leave the view counts, in nanoseconds: it is said again much more often.
+pub const SUSPICION_NS: u64 = 500 * MILLISECOND;
+
+/// How long a view may take to begin before the next one is wished for, in nanoseconds: two writes of the superblock, one
+/// after the other, on a disk that is busy; longer for each view in a row that does not begin.
+pub const VIEW_CHANGE_NS: u64 = 400 * MILLISECOND;
+
+/// A primary that makes no progress for this long, though there is something to do, gives its view up, in nanoseconds:
+/// longer than a checkpoint or a slow disk holds it up now and then.
+pub const ABDICATE_NS: u64 = 3000 * MILLISECOND;
 
 /// Redundant headers that no acknowledgement waits for are written after this long, in nanoseconds.
 pub const JOURNAL_FLUSH_NS: u64 = 100 * MILLISECOND;

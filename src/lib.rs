@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod constants;
 pub mod engine;
+pub mod failure_detector;
 pub mod log_choice;
 pub mod machines;
 #[cfg(feature = "server")]

@@ -13,7 +13,8 @@
 //! * An op is cut off only if a nack quorum vouches that it was not acknowledged by them; such a quorum meets every
 //!   replication quorum, so the op is not committed, and neither is any after it.
 //! * Decay is neither: a voter that cannot tell (its bit is in neither set) is not counted for a cut, and the op is kept
-//!   only if somebody else can supply it.
+//!   only if somebody else can supply it. But nobody acknowledges a prepare in a view before the prepare's own: whoever
+//!   was last normal in an earlier view than L's prepare at an op never acknowledged it, whatever it lost there.
 
 use crate::quorums::Quorums;
 use crate::rules::Rules;
@@ -22,13 +23,21 @@ use storage::layout::REPLICAS_MAX;
 use storage::superblock::VIEW_HEADERS_MAX;
 
 /// A vote: what one replica's log may hold. See [`storage::header::DoViewChange`].
+///
+/// The choice is as good as the votes. Each must keep these promises:
+/// * The headers are of the log of `log_view` and of no other; the voter's superblock vouches for those with which that view
+///   began, so that decay never blanks one of them. Leftovers of other views are not listed.
+/// * All below the list is committed.
+/// * A nack is a fact about everything that the voter ever acknowledged and that may still count; what may have been
+///   acknowledged and cannot be read any more is not nacked.
+/// * Nothing above `op_max` was acknowledged.
 #[derive(Clone, Copy, Debug)]
 pub struct Vote<'a> {
     /// The last view in which the voter was normal.
     pub log_view: u32,
     /// Headers of its log's end, highest op first and without gaps; zero where not known.
     pub headers: &'a [Prepare],
-    /// Op of the first of them.
+    /// Op of the first of them, known or not.
     pub op: u64,
     /// The highest op that the voter may have acknowledged.
     pub op_max: u64,
@@ -44,9 +53,9 @@ pub struct Vote<'a> {
 
 /// What a voter says of one op.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Says {
+enum Says<'a> {
     /// This header, whether it is present, and whether it was never acknowledged.
-    Header(Prepare, bool, bool),
+    Header(&'a Prepare, bool, bool),
     /// No header; whether anything can have been acknowledged.
     Blank(bool),
     /// The log ends before.
@@ -55,8 +64,8 @@ enum Says {
     Below,
 }
 
-impl Vote<'_> {
-    fn says(&self, op: u64) -> Says {
+impl<'a> Vote<'a> {
+    fn says(&self, op: u64) -> Says<'a> {
         if op > self.op_max {
             return Says::Beyond;
         }
@@ -67,17 +76,31 @@ impl Vote<'_> {
             return Says::Below;
         };
         let (present, nack) = (self.present >> index & 1 == 1, self.nack >> index & 1 == 1);
-        if header.frame.checksum == 0 {
-            Says::Blank(nack)
+        if is_known(header) {
+            Says::Header(header, present, nack)
         } else {
-            Says::Header(*header, present, nack)
+            Says::Blank(nack)
         }
     }
 
-    /// The lowest op of the list.
-    fn op_min(&self) -> u64 {
-        self.op + 1 - self.headers.len() as u64
+    /// The highest op that the vote proves to be committed: what the voter knows, all below its list, and what each header
+    /// proves: that its primary knew, and that the op a pipeline before was committed, else it had not been prepared.
+    fn committed(&self, pipeline_max: u32) -> u64 {
+        let below = (self.op + 1 - self.headers.len() as u64).saturating_sub(1);
+        let known = self.headers.iter().filter(|header| is_known(header));
+        let proved = known.map(|header| {
+            header
+                .op
+                .saturating_sub(pipeline_max.into())
+                .max(header.commit)
+        });
+        self.commit_max.max(below).max(proved.max().unwrap_or(0))
     }
+}
+
+/// Whether a header of a list is one, and not the zeros that stand for one not known.
+fn is_known(header: &Prepare) -> bool {
+    header.frame.checksum != 0
 }
 
 /// A log to begin a view with.
@@ -147,9 +170,9 @@ fn log_view_max<R: Rules>(votes: &Votes<'_>) -> u32 {
 }
 
 /// The header of `op` in the latest log: from any canonical voter.
-fn canonical<R: Rules>(votes: &Votes<'_>, op: u64) -> Option<Prepare> {
+fn canonical<'a, R: Rules>(votes: &'a Votes<'a>, op: u64) -> Option<&'a Prepare> {
     let latest = log_view_max::<R>(votes);
-    let mut found: Option<Prepare> = None;
+    let mut found: Option<&Prepare> = None;
     for vote in voters(votes).filter(|vote| vote.log_view == latest) {
         if let Says::Header(header, _, _) = vote.says(op) {
             let same = found.is_none_or(|found| found.frame.checksum == header.frame.checksum);
@@ -172,19 +195,12 @@ fn decide<R: Rules>(
     let quorums = Quorums::new(replica_count);
     let count = voters(votes).count() as u8;
     let needed = quorums.view_change - u8::from(!R::WHOLE_VIEW_CHANGE_QUORUM);
-    if count < needed {
+    if count < needed.max(1) {
         return Err(Wait::Quorum);
     }
     let latest = log_view_max::<R>(votes);
-    // An op that anybody prepared proves that the one a pipeline before it was committed; so is all below a list.
-    let in_flight = u64::from(pipeline_max);
-    let committed = |vote: &Vote<'_>| {
-        let below = vote.op_min().saturating_sub(1);
-        vote.commit_max
-            .max(below)
-            .max(vote.op.saturating_sub(in_flight))
-    };
-    let commit_max = voters(votes).map(committed).max().expect("there are votes");
+    let committed = voters(votes).map(|vote| vote.committed(pipeline_max));
+    let commit_max = committed.max().expect("there are votes");
     let canonical_voters = voters(votes).filter(|vote| vote.log_view == latest);
     let op_max = canonical_voters
         .map(|vote| vote.op_max)
@@ -202,7 +218,7 @@ fn decide<R: Rules>(
     }
     for op in commit_max + 1..=op_max {
         let header = canonical::<R>(votes, op);
-        let says = |vote: &&Vote<'_>| says_of::<R>(vote, op, header.as_ref(), latest);
+        let says = |vote: &&Vote<'_>| says_of::<R>(vote, op, header, latest);
         let nacks = voters(votes).filter(|vote| says(vote).1).count() as u8;
         let copies = voters(votes).filter(|vote| says(vote).0).count();
         if nacks >= quorums.nack - u8::from(!R::WHOLE_NACK_QUORUM) {
@@ -222,7 +238,8 @@ fn says_of<R: Rules>(
     canonical: Option<&Prepare>,
     latest: u32,
 ) -> (bool, bool) {
-    let older = vote.log_view < latest;
+    // Only a broken rule (not LOG_VIEW_FIRST) makes one newer.
+    let older = vote.log_view != latest;
     match (vote.says(op), canonical) {
         (Says::Beyond, _) => (false, true),
         (Says::Header(header, present, nack), Some(canonical))
@@ -235,6 +252,8 @@ fn says_of<R: Rules>(
         (Says::Header(..), Some(_)) => (false, true),
         // Not in the latest log's beginning: cut off, or never acknowledged by one who was not in that view.
         (Says::Header(..) | Says::Blank(_), None) if older => (false, true),
+        // What it lost at this op was something else.
+        (Says::Blank(_), Some(canonical)) if canonical.frame.view > vote.log_view => (false, true),
         (Says::Blank(nack), _) => (false, nack || !R::NEVER_NACK_DECAY),
         (Says::Header(..), None) => unreachable!("a canonical voter's header is canonical"),
         (Says::Below, _) => (false, false),
@@ -273,7 +292,7 @@ fn gather<R: Rules>(
         };
         let Some(header) = found else { break };
         wanted = Some(header.parent);
-        headers.push(header);
+        headers.push(*header);
         assert!(headers.len() <= VIEW_HEADERS_MAX);
     }
     let reached = op + 1 - headers.len() as u64;

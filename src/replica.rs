@@ -12,41 +12,45 @@
 //! * Acknowledgements are counted per replica, for one exact prepare, in this view.
 //! * Op e is acknowledged only where the checkpoint that e's slot arithmetic rests on is durable (design section 5).
 //!
-//! What is absent on purpose: view change, state sync and recovery of a lost file come with the next step; a primary
-//! of several replicas that restarts stays [`ReplicaStatus::ViewChange`] until then.
 
 mod backup;
 mod catch_up;
 mod commit;
 mod event;
+mod new_log;
 mod opening;
 mod peers;
 mod prepares;
 mod primary;
 mod reads;
+mod repair;
 mod starting;
 mod status;
 mod timers;
+mod view_change;
+mod vote;
 
 pub use event::{ConnectionId, Effects, Event, Fatal, Now, Peer, Send};
 pub use status::{Ignored, Metrics, Progress};
 
 use crate::constants;
 use crate::engine::Engine;
+use crate::failure_detector::FailureDetector;
 use crate::machines::Machines;
 use crate::quorums::Quorums;
 use crate::rules::{Rules, Strict};
-use crate::state_machine::Limits;
 use crate::table::Table;
 use catch_up::CatchUp;
 use commit::Executing;
+use new_log::{Installing, Parked};
 use opening::Opening;
 use peers::PeerState;
 use prepares::Prepares;
 use primary::InFlightRequest;
 use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::SeedableRng;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use reads::Reads;
+use repair::Repair;
 use std::collections::VecDeque;
 use storage::buffer::{Message, MessagePool, SharedMessage};
 use storage::checkpoint::Checkpoint;
@@ -56,6 +60,8 @@ use storage::journal::Journal;
 use storage::layout::{Geometry, Layout, REPLICAS_MAX};
 use storage::superblock::Superblock;
 use timers::Timers;
+use view_change::{Moved, Suspicions};
+use vote::{KeptVotes, VOTE_HEADERS_MAX};
 
 /// Who a replica is, and what it draws its randomness from.
 #[derive(Clone, Copy, Debug)]
@@ -124,9 +130,39 @@ pub struct Replica<M, R: Rules = Strict> {
 
     status: ReplicaStatus,
     opening: Opening,
-    /// The superblock update in flight raises log_view: the journal is to be told when it is durable.
-    log_raised: bool,
     view: u32,
+    /// The view that the journal's log is of.
+    log_view: u32,
+    /// A log of a later view is being made durable.
+    installing: Option<Installing>,
+    /// A log that reaches beyond this journal: it waits for a newer checkpoint.
+    parked: Parked,
+    /// Room for the headers of a log's end.
+    log_end: Vec<Prepare>,
+    votes: KeptVotes,
+    /// The vote for this view has been sent.
+    voted: bool,
+    suspicions: Suspicions,
+    detector: FailureDetector,
+    /// The highest op that may have been acknowledged here, if the journal cannot tell what is above its head.
+    uncertain: Option<u64>,
+    /// Names what this life of the process asks for.
+    nonce: u64,
+    start_view_asked_until_ns: u64,
+    /// As primary: no later time than this was given to any prepare, those included that were cut off.
+    timestamp_floor: u64,
+    /// As primary: falls silent, since it makes no progress.
+    abdicating: bool,
+    moved: Moved,
+    /// The state is that of an op, and can be executed on.
+    state_ready: bool,
+    /// What is missing is beyond the reach of the others' journals.
+    lagging: bool,
+    repair: Repair,
+    /// Things asked for, to take turns.
+    asks: u64,
+    /// An inherited prepare that is being read back.
+    loading_op: Option<u64>,
     head: Head,
     /// Executed here.
     commit_min: u64,
@@ -177,27 +213,50 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(options.replica < options.replica_count);
         assert_eq!(large.message_size(), geometry.message_size_max as usize);
         let cluster = options.cluster;
+        let mut prng = Xoshiro256PlusPlus::from_seed(options.entropy);
+        let nonce = prng.next_u64() | 1;
+        let answers = constants::answers_max(&geometry);
+        let requests = constants::requests_max(&geometry);
+        let root = Prepare::root(cluster);
         Self {
             options,
             layout,
             quorums: Quorums::new(options.replica_count),
             fingerprint: geometry.fingerprint(options.replica_count),
             now: Now::default(),
-            prng: Xoshiro256PlusPlus::from_seed(options.entropy),
+            prng,
             small,
             large,
-            answers: MessagePool::new(constants::answers_max(&geometry), storage::SECTOR_SIZE),
+            answers: MessagePool::new(answers, storage::SECTOR_SIZE),
             superblock: Superblock::with_rules(),
             journal: Journal::new(layout, cluster),
             checkpoint: Checkpoint::with_rules(layout),
             engine: Engine::new(&geometry),
             status: ReplicaStatus::Opening,
             opening: Opening::default(),
-            log_raised: false,
             view: 0,
-            head: Head::of(&Prepare::root(cluster)),
+            log_view: 0,
+            installing: None,
+            parked: Parked::new(),
+            log_end: Vec::with_capacity(VOTE_HEADERS_MAX),
+            votes: KeptVotes::new(),
+            voted: false,
+            suspicions: Suspicions::default(),
+            detector: FailureDetector::new(0),
+            uncertain: None,
+            nonce,
+            start_view_asked_until_ns: 0,
+            timestamp_floor: 0,
+            abdicating: false,
+            moved: Moved::default(),
+            state_ready: false,
+            lagging: false,
+            repair: Repair::default(),
+            asks: 0,
+            loading_op: None,
+            head: Head::of(&root),
             commit_min: 0,
-            commit_checksum: Prepare::root(cluster).frame.checksum,
+            commit_checksum: root.frame.checksum,
             commit_timestamp: 0,
             commit_max: 0,
             inherited: 0,
@@ -210,12 +269,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             checkpoint_pending: false,
             checkpoint_op: 0,
             withheld: None,
-            gathered: VecDeque::with_capacity(constants::requests_max(&geometry)),
-            requests: Table::new(constants::requests_max(&geometry)),
-            reads: Reads::new(
-                constants::reads_max(&geometry),
-                Limits::new(&geometry).read_reply_size_max,
-            ),
+            gathered: VecDeque::with_capacity(requests),
+            requests: Table::new(requests),
+            reads: Reads::new(&geometry),
             peers: [PeerState::default(); REPLICAS_MAX],
             catch_up: CatchUp::new(),
             serving_reads: 0,
@@ -259,6 +315,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         assert!(now.monotonic_ns >= self.now.monotonic_ns);
         self.now = now;
+        self.detector.ran(now.monotonic_ns);
         match event {
             Event::Message { from, message } => self.on_message(from, message, effects),
             Event::Io(done) => {
@@ -306,6 +363,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         } else {
             self.catch_up(effects);
         }
+        self.load_inherited(effects);
+        self.repair(effects);
     }
 
     /// Whether [`Self::finish_turn`] has more to do at once.
@@ -342,7 +401,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// What this replica is doing.
     pub fn status(&self) -> ReplicaStatus {
-        self.status
+        match self.status {
+            ReplicaStatus::Normal if self.lagging || !self.state_ready => ReplicaStatus::Syncing,
+            ReplicaStatus::ViewChange if self.parked.view.is_some() => ReplicaStatus::Syncing,
+            status => status,
+        }
     }
 
     /// Index of the primary of the current view.
@@ -360,8 +423,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     fn is_backup(&self) -> bool {
-        let follows = matches!(self.status, ReplicaStatus::Normal | ReplicaStatus::Syncing);
-        follows && self.primary() != self.options.replica
+        self.status == ReplicaStatus::Normal && self.primary() != self.options.replica
     }
 
     fn others(&self) -> impl Iterator<Item = u8> + use<M, R> {
@@ -432,6 +494,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::NotReady);
             return;
         }
+        if self.start_state() == Start::Begun {
+            self.hear_of_view(from, message.header(), effects);
+        }
         match command {
             Command::Ping => self.on_ping(from, *message.header().typed(), effects),
             Command::Pong => self.on_pong(from, message.header().typed(), effects),
@@ -440,6 +505,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Command::PrepareOk => self.on_prepare_ok(from, message.header().typed()),
             Command::Commit => self.on_commit(from, *message.header().typed(), effects),
             Command::CommitOk => self.on_commit_ok(from, message.header().typed()),
+            Command::StartViewChange => {
+                self.on_start_view_change(from, message.header().frame.view, effects);
+            }
+            Command::DoViewChange => self.on_do_view_change(from, &message, effects),
+            Command::StartView => self.on_start_view(from, &message, effects),
+            Command::RequestStartView => {
+                self.on_request_start_view(from, message.header().typed(), effects);
+            }
             Command::RequestHeaders => {
                 self.on_request_headers(from, message.header().typed(), effects);
             }

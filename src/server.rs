@@ -34,7 +34,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use storage::header::Header;
+use storage::header::{Header, ReplicaStatus};
 use storage::io::IoRequest;
 use storage::layout::Geometry;
 use storage::uring::{Done, Durability, Uring, UringError, UringOptions, Wait};
@@ -69,7 +69,31 @@ pub trait Hosted {
     fn metrics(&self) -> &Metrics;
     /// Whether the data file has been read: the replica takes part.
     fn is_open(&self) -> bool;
+    /// The host will stop it: hands over what others can go on with.
+    fn prepare_to_stop(&mut self, _now: Now, _effects: &mut Effects) {}
+    /// Whether that is done.
+    fn may_stop(&self) -> bool {
+        true
+    }
+    /// What it is in the cluster, for the log; none if there is nothing to say.
+    fn standing(&self) -> Option<Standing> {
+        None
+    }
 }
+
+/// What a replica is in its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Its view.
+    pub view: u32,
+    /// Index of that view's primary.
+    pub primary: u8,
+    /// What it is doing.
+    pub status: ReplicaStatus,
+}
+
+/// How long a planned stop may wait for the others to hear of it: writing a superblock, and a turn.
+const HANDOVER_MAX: Duration = Duration::from_millis(500);
 
 /// Bounds of what a replica asks of its host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -186,6 +210,8 @@ pub struct Server<R> {
     replica: R,
     effects: Effects,
     published: Arc<Published>,
+    /// What the log last said of the replica's part in the cluster.
+    logged: Option<Standing>,
     /// The time of this turn.
     now: Now,
     address: SocketAddr,
@@ -235,6 +261,7 @@ impl<R: Hosted> Server<R> {
             replica,
             effects: Effects::new(bounds.sends_max, bounds.io_max),
             published: Arc::clone(published),
+            logged: None,
             now,
             address: listener.address,
         })
@@ -265,7 +292,21 @@ impl<R: Hosted> Server<R> {
             self.turn()?;
         }
         drop(seal);
+        self.hand_over()?;
         self.finish()
+    }
+
+    /// Lets a primary tell the others that it leaves, so that they need not find out.
+    fn hand_over(&mut self) -> Result<(), ServerError> {
+        self.replica.prepare_to_stop(self.now, &mut self.effects);
+        self.apply_effects()?;
+        let until_ns = self.now.monotonic_ns + HANDOVER_MAX.as_nanos() as u64;
+        while !(self.replica.may_stop() && self.bus.is_flushed(&self.uring))
+            && self.now.monotonic_ns < until_ns
+        {
+            self.turn()?;
+        }
+        Ok(())
     }
 
     fn turn(&mut self) -> Result<(), ServerError> {
@@ -293,7 +334,25 @@ impl<R: Hosted> Server<R> {
         }
         self.replica.finish_turn(self.now, &mut self.effects);
         self.published.on_turn(self.replica.metrics());
+        self.log_standing();
         self.apply_effects()
+    }
+
+    /// Says when the replica's part in the cluster changes.
+    fn log_standing(&mut self) {
+        let standing = self.replica.standing();
+        if standing == self.logged {
+            return;
+        }
+        self.logged = standing;
+        if let Some(Standing {
+            view,
+            primary,
+            status,
+        }) = standing
+        {
+            log::info!("view {view} (primary: replica {primary}): {status:?}");
+        }
     }
 
     fn wait(&self) -> Wait {

@@ -12,7 +12,7 @@ use storage::superblock::DurableView;
 
 impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_prepare(&mut self, from: u8, message: SharedMessage, effects: &mut Effects) {
-        if !self.is_backup() {
+        if self.status != ReplicaStatus::Normal {
             self.metrics.ignored(Ignored::NotReady);
             return;
         }
@@ -22,7 +22,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::Implausible);
             return;
         }
-        let in_view = self.is_from_primary(from, message.header());
+        // An inherited prepare keeps the view that it was first prepared in.
+        let in_view = self.is_backup() && self.is_from_primary(from, message.header());
         if in_view {
             self.heard_from_primary(prepare.op);
             self.commit_max = self.commit_max.max(prepare.commit);
@@ -30,13 +31,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if prepare.op <= self.head.op {
             self.on_known_prepare(message, &prepare, effects);
         } else if prepare.op == self.head.op + 1
-            && prepare.parent == self.head.checksum
+            && (prepare.parent == self.head.checksum || !R::CHECK_PARENT)
             && prepare.timestamp >= self.head.timestamp_next
             && in_view
         {
             self.append_if_room(message, effects);
             self.append_fetched(effects);
-        } else {
+        } else if self.is_backup() {
             self.on_fetched_prepare(message, &prepare, in_view, effects);
         }
     }
@@ -55,19 +56,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         effects: &mut Effects,
     ) {
         let (op, checksum) = (prepare.op, prepare.frame.checksum);
-        if let Some(durable) = self.journal.durable_again(op, checksum) {
+        self.take_header(prepare);
+        if self.is_wanted(prepare) {
+            self.repair_with(message, effects);
+        } else if let Some(durable) = self.journal.durable_again(op, checksum) {
             self.metrics.ignored(Ignored::Duplicate);
             self.acknowledge_one(durable, effects);
-        } else if op > self.checkpoint_op
-            && self.catch_up.wants_repair(op, checksum)
-            && self.journal.can_append(op)
-        {
-            self.journal.append(message, &mut effects.io);
-            self.timers
-                .flush
-                .set(self.now, crate::constants::JOURNAL_FLUSH_NS);
-            self.catch_up.repaired();
-            self.metrics.prepares_repaired += 1;
         } else {
             // Its acknowledgement may wait for redundant headers that nothing else would write.
             self.timers
@@ -110,7 +104,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
-    fn acknowledge_one(&mut self, durable: Durable, effects: &mut Effects) {
+    pub(super) fn acknowledge_one(&mut self, durable: Durable, effects: &mut Effects) {
         let op = durable.op();
         if self.checkpoint_required(op) > self.checkpoint_op {
             self.withheld = Some(self.withheld.map_or(op, |lowest| lowest.min(op)));
@@ -187,16 +181,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     fn heard_from_primary(&mut self, op: u64) {
+        self.detector.heard(self.now.monotonic_ns);
+        self.suspicions.own_is_over();
         self.catch_up.target = self.catch_up.target.max(op);
-        // Beyond the reach of the primary's journal nothing can be fetched op by op any more.
-        // What was lost below the head must be fetched as well.
-        let held = self.catch_up.lost.map_or(self.head.op, |op| op - 1);
+        // Beyond the reach of the primary's journal nothing can be fetched op by op any more. What was lost below the head
+        // must be fetched as well.
+        let held = self.repair.lowest_missing.map_or(self.head.op, |op| op - 1);
         let behind = self.catch_up.target.saturating_sub(held);
-        let lagging = behind >= u64::from(self.layout.geometry.slots);
-        self.status = if lagging {
-            ReplicaStatus::Syncing
-        } else {
-            ReplicaStatus::Normal
-        };
+        self.lagging = behind >= u64::from(self.layout.geometry.slots);
     }
 }

@@ -8,9 +8,10 @@ use super::{Effects, Ignored, Peer, Replica};
 use crate::constants::{REPAIR_HEADERS_MAX, REPAIR_NS, REPAIR_PREPARES_MAX, SERVE_READS_MAX};
 use crate::machines::Machines;
 use crate::rules::Rules;
-use rand_xoshiro::rand_core::Rng;
 use storage::buffer::{Message, SharedMessage};
-use storage::header::{HEADER_SIZE, Header, Headers, Prepare, RequestHeaders, RequestPrepare};
+use storage::header::{
+    HEADER_SIZE, Header, Headers, Prepare, ReplicaStatus, RequestHeaders, RequestPrepare,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// What is wanted, and what has been asked for.
@@ -28,15 +29,6 @@ pub(super) struct CatchUp {
     asked_op: u64,
     /// Headers were asked for, and have not come.
     headers_asked: bool,
-    /// Prepares asked for, to take turns.
-    asks: u64,
-    /// An op below the head whose prepare the journal lost, and its identity.
-    repairing: Option<(u64, u128)>,
-    /// The lowest op above the checkpoint that the journal lost, when it was last looked through.
-    pub(super) lost: Option<u64>,
-    /// The journal was found whole, and is not looked through again before this time: that takes as long as there are ops
-    /// above the checkpoint, which is too long for every turn.
-    whole_until_ns: u64,
 }
 
 impl CatchUp {
@@ -48,10 +40,6 @@ impl CatchUp {
             asked_until_ns: 0,
             asked_op: 0,
             headers_asked: false,
-            asks: 0,
-            repairing: None,
-            lost: None,
-            whole_until_ns: 0,
         }
     }
 
@@ -65,10 +53,14 @@ impl CatchUp {
         place.is_some_and(|message| message.header().frame.checksum == checksum)
     }
 
-    /// What was asked for is being written: the next may be asked for at once.
-    pub(super) fn repaired(&mut self) {
-        self.repairing = None;
+    /// The view is left: what was learnt of its log above the head is forgotten.
+    pub(super) fn leave_view(&mut self, head_op: u64) {
+        self.target = head_op;
+        self.wanted.clear();
+        self.fetched.iter_mut().for_each(|place| *place = None);
         self.asked_until_ns = 0;
+        self.asked_op = 0;
+        self.headers_asked = false;
     }
 
     /// Gives back the buffers of fetched prepares up to `op`: none of them is the next.
@@ -77,10 +69,6 @@ impl CatchUp {
         for place in &mut self.fetched {
             let _ = place.take_if(|message| passed(message));
         }
-    }
-
-    pub(super) fn wants_repair(&self, op: u64, checksum: u128) -> bool {
-        self.repairing == Some((op, checksum))
     }
 }
 
@@ -94,7 +82,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             // What was asked for and did not come is lost.
             self.catch_up.asked_op = self.head.op;
             self.catch_up.headers_asked = false;
-            self.repair_journal(effects);
         }
         let behind = self.catch_up.target > self.head.op;
         if !behind || !self.journal.can_append(self.head.op + 1) {
@@ -146,82 +133,21 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.catch_up.asked_op = op;
             if !self.catch_up.is_fetched(op, checksum) {
                 self.ask_for_prepare(op, checksum, effects);
-                self.metrics.prepares_requested += 1;
+                self.asked();
             }
         }
     }
 
-    /// Asks the primary, which has all that is in its ring, and every second time another: what one does not answer, the
-    /// next one may.
-    fn ask_for_prepare(&mut self, op: u64, checksum: u128, effects: &mut Effects) {
-        let mut ask: RequestPrepare = self.header();
-        (ask.op, ask.prepare) = (op, checksum);
-        self.catch_up.asks = self.catch_up.asks.wrapping_add(1);
-        let primary = self.primary();
-        let from = if self.catch_up.asks.is_multiple_of(2) {
-            self.someone_else()
-        } else {
-            primary
-        };
-        self.send_header(Peer::Replica(from), &ask, effects);
-        self.asked();
-    }
-
-    fn someone_else(&mut self) -> u8 {
-        let count = u64::from(self.options.replica_count);
-        let step = 1 + self.prng.next_u64() % (count - 1);
-        ((u64::from(self.options.replica) + step) % count) as u8
-    }
-
-    /// Asks for a prepare at or below the head that the journal lost.
-    fn repair_journal(&mut self, effects: &mut Effects) {
-        self.catch_up.repairing = None;
-        if self.now.monotonic_ns < self.catch_up.whole_until_ns {
-            return;
-        }
-        let lowest = self.checkpoint_op + 1;
-        let Some(missing) = self.journal.missing(lowest..=self.head.op).next() else {
-            self.catch_up.lost = None;
-            self.catch_up.whole_until_ns = self.now.monotonic_ns + REPAIR_NS;
-            return;
-        };
-        let op = missing.op;
-        self.catch_up.lost = Some(op);
-        let Some(checksum) = missing.wanted else {
-            self.ask_for_identity(op, effects);
-            return;
-        };
-        self.catch_up.repairing = Some((op, checksum));
-        self.ask_for_prepare(op, checksum, effects);
-    }
-
-    /// Not even the identity is known: the primary tells it.
-    fn ask_for_identity(&mut self, op: u64, effects: &mut Effects) {
-        let mut ask: RequestHeaders = self.header();
-        (ask.op_min, ask.op_max) = (op, op);
-        let primary = self.primary();
-        self.send_header(Peer::Replica(primary), &ask, effects);
-        self.asked();
-    }
-
-    /// The primary has told the identity of an op at or below our head which the journal lost.
-    fn learn_identity(&mut self, prepare: &Prepare) {
-        let unknown = self
-            .journal
-            .faulty(prepare.op)
-            .is_some_and(|missing| missing.wanted.is_none());
-        if prepare.op > self.checkpoint_op && unknown {
-            self.journal.set_header(prepare);
-            self.catch_up.asked_until_ns = 0;
-        }
-    }
-
     pub(super) fn on_headers(&mut self, from: u8, message: &Message) {
-        if !self.is_backup() || !self.is_from_primary(from, message.header()) {
+        if self.status != ReplicaStatus::Normal {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        self.catch_up.wanted.clear();
+        // Above the head only the primary of this view can tell what the log is.
+        let from_primary = self.is_backup() && self.is_from_primary(from, message.header());
+        if from_primary {
+            self.catch_up.wanted.clear();
+        }
         let mut parent = self.head.checksum;
         // Highest op first on the wire.
         for bytes in message
@@ -242,8 +168,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 break;
             }
             if prepare.op <= self.head.op {
-                self.learn_identity(&prepare);
                 continue;
+            }
+            if !from_primary {
+                break;
             }
             let op = self.head.op + 1 + self.catch_up.wanted.len() as u64;
             if prepare.op != op || prepare.parent != parent {
@@ -252,7 +180,25 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             parent = prepare.frame.checksum;
             self.catch_up.wanted.push(prepare);
         }
-        self.catch_up.headers_asked = false;
+        if from_primary && !self.catch_up.wanted.is_empty() {
+            // Otherwise the primary has nothing (any more) that follows our head: asking at once would get the same.
+            self.catch_up.headers_asked = false;
+        }
+        self.take_headers(message);
+    }
+
+    /// Headers at and below the head, highest op first: down the chain.
+    fn take_headers(&mut self, message: &Message) {
+        let size_max = self.layout.geometry.message_size_max as usize;
+        for bytes in message.body().chunks_exact(HEADER_SIZE) {
+            let header = Header::ref_from_bytes(bytes).expect("256 aligned bytes");
+            let known = header.check(self.options.cluster, size_max);
+            if let Some(prepare) = header.try_typed::<Prepare>().filter(|_| known.is_ok())
+                && self.is_believable(prepare)
+            {
+                self.take_header(prepare);
+            }
+        }
     }
 
     /// A prepare beyond the one after the head: kept if it is near, and the primary's of this view or one we asked for.
@@ -309,10 +255,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         ask: &RequestHeaders,
         effects: &mut Effects,
     ) {
-        if !self.is_primary() {
-            self.metrics.ignored(Ignored::OtherView);
-            return;
-        }
         // A small geometry's messages hold fewer headers than may be asked for.
         let message_max = self.layout.geometry.message_size_max as usize / HEADER_SIZE - 1;
         let count = REPAIR_HEADERS_MAX.min(message_max);

@@ -24,6 +24,9 @@ pub(super) struct Executing {
 /// Who a prepare is read back for: what the journal hands back with it.
 pub(super) const READ_TO_EXECUTE: u64 = u64::MAX;
 
+/// As [`READ_TO_EXECUTE`]: by a new primary, to have it acknowledged in its view.
+pub(super) const READ_TO_INHERIT: u64 = u64::MAX - 1;
+
 /// How far [`Replica::execute`] got with one op.
 enum Step {
     /// The op is executed.
@@ -43,7 +46,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let before = self.commit_max;
         while let Some(entry) = self.prepares.get(self.commit_max + 1) {
             assert!(entry.acks.count() <= self.options.replica_count);
-            if entry.acks.count() < self.quorums.replication {
+            let needed = self.quorums.replication - u8::from(!R::WHOLE_REPLICATION_QUORUM);
+            if entry.acks.count() < needed {
                 break;
             }
             self.commit_max += 1;
@@ -62,8 +66,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn execute(&mut self, effects: &mut Effects) {
         self.execution_pending = false;
         self.spares_wanted = false;
+        if !self.state_ready || !self.is_chained() {
+            return; // not before it is known what to execute, and on what
+        }
         let mut budget = EXECUTE_PER_TURN_MAX;
-        while self.commit_min < self.commit_max.min(self.head.op) {
+        let committed = if R::EXECUTE_AWAITS_COMMIT {
+            self.commit_max.min(self.head.op)
+        } else {
+            self.commit_max = self.head.op;
+            self.head.op
+        };
+        while self.commit_min < committed {
             if self.executing.is_none() && !self.begin_executing(effects) {
                 return;
             }
@@ -367,7 +380,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.superblock.update(
             |state, _| {
                 state.checkpoint = *record;
-                state.commit_max = commit_max;
+                state.commit_max = state.commit_max.max(commit_max);
             },
             &mut effects.io,
         );
@@ -383,12 +396,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.acknowledge_withheld(effects);
             self.execution_pending = true;
         }
-        if self.log_raised {
-            let head_op = self.head.op;
-            self.log_raised = false;
-            self.journal
-                .view_durable(self.superblock.durable_view().log_view(), head_op);
-        }
+        self.apply_durable_log(effects);
+        self.vote_if_durable(effects);
         self.on_start_durable(effects);
     }
 
@@ -423,6 +432,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 message,
             } => self.on_read_to_execute(op, message, effects),
             JournalEvent::Read {
+                op,
+                purpose: READ_TO_INHERIT,
+                message,
+            } => self.on_read_to_inherit(op, message, effects),
+            JournalEvent::Read {
                 purpose, message, ..
             } => {
                 self.serving_reads -= 1;
@@ -447,6 +461,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if let Ok(message) = message {
             let prepare = message.header().typed::<Prepare>();
+            if prepare.parent != self.commit_checksum {
+                return; // read for a log that has been replaced since
+            }
             assert_eq!(
                 prepare.parent, self.commit_checksum,
                 "op {op} is not chained to the last executed one"

@@ -31,6 +31,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let record = state.checkpoint;
         let log_view = state.log_view;
         self.view = state.view;
+        self.log_view = log_view;
         self.checkpoint_op = record.prepare.op;
         self.commit_max = state.commit_max.max(record.prepare.op);
         let solo = self.is_solo();
@@ -88,13 +89,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert_eq!(head.frame.checksum, recovered.head_checksum);
         self.head = Head::of(&head);
         assert!(self.head.op >= self.commit_min);
+        // What a primary knew to be committed when it prepared, is.
+        self.commit_max = self.commit_max.max(head.commit);
+        self.uncertain = (!recovered.head_certain).then_some(recovered.op_max);
+        self.state_ready = true;
+        self.rebuild_chain();
         self.metrics.ops_recovered = self.head.op - self.commit_min;
         self.status = ReplicaStatus::Starting;
         if self.is_solo() {
             self.open_solo(effects);
         } else {
             if self.start_state() == Start::Begun {
-                self.open_one_of_many();
+                self.open_one_of_many(effects);
             } else {
                 self.timers.starting(self.now);
             }
@@ -121,7 +127,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.commit_max = self.head.op;
         let first = self.start_state() != Start::Begun;
         let head = self.head_header(self.head.op);
-        self.log_raised = !first;
         self.superblock.update(
             |state, headers| {
                 state.set_start(Start::Begun);
@@ -135,13 +140,24 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         );
     }
 
-    /// Among others, a backup goes on in its view. A primary does not: what it had promised in this view is forgotten, so
-    /// the view has no primary until it changes.
-    fn open_one_of_many(&mut self) {
-        self.enter_normal();
-        if self.primary() == self.options.replica {
+    /// Among others: where the superblock says that this replica was.
+    ///
+    /// * A backup that was normal goes on in its view. If it cannot tell where its log ends, because the journal is damaged
+    ///   there, it first asks for the log: it might have acknowledged what it cannot see.
+    /// * A primary that was normal leaves its view: what it had promised there is forgotten.
+    /// * Between two views it votes as it did, or would have.
+    fn open_one_of_many(&mut self, effects: &mut Effects) {
+        let was_normal = self.log_view == self.view;
+        let primary = self.primary() == self.options.replica;
+        if was_normal && primary && R::RESTARTED_PRIMARY_LEAVES_VIEW {
+            self.enter_view_change(self.view + 1, effects);
+        } else if was_normal && (self.uncertain.is_none() || !R::UNCERTAIN_HEAD_AWAITS_START_VIEW) {
+            self.enter_normal();
+            self.catch_up.target = self.commit_max;
+        } else {
             self.status = ReplicaStatus::ViewChange;
+            self.timers.enter_view_change(self.now);
+            self.vote_if_durable(effects);
         }
-        self.catch_up.target = self.commit_max;
     }
 }

@@ -70,4 +70,24 @@ impl Prepares {
         let index = self.index(op);
         self.entries[index].take()
     }
+
+    /// Whether nothing is kept in the place of `op`.
+    pub(super) fn is_free(&self, op: u64) -> bool {
+        self.entries[self.index(op)].is_none()
+    }
+
+    /// Keeps only what `keep` says.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Prepare) -> bool) {
+        for place in &mut self.entries {
+            let _ = place.take_if(|entry| !keep(entry.prepare()));
+        }
+    }
+
+    /// Acknowledgements count in one view only.
+    pub(super) fn forget_acks(&mut self) {
+        for entry in self.entries.iter_mut().flatten() {
+            entry.acks = ReplicaSet::default();
+            entry.checkpoint_id = 0;
+        }
+    }
 }

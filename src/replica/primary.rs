@@ -133,9 +133,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     pub(super) fn has_gathered_work(&self) -> bool {
         !self.gathered.is_empty()
-            && self.is_primary()
+            && self.may_prepare()
             && self.pipeline_free() > 0
             && self.journal.can_append(self.head.op + 1)
+    }
+
+    /// Whether this replica may add to the log: as primary, once all that it inherited is executed.
+    fn may_prepare(&self) -> bool {
+        self.is_primary() && self.state_ready && self.commit_min >= self.inherited
     }
 
     /// Places in the pipeline.
@@ -146,6 +151,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Prepares what was gathered, as far as the pipeline has places. While it has more than one, a batch closes at the
     /// sector boundary, so that it costs one write before the acknowledgement; the last place takes all that fits.
     pub(super) fn prepare_gathered(&mut self, effects: &mut Effects) {
+        if !self.may_prepare() {
+            return;
+        }
         if self.head.op == 0 {
             self.prepare_begin(effects);
             if self.head.op == 0 {
@@ -250,7 +258,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// The time that the next prepare would get: this clock's, but always after the last prepare's.
     pub(super) fn timestamp_next(&self) -> u64 {
-        self.now.realtime_ns.max(self.head.timestamp_next)
+        self.now
+            .realtime_ns
+            .max(self.head.timestamp_next)
+            .max(self.timestamp_floor)
     }
 
     /// Gives the batch in `message` its place in the log, journals it and sends it to all.

@@ -6,13 +6,14 @@
 //! under writes its number rides on prepares. Rounds are numbered within a view.
 
 use super::{Effects, Ignored, Peer, Replica};
-use crate::constants::{EXECUTE_PER_TURN_MAX, HEARTBEAT_NS, large_reserved};
+use crate::constants::{self, EXECUTE_PER_TURN_MAX, HEARTBEAT_NS, large_reserved};
 use crate::machines::Machines;
 use crate::rules::Rules;
-use crate::state_machine::Context;
+use crate::state_machine::{Context, Limits};
 use std::collections::VecDeque;
 use storage::buffer::Message;
 use storage::header::{Commit, CommitOk, HEADER_SIZE, Rejection, Reply, Status, sub_request};
+use storage::layout::Geometry;
 
 #[derive(Debug)]
 struct Read {
@@ -42,7 +43,9 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    pub(super) fn new(capacity: usize, reply_size_max: usize) -> Self {
+    pub(super) fn new(geometry: &Geometry) -> Self {
+        let capacity = constants::reads_max(geometry);
+        let reply_size_max = Limits::new(geometry).read_reply_size_max;
         Self {
             queue: VecDeque::with_capacity(capacity),
             round_begun: 0,
@@ -51,6 +54,26 @@ impl Reads {
             scratch: vec![0; reply_size_max].into_boxed_slice(),
             pending: false,
         }
+    }
+
+    /// Rounds are numbered within a view, and a read that waits is asked again in the next: the view that begins may commit
+    /// writes before an answer from this one is sent.
+    pub(super) fn leave_view(&mut self) {
+        self.queue.clear();
+        self.round_begun = 0;
+        self.round_sent = 0;
+        self.round_confirmed = 0;
+        self.pending = false;
+    }
+
+    /// Whether a read waits.
+    pub(super) fn are_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The newest round that a quorum has returned.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.round_confirmed
     }
 }
 
@@ -74,7 +97,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if self.reads.queue.len() == self.reads.queue.capacity() {
             return Err(Rejection::Busy);
         }
-        let commit = self.commit_max.max(self.inherited);
+        let commit = if R::READ_AWAITS_INHERITED {
+            self.commit_max.max(self.inherited)
+        } else {
+            self.commit_min
+        };
         let round = self.reads.round_begun + 1;
         self.reads.queue.push_back(Read {
             message,
@@ -166,7 +193,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             let Some(read) = self.reads.queue.front() else {
                 return;
             };
-            if read.round > self.reads.round_confirmed
+            if R::READ_AWAITS_ROUND && read.round > self.reads.round_confirmed
                 || read.commit > self.commit_min
                 || self.executing.is_some()
             {

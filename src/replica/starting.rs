@@ -66,7 +66,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.view = durable.view();
         self.status = ReplicaStatus::Normal;
         self.inherited = self.head.op;
+        self.detector.reset(self.now.monotonic_ns);
         self.timers.enter_normal(self.now);
+        if !self.is_solo() {
+            // The first tick sets it right.
+            self.timers
+                .suspect
+                .set(self.now, crate::constants::HEARTBEAT_NS);
+        }
+        self.moved.at_ns = self.now.monotonic_ns;
         assert!(self.head.op >= self.commit_min);
         let head: Head = self.head;
         assert!(head.op > 0 || head.timestamp_next == 0);

@@ -1,6 +1,7 @@
 //! What a replica counts, and how far it is.
 
 use super::Replica;
+use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::header::ReplicaStatus;
 
@@ -64,6 +65,12 @@ pub struct Metrics {
     pub reads: u64,
     /// Checkpoints begun.
     pub checkpoints: u64,
+    /// Views left.
+    pub view_changes: u64,
+    /// Views that this replica, as their candidate, could not lead.
+    pub passed_on: u64,
+    /// Times that a candidate found an op that may be committed and that nobody has.
+    pub lost_ops: u64,
     /// Ops that the journal held above the checkpoint at start.
     pub ops_recovered: u64,
 }
@@ -92,6 +99,8 @@ pub struct Progress {
     pub status: ReplicaStatus,
     /// Its view.
     pub view: u32,
+    /// The view that its log is of.
+    pub log_view: u32,
     /// The newest op in its log.
     pub head_op: u64,
     /// Executed here.
@@ -106,13 +115,14 @@ pub struct Progress {
     pub checkpoint_id: u128,
 }
 
-impl<M, R: Rules> Replica<M, R> {
+impl<M: Machines, R: Rules> Replica<M, R> {
     /// How far this replica is.
     pub fn progress(&self) -> Progress {
         let opening = self.status == ReplicaStatus::Opening;
         Progress {
-            status: self.status,
+            status: self.status(),
             view: self.view,
+            log_view: self.log_view,
             head_op: self.head.op,
             commit_min: self.commit_min,
             commit_checksum: self.commit_checksum,

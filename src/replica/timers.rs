@@ -1,7 +1,9 @@
 //! When things are due, on the monotonic clock.
 
 use super::{Effects, Now, Replica};
-use crate::constants::{HEARTBEAT_NS, PING_NS, PING_STARTING_NS, PREPARE_RESEND_NS, REPAIR_NS};
+use crate::constants::{
+    HEARTBEAT_NS, PING_NS, PING_STARTING_NS, PREPARE_RESEND_NS, REPAIR_NS, VIEW_CHANGE_NS,
+};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::header::ReplicaStatus;
@@ -32,7 +34,7 @@ impl Timer {
     }
 
     /// Whether it is due; if so it is cleared.
-    fn fires(&mut self, now: Now) -> bool {
+    pub(super) fn fires(&mut self, now: Now) -> bool {
         let fires = now.monotonic_ns >= self.due_ns;
         if fires {
             self.clear();
@@ -50,6 +52,12 @@ pub(super) struct Timers {
     pub(super) repair: Timer,
     pub(super) flush: Timer,
     pub(super) pump: Timer,
+    /// When a primary that says nothing is suspected, and when that is said again.
+    pub(super) suspect: Timer,
+    /// When a view has taken too long to begin.
+    pub(super) view_change: Timer,
+    /// When a vote is sent again.
+    pub(super) vote: Timer,
 }
 
 impl Timers {
@@ -61,6 +69,9 @@ impl Timers {
             self.repair,
             self.flush,
             self.pump,
+            self.suspect,
+            self.view_change,
+            self.vote,
         ];
         all.iter()
             .map(|timer| timer.due_ns)
@@ -76,6 +87,26 @@ impl Timers {
         self.ping.set(now, PING_NS);
         self.heartbeat.set(now, HEARTBEAT_NS);
         self.repair.set(now, REPAIR_NS);
+        self.view_change.clear();
+        self.vote.clear();
+    }
+
+    pub(super) fn enter_view_change(&mut self, now: Now) {
+        self.ping.set(now, PING_NS);
+        self.vote.set(now, 0);
+        self.view_change.set(now, VIEW_CHANGE_NS);
+    }
+
+    pub(super) fn leave_view(&mut self) {
+        for timer in [
+            &mut self.heartbeat,
+            &mut self.resend,
+            &mut self.suspect,
+            &mut self.view_change,
+            &mut self.vote,
+        ] {
+            timer.clear();
+        }
     }
 }
 
@@ -90,14 +121,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 .set(now, if starting { PING_STARTING_NS } else { PING_NS });
             self.ping_others(effects);
         }
-        if self.timers.heartbeat.fires(now) && self.is_primary() {
+        if self.timers.heartbeat.fires(now) && self.is_primary() && !self.abdicating {
             self.send_commit(effects);
         }
         if self.timers.resend.fires(now) && self.is_primary() && self.commit_max < self.head.op {
             self.timers.resend.set(now, PREPARE_RESEND_NS);
-            self.resend_prepares(effects);
+            if !self.abdicating {
+                self.resend_prepares(effects);
+            }
         }
-        if self.timers.repair.fires(now) && self.is_backup() {
+        self.tick_view(effects);
+        if self.timers.repair.fires(now) && self.status == ReplicaStatus::Normal && !self.is_solo()
+        {
             self.timers.repair.set(now, REPAIR_NS); // what is missing is asked for at the end of the turn
         }
         if self.timers.flush.fires(now) {

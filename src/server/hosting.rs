@@ -3,7 +3,8 @@
 use super::data_file::{self, DataFile, DataFileError};
 use super::memory::Term;
 use super::{
-    Bounds, Hosted, Identity, Listener, Published, Server, ServerError, ServerOptions, Stop,
+    Bounds, Hosted, Identity, Listener, Published, Server, ServerError, ServerOptions, Standing,
+    Stop,
 };
 use crate::constants;
 use crate::machines::Machines;
@@ -54,6 +55,23 @@ impl<M: Machines> Hosted for Replica<M> {
 
     fn metrics(&self) -> &Metrics {
         Self::metrics(self)
+    }
+
+    fn prepare_to_stop(&mut self, now: Now, effects: &mut Effects) {
+        Self::prepare_to_stop(self, now, effects);
+    }
+
+    fn may_stop(&self) -> bool {
+        Self::may_stop(self)
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        let progress = self.progress();
+        Some(Standing {
+            view: progress.view,
+            primary: self.primary(),
+            status: progress.status,
+        })
     }
 
     fn is_open(&self) -> bool {

@@ -8,7 +8,7 @@
 //! Invariant: bytes of a message are written only while exactly one handle to them exists.
 
 use crate::SECTOR_SIZE;
-use crate::header::{HEADER_SIZE, Header, Typed};
+use crate::header::{Command, HEADER_SIZE, Header, Typed};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
@@ -242,7 +242,7 @@ impl Message {
         &mut self.buffer_mut()[HEADER_SIZE..size]
     }
 
-    /// Zeroes the bytes between the message's end and its last sector's, sets both sums, and ends writing.
+    /// Does [`Self::zero_tail`], sets both sums, and ends writing.
     pub fn seal(mut self) -> SharedMessage {
         let size = self.header().frame.size as usize;
         self.zero_tail();
@@ -251,8 +251,13 @@ impl Message {
         self.freeze()
     }
 
-    /// Zeroes the bytes between the message's end and its last sector's: what goes to disk is only what was said.
+    /// Zeroes the bytes between a prepare's end and its last sector's: what goes to disk is only what was said, and the
+    /// journal insists on it. No other message goes there, and of each message only header and body are sent; nearly a
+    /// sector for each acknowledgement would be for nothing.
     pub fn zero_tail(&mut self) {
+        if self.header().command() != Some(Command::Prepare) {
+            return;
+        }
         let size = self.header().frame.size as usize;
         self.buffer_mut()[size..crate::sector_ceil(size)].fill(0);
     }
@@ -345,7 +350,7 @@ static_assertions::assert_not_impl_any!(SharedMessage: Send, Sync, DerefMut);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::header::Commit;
+    use crate::header::{Commit, Prepare};
 
     #[test]
     fn a_buffer_returns_when_its_last_handle_drops() {
@@ -375,16 +380,26 @@ mod tests {
     }
 
     #[test]
-    fn seal_zeroes_what_an_earlier_message_left() {
+    fn seal_zeroes_what_an_earlier_message_left_behind_a_prepare() {
+        let pool = MessagePool::new(1, 2 * SECTOR_SIZE);
+        let mut message = pool.take().expect("one is free");
+        message.buffer_mut().fill(0xee);
+        message.set_header(&Prepare::new(1, 2, 3));
+        let message = message.seal();
+        let (sector, beyond) = message.buffer().split_at(SECTOR_SIZE);
+        assert!(sector[HEADER_SIZE..].iter().all(|&byte| byte == 0));
+        assert!(beyond.iter().all(|&byte| byte == 0xee), "for nothing");
+    }
+
+    #[test]
+    fn what_is_sent_ends_where_the_message_does() {
         let pool = MessagePool::new(1, SECTOR_SIZE);
         let mut message = pool.take().expect("one is free");
         message.buffer_mut().fill(0xee);
         message.set_header(&Commit::new(1, 2, 3));
-        assert!(
-            message.seal().buffer()[HEADER_SIZE..]
-                .iter()
-                .all(|&byte| byte == 0)
-        );
+        let message = message.seal();
+        assert_eq!(message.bytes().len(), HEADER_SIZE);
+        assert!(message.header().checksum_holds() && message.body().is_empty());
     }
 
     #[test]

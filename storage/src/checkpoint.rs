@@ -283,7 +283,8 @@ impl<R: Rules> Checkpoint<R> {
     /// Takes a completion. While writing, call [`Self::pump`] afterwards.
     ///
     /// # Errors
-    /// The disk failed a request: what it holds is unknown, and the replica must stop.
+    /// The disk failed a write or a sync: what it holds is unknown, and the replica must stop. A failed read is none:
+    /// what was asked for counts as damaged.
     pub fn on_io_done(
         &mut self,
         done: IoDone,
@@ -294,8 +295,14 @@ impl<R: Rules> Checkpoint<R> {
             .in_flight
             .finish(done.id)
             .expect("nothing of ours is cancelled, so no completion is stale");
-        done.result?;
-        let buffer = done.buffer.map(|buffer| match buffer {
+        let mut buffer = done.buffer;
+        match (&purpose, &mut buffer) {
+            (Purpose::Write { .. } | Purpose::ScrubWrite(_) | Purpose::Sync, _) => done.result?,
+            // What cannot be read is damaged, page by page.
+            (_, Some(buffer)) => buffer.settle_read(&done.result),
+            (purpose, None) => unreachable!("{purpose:?} comes home with its buffer"),
+        }
+        let buffer = buffer.map(|buffer| match buffer {
             Buffer::Sectors(buffer) => buffer,
             Buffer::Message(_) | Buffer::Shared(_) => unreachable!("we send sectors"),
         });

@@ -216,6 +216,9 @@ fn rule(holds: bool, otherwise: &'static str) -> Result<(), Invalid> {
 /// end of the type that adding to it never overflows.
 pub const NUMBER_MAX: u64 = 1 << 62;
 
+/// Largest view that may be said: views rise by a few a second at the most.
+pub const VIEW_MAX: u32 = 1 << 31;
+
 /// Whether what a message says can be computed with.
 fn bounded(numbers: &[u64]) -> Result<(), Invalid> {
     rule(
@@ -313,6 +316,7 @@ impl Header {
         }
         zero(&self.frame.reserved)?;
         rule(self.frame.epoch == 0, "the epoch is not zero")?;
+        rule(self.frame.view <= VIEW_MAX, "the view is beyond reach")?;
         let command = self.command().ok_or(Invalid::Command)?;
         self.check_rules(command)?;
         Ok(command)

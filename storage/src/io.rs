@@ -58,6 +58,13 @@ impl Buffer {
             Self::Shared(_) => unreachable!("nothing reads into a shared message"),
         }
     }
+
+    /// After a read: if it failed, the buffer holds zeros, which no check accepts, in place of whatever came.
+    pub fn settle_read(&mut self, result: &Result<(), IoError>) {
+        if result.is_err() {
+            self.bytes_mut().fill(0);
+        }
+    }
 }
 
 /// A request to the disk. `at` and `size` are whole sectors; `size` bytes from the start of the buffer are meant.

@@ -243,13 +243,18 @@ impl<R: Rules> Journal<R> {
     /// Continues after a completion.
     ///
     /// # Errors
-    /// A write failed: what the disk holds is unknown, and the replica must stop.
+    /// A write failed: what the disk holds is unknown, and the replica must stop. A failed read is none: what was asked
+    /// for counts as damaged.
     pub fn on_io_done(&mut self, done: IoDone, io: &mut IoQueue) -> Result<JournalEvent, IoError> {
         let Some(purpose) = self.in_flight.finish(done.id) else {
             return Ok(JournalEvent::None);
         };
-        done.result?;
-        let buffer = done.buffer.expect("the journal's requests carry buffers");
+        let mut buffer = done.buffer.expect("the journal's requests carry buffers");
+        match purpose {
+            Purpose::Prepare { .. } | Purpose::Headers { .. } => done.result?,
+            // What cannot be read holds nothing that a check accepts: the same as decay of just those sectors.
+            Purpose::Read { .. } | Purpose::Open(_) => buffer.settle_read(&done.result),
+        }
         match purpose {
             Purpose::Prepare { slot } => {
                 let Buffer::Shared(prepare) = buffer else {
@@ -305,7 +310,11 @@ impl<R: Rules> Journal<R> {
         assert!(!self.is_present(op, header.frame.checksum), "already here");
         let held = &self.slots[slot];
         assert!(held.op == op || held.op <= self.checkpoint_op);
-        if let Some(parent) = self.header(op - 1) {
+        // What the slot of the checkpoint's op holds may have been left over by a log that was replaced.
+        if let Some(parent) = self
+            .header(op - 1)
+            .filter(|parent| parent.op > self.checkpoint_op)
+        {
             assert_eq!(
                 parent.frame.checksum, header.parent,
                 "the hash chain is broken"
@@ -490,12 +499,14 @@ impl<R: Rules> Journal<R> {
         if held.op != op {
             held.clear(op);
         }
-        held.name(header);
+        // What is known to have been the last thing here was another prepare: this one was never acknowledged, or only in
+        // a view that counts no more (its op was cut off since, or the other would not be here).
         held.state = match held.state {
-            State::Absent => State::Absent,
-            State::Torn => State::Torn,
-            State::Present | State::Lost | State::Unknown => State::Lost,
+            State::Present | State::Absent | State::Torn => State::Absent,
+            State::Lost if held.identity != 0 => State::Absent,
+            State::Lost | State::Unknown => State::Lost,
         };
+        held.name(header);
         if held.disk == held.identity && !self.writing.contains(slot) {
             held.state = State::Present;
             self.set_redundant(slot, header);
@@ -524,6 +535,11 @@ impl<R: Rules> Journal<R> {
     pub fn set_checkpoint(&mut self, op: u64) {
         assert!(op >= self.checkpoint_op);
         self.checkpoint_op = op;
+    }
+
+    /// Slots of the ring: ops that it holds at once.
+    pub fn slots(&self) -> u64 {
+        self.slots.len() as u64
     }
 
     /// The durable checkpoint's op.

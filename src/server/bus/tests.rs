@@ -275,11 +275,6 @@ fn a_large_message_arrives_whole_in_pieces_of_any_size() {
             panic!("a message")
         };
         assert_eq!(message.bytes(), bytes);
-        assert!(
-            message.buffer()[bytes.len()..storage::sector_ceil(bytes.len())]
-                .iter()
-                .all(|&b| b == 0)
-        );
         assert_eq!(harness.commands(), [Command::Request]);
         drop(message);
         harness.assert_all_home(vec![stream]);
@@ -305,6 +300,16 @@ fn replicas_send_small_and_large_messages_mixed() {
     .concat();
     stream.write_all(&bytes).expect("room");
     harness.turns();
+    for received in &harness.received {
+        // The journal writes whole sectors of a prepare.
+        if let Received::Message(_, message) = received
+            && message.header().command() == Some(P)
+        {
+            let size = message.bytes().len();
+            let tail = &message.buffer()[size..storage::sector_ceil(size)];
+            assert!(tail.iter().all(|&byte| byte == 0));
+        }
+    }
     assert_eq!(harness.commands(), [C, P, C, P, P, C]);
     harness.assert_all_home(vec![stream]);
 }

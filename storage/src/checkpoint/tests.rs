@@ -47,6 +47,8 @@ struct Disk {
     unsynced: Vec<(u64, Sector)>,
     /// What the superblock says: the checkpoint, and whether it is still being fetched.
     named: Option<(CheckpointRecord, bool)>,
+    /// A read that touches this sector fails, after its bytes have come.
+    unreadable: Option<u64>,
 }
 
 impl Disk {
@@ -70,6 +72,7 @@ impl Disk {
             durable,
             unsynced: Vec::new(),
             named: self.named,
+            unreadable: self.unreadable,
         }
     }
 
@@ -231,6 +234,7 @@ impl<R: Rules> Host<R> {
         assert!(!self.pending.is_empty(), "nothing would ever happen again");
         let index = self.random.below(self.pending.len() as u64) as usize;
         let id = self.pending[index].id();
+        let mut result = Ok(());
         let buffer = match self.pending.swap_remove(index) {
             IoRequest::Write { buffer, .. } => Some(buffer),
             IoRequest::Read {
@@ -240,6 +244,16 @@ impl<R: Rules> Host<R> {
                 ..
             } => {
                 self.disk.read(at, &mut buffer.bytes_mut()[..size]);
+                let range = at..at + size as u64;
+                if self.disk.unreadable.is_some_and(|at| range.contains(&at)) {
+                    let action = "read";
+                    result = Err(IoError {
+                        action,
+                        at,
+                        size,
+                        errno: 5,
+                    });
+                }
                 Some(buffer)
             }
             IoRequest::Sync { .. } => {
@@ -247,11 +261,7 @@ impl<R: Rules> Host<R> {
                 None
             }
         };
-        let done = IoDone {
-            id,
-            buffer,
-            result: Ok(()),
-        };
+        let done = IoDone { id, buffer, result };
         let event = self
             .checkpoint
             .on_io_done(done, &mut self.pages, &mut self.io)
@@ -570,6 +580,22 @@ fn damaged_pages_and_nodes_are_named() {
     let damages = host.check(&disk, &record, &host.frozen).expect_err("one");
     assert_eq!(damages.list[0].item, DamagedItem::TagNode(0));
     assert_eq!(walk_disk(&host.layout, &record, &disk).damages, damages);
+}
+
+#[test]
+fn a_failed_read_is_damage_of_what_was_asked_for() {
+    let (host, record) = checkpointed();
+    let mut disk = host.disk.clone();
+    disk.unreadable = Some(host.layout.block_at(host.checkpoint.map.address(7)));
+    let damages = host.check(&disk, &record, &host.frozen);
+    let damages = damages.expect_err("a page is missing");
+    let lost = |damage: &Damage| matches!(damage.item, DamagedItem::Page(_));
+    assert!(damages.count >= 1 && damages.list.iter().all(lost));
+    let named = |damage: &Damage| damage.item == DamagedItem::Page(PageId(7));
+    assert!(damages.list.iter().any(named));
+    // One copy of the map's root: the other serves.
+    disk.unreadable = Some(host.layout.block_at(record.map.first));
+    assert_eq!(host.check(&disk, &record, &host.frozen), Ok(()));
 }
 
 #[test]

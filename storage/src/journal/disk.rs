@@ -151,6 +151,8 @@ pub struct Host<R: Rules = Strict> {
     pub acked: Vec<(u64, u128)>,
     pub header_writes: usize,
     pub prepare_writes: usize,
+    /// A read of any of these sectors fails, as a whole and after its bytes have come.
+    pub unreadable: Vec<u64>,
 }
 
 impl<R: Rules> Host<R> {
@@ -166,6 +168,7 @@ impl<R: Rules> Host<R> {
             acked: Vec::new(),
             header_writes: 0,
             prepare_writes: 0,
+            unreadable: Vec::new(),
         };
         host.journal.open_start(
             superblock.checkpoint_op,
@@ -186,11 +189,16 @@ impl<R: Rules> Host<R> {
         superblock: &Super,
     ) -> (Self, Result<Recovered, Refusal>) {
         let mut host = Self::start(layout, disk, superblock);
+        let outcome = host.finish_opening();
+        (host, outcome)
+    }
+
+    pub fn finish_opening(&mut self) -> Result<Recovered, Refusal> {
         loop {
-            match host.complete(0) {
+            match self.complete(0) {
                 JournalEvent::None => (),
-                JournalEvent::Opened(recovered) => return (host, Ok(recovered)),
-                JournalEvent::Refused(refusal) => return (host, Err(refusal)),
+                JournalEvent::Opened(recovered) => return Ok(recovered),
+                JournalEvent::Refused(refusal) => return Err(refusal),
                 JournalEvent::Read { .. } => unreachable!("nobody reads yet"),
             }
         }
@@ -234,6 +242,7 @@ impl<R: Rules> Host<R> {
 
     /// As `complete`; a write that does not land was dropped by the device, which does not say so.
     pub fn complete_but(&mut self, index: usize, lands: bool) -> JournalEvent {
+        let mut result = Ok(());
         let (id, buffer) = match self.pending.remove(index) {
             IoRequest::Write {
                 id,
@@ -257,6 +266,16 @@ impl<R: Rules> Host<R> {
             } => {
                 let from = at as usize;
                 buffer.bytes_mut()[..size].copy_from_slice(&self.disk.0[from..from + size]);
+                let range = at..at + size as u64;
+                if self.unreadable.iter().any(|sector| range.contains(sector)) {
+                    let action = "read";
+                    result = Err(IoError {
+                        action,
+                        at,
+                        size,
+                        errno: 5,
+                    });
+                }
                 (id, buffer)
             }
             IoRequest::Sync { .. } => unreachable!("the journal does not sync"),
@@ -264,7 +283,7 @@ impl<R: Rules> Host<R> {
         let done = IoDone {
             id,
             buffer: Some(buffer),
-            result: Ok(()),
+            result,
         };
         let event = self
             .journal

@@ -63,6 +63,37 @@ fn alone_damage_is_refused_with_op_and_slot() {
 }
 
 #[test]
+fn a_failed_read_is_damage_of_what_was_asked_for() {
+    let (whole, _) = filled(16, 1, SINGLE, 6);
+    // Op 4's first sector, and with it its body; the whole ring of headers, whose prepares speak for themselves.
+    for (unreadable, lost) in [(sector_of(&whole, 4), Some(4)), (0, None)] {
+        let mut host = Host::<Strict>::start(whole.layout, whole.disk.clone(), &Super::new(false));
+        host.unreadable.push(unreadable);
+        let recovered = host.finish_opening().expect("others can help");
+        assert_eq!((recovered.head_op, recovered.head_certain), (6, true));
+        let missing: Vec<_> = host.journal.missing(1..=6).map(|entry| entry.op).collect();
+        assert_eq!(missing, Vec::from_iter(lost));
+    }
+    let mut host = reopen(&whole, &Super::new(false)).0;
+    host.unreadable.push(sector_of(&whole, 2));
+    let pool = MessagePool::new(1, MESSAGE_SIZE);
+    let into = pool.take().expect("free");
+    let wanted = identity(&whole, 2);
+    let begun = host.journal.read(2, wanted, into, 0, &mut host.io);
+    begun.expect("it is believed to be here");
+    host.pump();
+    let event = host.complete(0);
+    assert!(matches!(
+        event,
+        JournalEvent::Read {
+            message: Err(_),
+            ..
+        }
+    ));
+    assert_eq!(host.journal.state(2), State::Lost);
+}
+
+#[test]
 fn damage_after_the_head_is_decided_by_the_ring_or_stays_unknown() {
     let (mut host, _) = filled(64, 2, SINGLE, 20);
     for op in 21..=40 {

@@ -248,11 +248,12 @@ impl<R: Rules> Superblock<R> {
             }
             Purpose::Read(copy) => {
                 assert_eq!(self.phase, Phase::Reading);
-                self.keep_buffer(copy, done.buffer);
-                if done.result.is_err() {
+                let mut buffer = done.buffer;
+                if let Some(buffer) = &mut buffer {
                     // Of no use, like any other bytes that are not a superblock: the other copies serve.
-                    self.buffer(copy).fill(0);
+                    buffer.settle_read(&done.result);
                 }
+                self.keep_buffer(copy, buffer);
                 Ok(self.is_round_done().then(|| self.decide(io)).flatten())
             }
             Purpose::Write(copy) => {
@@ -401,12 +402,6 @@ impl<R: Rules> Superblock<R> {
         if self.pending {
             self.write_next(io);
         }
-    }
-
-    fn buffer(&mut self, copy: usize) -> &mut AlignedBuffer {
-        self.buffers[copy]
-            .as_mut()
-            .expect("no I/O of this copy is in flight")
     }
 
     fn take_buffer(&mut self, copy: usize) -> Buffer {

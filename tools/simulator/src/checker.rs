@@ -48,8 +48,10 @@ struct Watched {
     commit_min: u64,
     /// Has been looked at in this life, since it opened its data file.
     opened: bool,
-    /// Highest op it has promised to hold durably.
+    /// Highest op it has promised to hold durably, in the last view it promised anything in.
     promised: u64,
+    /// That view: the log of a later one may end below.
+    promised_view: u32,
     /// Its newest durable checkpoint.
     checkpoint_op: u64,
 }
@@ -157,6 +159,10 @@ impl<W: Workload> Checker<W> {
     /// A replica sends this acknowledgement.
     pub fn on_prepare_ok(&mut self, replica: u8, ok: &PrepareOk) {
         let watched = &mut self.watched[replica as usize];
+        if ok.frame.view > watched.promised_view {
+            watched.promised_view = ok.frame.view;
+            watched.promised = 0;
+        }
         watched.promised = watched.promised.max(ok.op);
     }
 
@@ -222,7 +228,8 @@ impl<W: Workload> Checker<W> {
     fn on_opened(&mut self, replica: u8, progress: &Progress) {
         let watched = &mut self.watched[replica as usize];
         assert!(
-            progress.head_op >= watched.promised,
+            progress.head_op >= watched.promised
+                || progress.log_view > watched.promised_view && !self.solo,
             "replica {replica} promised op {} and came back with {}",
             watched.promised,
             progress.head_op

@@ -272,13 +272,9 @@ impl Crashes {
         }
     }
 
-    /// Whom to crash: the only replica, or a backup. Not the primary of several: its view cannot change yet.
+    /// Whom to crash: anybody who is up.
     fn victim<W: Workload>(&mut self, cluster: &Cluster<W>) -> Option<u8> {
-        let count = self.plan.cluster.replica_count;
-        if count == 1 {
-            return cluster.is_up(0).then_some(0);
-        }
-        let replica = self.prng.range(1, u64::from(count) - 1) as u8;
+        let replica = self.prng.below(u64::from(self.plan.cluster.replica_count)) as u8;
         cluster.is_up(replica).then_some(replica)
     }
 }

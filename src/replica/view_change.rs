@@ -1,0 +1,412 @@
+//! Leaving a view, and choosing the log of the next (VRR section 4.2).
+//!
+//! Invariants:
+//! * Nobody leaves a view alone: start_view_change is a pre-vote, and changes nothing before a view-change quorum of
+//!   replicas in the same view says the same. So a replica that is cut off, or deaf on one side, disturbs nobody. (Three
+//!   exceptions, none of which needs others' trust: who hears of a higher view goes there; a primary that restarts or stops
+//!   leaves its view, which has no other primary; a candidate that cannot lead passes on.)
+//! * From the moment a replica enters a view change it acknowledges nothing in earlier views and answers no read, and its
+//!   vote is sent only when the view is durable: a crash cannot make it vote differently, or take part in an older view.
+//! * Nothing is cut off when a view is left: the old log and the old log_view stay until a new log is durable.
+
+use super::{Effects, Ignored, Peer, Replica};
+use crate::constants::{
+    ABDICATE_NS, START_VIEW_CHANGE_NS, SUSPICION_NS, VIEW_CHANGE_NS, VOTE_RESEND_NS,
+};
+use crate::log_choice;
+use crate::machines::Machines;
+use crate::rules::Rules;
+use storage::buffer::Message;
+use storage::header::{
+    Command, DoViewChange, Header, ReplicaStatus, RequestStartView, StartViewChange,
+};
+use storage::layout::REPLICAS_MAX;
+
+/// Who wants to leave the view.
+#[derive(Debug, Default)]
+pub(super) struct Suspicions {
+    /// This replica does.
+    own: bool,
+    /// Until when others' words count, by replica.
+    until_ns: [u64; REPLICAS_MAX],
+}
+
+/// How far a primary had come when it last made progress, and when that was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    op: u64,
+    round: u64,
+    pub(super) at_ns: u64,
+}
+
+impl Suspicions {
+    /// The primary lives, or progress is made.
+    pub(super) fn own_is_over(&mut self) {
+        self.own = false;
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl<M: Machines, R: Rules> Replica<M, R> {
+    /// Whether this replica can lead: it has a state to execute on.
+    pub(super) fn may_lead(&self) -> bool {
+        self.state_ready
+    }
+
+    /// A message says that its author is in a view above ours.
+    pub(super) fn hear_of_view(&mut self, from: u8, header: &Header, effects: &mut Effects) {
+        let view = header.frame.view;
+        let takes_part = matches!(
+            self.status,
+            ReplicaStatus::Normal | ReplicaStatus::ViewChange
+        );
+        if view <= self.view || !takes_part {
+            return;
+        }
+        match header.command() {
+            Some(
+                Command::StartViewChange
+                | Command::DoViewChange
+                | Command::Ping
+                | Command::Pong
+                | Command::PrepareOk
+                | Command::CommitOk,
+            ) => self.enter_view_change(view, effects),
+            // The view has begun: its log is all that we need of it.
+            Some(Command::Prepare | Command::Commit) => {
+                self.request_start_view(from, effects);
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks a primary for its log, not more often than an answer takes.
+    pub(super) fn request_start_view(&mut self, from: u8, effects: &mut Effects) {
+        if self.now.monotonic_ns < self.start_view_asked_until_ns {
+            return;
+        }
+        self.start_view_asked_until_ns = self.now.monotonic_ns + VOTE_RESEND_NS / 2;
+        let mut ask: RequestStartView = self.header();
+        ask.nonce = self.nonce;
+        self.send_header(Peer::Replica(from), &ask, effects);
+    }
+
+    /// Has heard nothing of its primary for too long, or no view has begun.
+    pub(super) fn suspect(&mut self, effects: &mut Effects) {
+        self.suspicions.own = true;
+        self.timers.suspect.set(self.now, START_VIEW_CHANGE_NS);
+        if self.superblock.durable_view().view() == self.view {
+            let leave: StartViewChange = self.header();
+            for replica in self.others() {
+                self.send_header(Peer::Replica(replica), &leave, effects);
+            }
+        }
+        self.leave_if_quorum(effects);
+    }
+
+    pub(super) fn on_start_view_change(&mut self, from: u8, view: u32, effects: &mut Effects) {
+        if view != self.view {
+            self.metrics.ignored(Ignored::OtherView);
+            return;
+        }
+        self.suspicions.until_ns[from as usize] = self.now.monotonic_ns + SUSPICION_NS;
+        self.leave_if_quorum(effects);
+    }
+
+    fn leave_if_quorum(&mut self, effects: &mut Effects) {
+        let now_ns = self.now.monotonic_ns;
+        let others = self
+            .others()
+            .filter(|&replica| self.suspicions.until_ns[replica as usize] > now_ns);
+        let count = u8::from(self.suspicions.own) + others.count() as u8;
+        let takes_part = matches!(
+            self.status,
+            ReplicaStatus::Normal | ReplicaStatus::ViewChange
+        );
+        if takes_part && count >= self.quorums.view_change {
+            self.enter_view_change(self.view + 1, effects);
+        }
+    }
+
+    /// Forgets what belongs to the view that is left: what waits for answers is asked again by its clients.
+    pub(super) fn leave_view(&mut self) {
+        self.gathered.clear();
+        self.requests.clear();
+        if R::READS_DIE_WITH_VIEW {
+            self.reads.leave_view();
+        }
+        if R::ACKS_DIE_WITH_VIEW {
+            self.prepares.forget_acks();
+        }
+        for peer in &mut self.peers {
+            peer.round = 0;
+        }
+        self.catch_up.leave_view(self.head.op);
+        self.withheld = None;
+        self.suspicions.clear();
+        self.votes.clear();
+        self.voted = false;
+        self.abdicating = false;
+        self.timers.leave_view();
+    }
+
+    /// Leaves the view for a higher one: from now on nothing is acknowledged in the old one. The vote follows when the view
+    /// is durable.
+    pub(super) fn enter_view_change(&mut self, view: u32, effects: &mut Effects) {
+        assert!(view > self.view && !self.is_solo());
+        // The log's end is recorded by who has acted in the view that it leaves. Otherwise the superblock holds it already:
+        // as it was when the replica last acted in a view, or as the log with which it was about to begin one.
+        let acted = self.log_view == self.view && self.installing.is_none();
+        self.leave_view();
+        self.view = view;
+        self.status = ReplicaStatus::ViewChange;
+        self.parked.view = None;
+        self.metrics.view_changes += 1;
+        if acted {
+            if !R::KEEP_SUFFIX_IN_NEWER_VIEW {
+                self.cut_to_commit();
+            }
+            self.collect_log_end();
+        }
+        let commit_max = self.commit_max.min(self.head.op);
+        let log_end = &self.log_end;
+        self.superblock.update(
+            |state, headers| {
+                state.view = view;
+                state.commit_max = state.commit_max.max(commit_max);
+                if acted {
+                    headers.set(log_end);
+                }
+            },
+            &mut effects.io,
+        );
+        self.timers.view_change.set(self.now, self.patience_ns());
+        if !R::VOTE_AWAITS_DURABLE_VIEW {
+            self.vote(effects);
+        }
+    }
+
+    /// How long a view may take to begin: longer each time that one does not.
+    fn patience_ns(&self) -> u64 {
+        let missed = u64::from((self.view - self.log_view).min(10));
+        VIEW_CHANGE_NS * missed.max(1) + u64::from(self.options.replica) * VIEW_CHANGE_NS / 16
+    }
+
+    /// Vanlightly's fault, for the simulator to find: the log is cut to what is known to be committed.
+    fn cut_to_commit(&mut self) {
+        let op = self.commit_min.max(self.checkpoint_op);
+        if let Some(header) = self.known_header(op) {
+            self.head = super::Head::of(&header);
+            self.journal.view_durable(self.log_view, op);
+        }
+    }
+
+    /// The superblock is durable: votes, if that made the view so.
+    pub(super) fn vote_if_durable(&mut self, effects: &mut Effects) {
+        let durable = self.superblock.durable_view();
+        let due = self.status == ReplicaStatus::ViewChange
+            && durable.view() == self.view
+            && durable.log_view() < self.view
+            && self.installing.is_none();
+        if due && !self.voted {
+            self.vote(effects);
+        }
+    }
+
+    /// Sends the vote to all: the new primary counts it, and the others learn of the view.
+    fn vote(&mut self, effects: &mut Effects) {
+        self.timers.vote.set(self.now, VOTE_RESEND_NS);
+        let Some(message) = self.make_vote() else {
+            self.metrics.ignored(Ignored::NoBuffer);
+            return;
+        };
+        self.voted = true;
+        if self.primary() == self.options.replica {
+            let me = self.options.replica;
+            self.votes
+                .keep(me, message.header().typed(), message.body());
+        }
+        self.broadcast(&message, effects);
+        self.begin_view_if_decided(effects);
+    }
+
+    pub(super) fn on_do_view_change(&mut self, from: u8, message: &Message, effects: &mut Effects) {
+        let vote = *message.header().typed::<DoViewChange>();
+        if vote.frame.view != self.view || self.primary() != self.options.replica {
+            self.metrics.ignored(Ignored::OtherView);
+            return;
+        }
+        if !self.are_headers_sound(message.body(), vote.op, true) {
+            self.metrics.ignored(Ignored::Implausible);
+            return;
+        }
+        if self.status == ReplicaStatus::Normal {
+            self.send_start_view(Some(from), 0, effects); // it has missed the beginning
+            return;
+        }
+        if self.status == ReplicaStatus::ViewChange && self.log_view < self.view {
+            self.votes.keep(from, &vote, message.body());
+            self.begin_view_if_decided(effects);
+        }
+    }
+
+    /// As the candidate of this view: chooses the log, if the votes allow it.
+    fn begin_view_if_decided(&mut self, effects: &mut Effects) {
+        let me = self.options.replica;
+        let candidate = self.primary() == me
+            && self.status == ReplicaStatus::ViewChange
+            && self.installing.is_none()
+            && self.votes.of(me).is_some();
+        if !candidate {
+            return;
+        }
+        let scratch = std::mem::take(&mut self.log_end);
+        let chosen = log_choice::choose::<R>(
+            &self.votes.votes(),
+            self.options.replica_count,
+            self.layout.geometry.pipeline_max,
+            scratch,
+        );
+        match chosen {
+            Err((wait, scratch)) => {
+                self.log_end = scratch;
+                if matches!(wait, log_choice::Wait::Lost { .. }) {
+                    self.metrics.lost_ops += 1;
+                }
+            }
+            Ok(log) => {
+                let (op, commit_max) = (log.op, log.commit_max);
+                self.log_end = log.headers;
+                if self.can_lead_from(op) {
+                    self.timestamp_floor = self.timestamp_floor.max(log.timestamp);
+                    self.install(self.view, commit_max, effects);
+                } else {
+                    self.pass_on(effects);
+                }
+            }
+        }
+    }
+
+    /// Whether the chosen log fits this replica's journal, and what is missing of it can be had: the others keep in their
+    /// rings what is above their newest checkpoint but one.
+    fn can_lead_from(&self, op: u64) -> bool {
+        let geometry = &self.layout.geometry;
+        let fits = op <= self.checkpoint_op + u64::from(geometry.slots) && op >= self.commit_min;
+        let ahead = (0..self.options.replica_count)
+            .filter_map(|replica| self.votes.of(replica))
+            .map(|vote| vote.checkpoint_op)
+            .max();
+        let reach = self.commit_min + 2 * geometry.checkpoint_interval();
+        self.may_lead() && fits && ahead.is_none_or(|ahead| ahead < reach)
+    }
+
+    /// This candidate cannot lead: goes on to a view whose primary can, if any voter can.
+    fn pass_on(&mut self, effects: &mut Effects) {
+        let count = u32::from(self.options.replica_count);
+        let furthest = (0..self.options.replica_count)
+            .filter_map(|replica| self.votes.of(replica))
+            .filter(|vote| vote.eligible == 1 && vote.frame.replica != self.options.replica)
+            .map(|vote| vote.checkpoint_op)
+            .max();
+        let Some(furthest) = furthest else {
+            return; // nobody who voted can: perhaps one who has not yet
+        };
+        let able = |view: &u32| {
+            let vote = self.votes.of((view % count) as u8);
+            vote.is_some_and(|vote| vote.eligible == 1 && vote.checkpoint_op == furthest)
+        };
+        let next = (self.view + 1..self.view + count).find(able);
+        if let Some(view) = next {
+            self.metrics.passed_on += 1;
+            self.enter_view_change(view, effects);
+        }
+    }
+
+    /// Does what is due in a view, or between views.
+    pub(super) fn tick_view(&mut self, effects: &mut Effects) {
+        if self.is_solo() {
+            return;
+        }
+        match self.status {
+            ReplicaStatus::Normal if self.is_primary() => self.abdicate_if_stuck(effects),
+            ReplicaStatus::Normal => {
+                if self.detector.is_suspect(self.now.monotonic_ns) {
+                    if self.timers.suspect.fires(self.now) {
+                        self.suspect(effects);
+                    }
+                } else {
+                    self.suspicions.own = false;
+                    let wake_ns = self.detector.wake_at_ns();
+                    self.timers
+                        .suspect
+                        .set_at(wake_ns.max(self.now.monotonic_ns + 1));
+                }
+            }
+            ReplicaStatus::ViewChange => {
+                if self.timers.vote.fires(self.now) {
+                    self.press_on(effects);
+                }
+                if self.timers.view_change.fires(self.now) {
+                    self.timers.view_change.set(self.now, self.patience_ns());
+                    self.suspect(effects);
+                } else if self.suspicions.own && self.timers.suspect.fires(self.now) {
+                    self.suspect(effects);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Between views: says again what was said.
+    fn press_on(&mut self, effects: &mut Effects) {
+        self.timers.vote.set(self.now, VOTE_RESEND_NS);
+        let durable = self.superblock.durable_view();
+        if durable.view() != self.view || self.installing.is_some() {
+            return;
+        }
+        if durable.log_view() == self.view {
+            // Back in a view whose log this replica cannot tell from its own disk.
+            let primary = self.primary();
+            self.request_start_view(primary, effects);
+        } else {
+            self.vote(effects);
+        }
+    }
+
+    /// A primary that makes no progress although there is something to do says so, and falls silent: perhaps another is
+    /// better connected, or has a faster disk.
+    fn abdicate_if_stuck(&mut self, effects: &mut Effects) {
+        let idle = self.commit_min == self.head.op && !self.reads.are_waiting();
+        let (op, round) = (self.commit_min, self.reads.confirmed());
+        if idle || op > self.moved.op || round > self.moved.round {
+            let at_ns = self.now.monotonic_ns;
+            self.moved = Moved { op, round, at_ns };
+            self.abdicating = false;
+            self.suspicions.own_is_over();
+        }
+        if self.now.monotonic_ns >= self.moved.at_ns + ABDICATE_NS {
+            self.abdicating = true;
+            if self.timers.suspect.fires(self.now) {
+                self.suspect(effects);
+            }
+        } else {
+            self.timers.suspect.set_at(self.moved.at_ns + ABDICATE_NS);
+        }
+    }
+
+    /// The host will stop this replica: a primary hands its view over first. True: [`Self::may_stop`] will tell when.
+    pub fn prepare_to_stop(&mut self, now: super::Now, effects: &mut Effects) {
+        self.now = now;
+        if self.is_primary() && !self.is_solo() {
+            self.enter_view_change(self.view + 1, effects);
+        }
+    }
+
+    /// Whether nothing is lost by stopping now: a primary has said that it leaves.
+    pub fn may_stop(&self) -> bool {
+        self.status != ReplicaStatus::ViewChange || self.voted
+    }
+}

@@ -1,0 +1,212 @@
+//! Votes for a view: how a replica makes its own, and keeps the others'.
+//!
+//! A vote says what its author's log may hold: the headers of its end, which of the prepares it can supply (present), and
+//! which it has never acknowledged (nack). Invariants:
+//! * A vote's headers are those that became durable when its view did, so they are the same each time it is sent, also
+//!   after a restart. Only what the author can supply may change.
+//! * A nack is a fact: the slot of the op was never written with an acknowledged prepare of that identity. What decayed is
+//!   neither present nor nacked.
+
+use super::{Replica, new_log};
+use crate::log_choice::{Vote, Votes};
+use crate::machines::Machines;
+use crate::rules::Rules;
+use storage::buffer::SharedMessage;
+use storage::header::{DoViewChange, HEADER_SIZE, Prepare};
+use storage::layout::{Geometry, REPLICAS_MAX};
+use storage::recovery::State;
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Most headers of a vote: as many as its bit sets have bits.
+pub(super) const VOTE_HEADERS_MAX: usize = 128;
+
+/// Headers that fit into a message.
+pub(super) fn headers_max(geometry: &Geometry) -> usize {
+    VOTE_HEADERS_MAX.min(geometry.message_size_max as usize / HEADER_SIZE - 1)
+}
+
+/// A vote, as it came.
+#[derive(Debug)]
+struct Kept {
+    vote: DoViewChange,
+    headers: Box<[Prepare]>,
+    count: usize,
+    here: bool,
+}
+
+/// The votes for one view, by replica.
+#[derive(Debug)]
+pub(super) struct KeptVotes {
+    kept: [Kept; REPLICAS_MAX],
+}
+
+impl KeptVotes {
+    pub(super) fn new() -> Self {
+        Self {
+            kept: std::array::from_fn(|_| Kept {
+                vote: DoViewChange::new_zeroed(),
+                headers: vec![Prepare::new_zeroed(); VOTE_HEADERS_MAX].into_boxed_slice(),
+                count: 0,
+                here: false,
+            }),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.kept.iter_mut().for_each(|kept| kept.here = false);
+    }
+
+    /// Keeps a vote; a later one of the same replica replaces it: it may be able to supply more.
+    pub(super) fn keep(&mut self, replica: u8, vote: &DoViewChange, body: &[u8]) {
+        let kept = &mut self.kept[replica as usize];
+        kept.vote = *vote;
+        kept.count = body.len() / HEADER_SIZE;
+        kept.headers[..kept.count]
+            .as_mut_bytes()
+            .copy_from_slice(body);
+        kept.here = true;
+    }
+
+    pub(super) fn of(&self, replica: u8) -> Option<&DoViewChange> {
+        let kept = &self.kept[replica as usize];
+        kept.here.then_some(&kept.vote)
+    }
+
+    /// The votes, for the choice.
+    pub(super) fn votes(&self) -> Votes<'_> {
+        self.kept.each_ref().map(|kept| {
+            kept.here.then(|| Vote {
+                log_view: kept.vote.log_view,
+                headers: &kept.headers[..kept.count],
+                op: kept.vote.op,
+                op_max: kept.vote.op_max,
+                present: kept.vote.present,
+                nack: kept.vote.nack,
+                commit_max: kept.vote.commit_max,
+                timestamp: kept.vote.timestamp,
+            })
+        })
+    }
+}
+
+impl<M: Machines, R: Rules> Replica<M, R> {
+    /// Puts the headers of this log's end into `log_end`: those that are known of the last pipeline and the op before. All
+    /// that is not committed is among them, if its header is known.
+    pub(super) fn collect_log_end(&mut self) {
+        let lowest = self
+            .head
+            .op
+            .saturating_sub(self.layout.geometry.pipeline_max.into());
+        self.log_end.clear();
+        let mut wanted = Some(self.head.checksum);
+        for op in (lowest..=self.head.op).rev() {
+            let header = self.known_header(op);
+            let fits =
+                header.filter(|header| wanted.is_none_or(|wanted| header.frame.checksum == wanted));
+            wanted = fits.map(|header| header.parent);
+            match fits {
+                Some(header) => self.log_end.push(header),
+                None if op <= self.commit_max => break, // what is below is known to be committed
+                None => {}
+            }
+        }
+        assert_eq!(
+            self.log_end[0].frame.checksum, self.head.checksum,
+            "the head's header is always known"
+        );
+    }
+
+    /// The header of an op of the log: from the journal, or the durable checkpoint's.
+    pub(super) fn known_header(&self, op: u64) -> Option<Prepare> {
+        let checkpoint = &self.superblock.working().checkpoint.prepare;
+        if op == checkpoint.op {
+            return Some(*checkpoint);
+        }
+        self.journal.header(op).copied()
+    }
+
+    /// Makes this replica's vote for its durable view.
+    pub(super) fn make_vote(&mut self) -> Option<SharedMessage> {
+        if !R::VOTE_IS_FIXED {
+            self.collect_log_end();
+        }
+        let durable = self.superblock.durable_view();
+        let list = if R::VOTE_IS_FIXED {
+            self.superblock.view_headers()
+        } else {
+            &self.log_end
+        };
+        let head = list.iter().map(|header| header.op).max().unwrap_or(0);
+        let low = list.iter().map(|header| header.op).min().unwrap_or(0);
+        let op_max = self.uncertain.map_or(head, |op_max| op_max.max(head));
+        let room = headers_max(&self.layout.geometry) as u64;
+        let top = op_max.min(low + room - 1);
+        assert!(top >= head, "a message holds a log's end");
+        let count = (top - low + 1) as usize;
+        let mut message = self.buffer_for(HEADER_SIZE * (1 + count))?;
+        let mut vote: DoViewChange = self.header();
+        vote.frame.size = (HEADER_SIZE * (1 + count)) as u32;
+        for index in 0..count {
+            let op = top - index as u64;
+            let header = list.iter().find(|header| header.op == op);
+            let (present, nack) = self.standing_of(op, header);
+            vote.present |= u128::from(present) << index;
+            vote.nack |= u128::from(nack) << index;
+            let header = header.copied().unwrap_or_else(Prepare::new_zeroed);
+            message.buffer_mut()[HEADER_SIZE * (1 + index)..][..HEADER_SIZE]
+                .copy_from_slice(header.as_bytes());
+        }
+        vote.op = top;
+        vote.op_max = op_max;
+        vote.commit_min = self.commit_min;
+        vote.commit_max = self.commit_max;
+        vote.checkpoint_op = self.checkpoint_op;
+        vote.timestamp = self.head.timestamp_next;
+        vote.log_view = durable.log_view();
+        vote.eligible = u8::from(self.may_lead());
+        message.set_header(&vote);
+        Some(message.seal())
+    }
+
+    /// Whether the prepare of `op` can be supplied, and whether it was never acknowledged here.
+    fn standing_of(&self, op: u64, header: Option<&Prepare>) -> (bool, bool) {
+        if op <= self.checkpoint_op {
+            return (false, false); // committed: nobody asks
+        }
+        let checksum = header.map_or(0, |header| header.frame.checksum);
+        let cached = self
+            .prepares
+            .get(op)
+            .is_some_and(|entry| entry.prepare().frame.checksum == checksum);
+        let present = header.is_some() && (cached || self.journal.has(op, checksum));
+        let nack = match self.journal.state(op) {
+            State::Absent | State::Torn => true,
+            State::Lost | State::Unknown => !R::NEVER_NACK_DECAY,
+            State::Present => false,
+        };
+        (present, nack)
+    }
+
+    /// Whether the body of a vote or a start_view is headers of this cluster's log, chained, highest op first.
+    pub(super) fn are_headers_sound(&self, body: &[u8], op: u64, gaps: bool) -> bool {
+        new_log::headers_of(body)
+            .enumerate()
+            .all(|(index, header)| {
+                if header.frame.checksum == 0 {
+                    return gaps && header == &Prepare::new_zeroed();
+                }
+                let size_max = self.layout.geometry.message_size_max as usize;
+                let sound = header
+                    .header()
+                    .check(self.options.cluster, size_max)
+                    .is_ok();
+                let is_prepare = header.frame.command == storage::header::Command::Prepare as u8;
+                let below = new_log::headers_of(body).nth(index + 1);
+                let chained = below.is_none_or(|below| {
+                    below.frame.checksum == 0 || below.frame.checksum == header.parent
+                });
+                let place = header.op + index as u64 == op;
+                sound && is_prepare && !header.is_reserved() && place && chained
+            })
+    }
+}
