@@ -87,7 +87,7 @@ impl From<ServerError> for Failure {
         let exit = match &error {
             ServerError::Uring(UringError::NoRoom { .. }) => Exit::Resources,
             ServerError::Uring(_) => Exit::Unsupported,
-            ServerError::Address(_) => Exit::Usage,
+            ServerError::Address(_) | ServerError::FaultFile(_) => Exit::Usage,
             ServerError::Listen(error) => match error {
                 ListenError::InUse { .. } => Exit::InUse,
                 ListenError::Forbidden { .. } => Exit::Permission,

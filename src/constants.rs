@@ -43,6 +43,29 @@ pub const PING_NS: u64 = 1000 * MILLISECOND;
 /// As [`PING_NS`], until the cluster has begun: the first start waits for it.
 pub const PING_STARTING_NS: u64 = 50 * MILLISECOND;
 
+/// Least error that each clock is allowed when replicas agree on the time, in nanoseconds: what time services reach on
+/// one site. Within it a replica's own clock is left alone.
+pub const CLOCK_TOLERANCE_MIN_NS: u64 = 10 * MILLISECOND;
+
+/// The most, in nanoseconds, some ten seconds: clocks further apart are not meant to be the same.
+pub const CLOCK_TOLERANCE_MAX_NS: u64 = CLOCK_TOLERANCE_MIN_NS << 10;
+
+/// A sample of another's clock counts for this long, in nanoseconds: many pings, so that the loss of some is nothing.
+pub const CLOCK_SAMPLE_NS: u64 = 20 * PING_NS;
+
+/// Agreement holds for this long, in nanoseconds: what two quartz clocks drift apart meanwhile is a few milliseconds,
+/// and no interruption that the cluster survives without an operator lasts longer.
+pub const CLOCK_EPOCH_NS: u64 = 60_000 * MILLISECOND;
+
+/// A ping that took longer to be answered, in nanoseconds, says too little of the time.
+pub const CLOCK_ROUND_TRIP_MAX_NS: u64 = 2000 * MILLISECOND;
+
+/// Two clocks drift apart by at most this part of the time that passes: 200 parts in a million, twice what a cheap
+/// quartz is allowed.
+pub const CLOCK_DRIFT_DIVISOR: u64 = 5000;
+
+const _: () = assert!(CLOCK_SAMPLE_NS < CLOCK_EPOCH_NS);
+
 /// A prepare without its quorum is sent again to those who have not acknowledged it after this long, in nanoseconds:
 /// several times a durable write on a busy disk, so that a slow disk does not cause a storm.
 pub const PREPARE_RESEND_NS: u64 = 150 * MILLISECOND;

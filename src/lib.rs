@@ -5,6 +5,7 @@ pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod constants;
 pub mod engine;
 pub mod failure_detector;

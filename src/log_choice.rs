@@ -313,3 +313,6 @@ fn gather<R: Rules>(
         timestamp,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,7 @@ mod vote;
 pub use event::{ConnectionId, Effects, Event, Fatal, Now, Peer, Send};
 pub use status::{Ignored, Metrics, Progress};
 
+use crate::clock::Clock;
 use crate::constants;
 use crate::engine::Engine;
 use crate::failure_detector::FailureDetector;
@@ -117,6 +118,7 @@ pub struct Replica<M, R: Rules = Strict> {
     quorums: Quorums,
     fingerprint: u128,
     now: Now,
+    clock: Clock,
     prng: Xoshiro256PlusPlus,
     small: MessagePool,
     large: MessagePool,
@@ -224,6 +226,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             quorums: Quorums::new(options.replica_count),
             fingerprint: geometry.fingerprint(options.replica_count),
             now: Now::default(),
+            clock: Clock::new(options.replica, options.replica_count),
             prng,
             small,
             large,
@@ -308,14 +311,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn start(&mut self, now: Now, effects: &mut Effects) {
         assert!(self.status == ReplicaStatus::Opening);
         self.now = now;
+        self.clock.start(now);
         self.superblock.open_start(&mut effects.io);
     }
 
     /// Takes one event.
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
-        assert!(now.monotonic_ns >= self.now.monotonic_ns);
-        self.now = now;
-        self.detector.ran(now.monotonic_ns);
+        self.set_time(now);
         match event {
             Event::Message { from, message } => self.on_message(from, message, effects),
             Event::Io(done) => {
@@ -336,11 +338,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
+    fn set_time(&mut self, now: Now) {
+        assert!(now.monotonic_ns >= self.now.monotonic_ns);
+        self.now = now;
+        self.detector.ran(now.monotonic_ns);
+        let replicated_ns = self.head.timestamp_next.max(self.timestamp_floor);
+        self.clock.advance(now, replicated_ns);
+    }
+
     /// Ends a turn of the host's loop: acknowledges what became durable, commits, executes, answers, prepares what was
     /// gathered and begins a round for waiting reads.
     pub fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
-        assert!(now.monotonic_ns >= self.now.monotonic_ns);
-        self.now = now;
+        self.set_time(now);
         if matches!(
             self.status,
             ReplicaStatus::Opening | ReplicaStatus::Starting | ReplicaStatus::Lost
@@ -352,6 +361,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.journal.flush(&mut effects.io);
         }
         self.acknowledge(effects);
+        self.acknowledge_chained(effects);
         self.advance_commit();
         self.execute(effects);
         self.pump_checkpoint(effects);
@@ -397,6 +407,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Counts since the start.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Whether a majority of the replicas agrees on the time, and timestamps follow it: if not, an alarm is due.
+    pub fn is_clock_synchronised(&self) -> bool {
+        self.clock.is_synchronised()
     }
 
     /// What this replica is doing.

@@ -9,7 +9,9 @@
 //! Stopping is crash-only inside: what the disk is doing is waited for, nothing else, and a kill is as safe.
 
 pub mod bus;
+mod clock_alarm;
 pub mod data_file;
+mod disk_faults;
 pub mod embedded;
 pub mod hosting;
 mod identity;
@@ -27,10 +29,14 @@ pub use resolve::{AddressError, Addresses, check_address, check_addresses};
 use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
+use disk_faults::DiskFaults;
+pub use disk_faults::FaultError;
+use clock_alarm::ClockAlarm;
 use memory::{Memory, MemoryError, Term};
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -69,6 +75,8 @@ pub trait Hosted {
     fn metrics(&self) -> &Metrics;
     /// Whether the data file has been read: the replica takes part.
     fn is_open(&self) -> bool;
+    /// Whether the replicas agree on the time.
+    fn is_clock_synchronised(&self) -> bool;
     /// The host will stop it: hands over what others can go on with.
     fn prepare_to_stop(&mut self, _now: Now, _effects: &mut Effects) {}
     /// Whether that is done.
@@ -125,6 +133,8 @@ pub struct ServerOptions {
     pub durability: Durability,
     /// Seed of the reconnect jitter; any number, another one for each replica.
     pub seed: u64,
+    /// Says how the disk fails on purpose; for tests only.
+    pub fault_file: Option<PathBuf>,
 }
 
 impl ServerOptions {
@@ -139,6 +149,7 @@ impl ServerOptions {
             require_locked: false,
             durability: Durability::default(),
             seed: u64::from(std::process::id()),
+            fault_file: None,
         }
     }
 }
@@ -158,6 +169,9 @@ pub enum ServerError {
     /// It may not use the memory it needs.
     #[error("{0}")]
     Memory(#[from] MemoryError),
+    /// The fault file is none.
+    #[error("{0}")]
+    FaultFile(#[from] FaultError),
     /// The replica cannot go on.
     #[error("{0}")]
     Replica(#[from] Fatal),
@@ -210,8 +224,11 @@ pub struct Server<R> {
     replica: R,
     effects: Effects,
     published: Arc<Published>,
+    clock_alarm: ClockAlarm,
     /// What the log last said of the replica's part in the cluster.
     logged: Option<Standing>,
+    /// None but in tests that ask for it.
+    faults: Option<DiskFaults>,
     /// The time of this turn.
     now: Now,
     address: SocketAddr,
@@ -252,6 +269,8 @@ impl<R: Hosted> Server<R> {
             .map_err(|errno| ServerError::File(errno.0))?;
         uring.set_listener(listener.fd);
         let addresses = Addresses::new(&options.addresses);
+        let watch = |path: &PathBuf| DiskFaults::watch(path, bounds.io_max, options.seed);
+        let faults = options.fault_file.as_ref().map(watch).transpose()?;
         let now = read_clocks();
         let replica = build(now)?;
         memory.lock(options.require_locked)?;
@@ -261,7 +280,9 @@ impl<R: Hosted> Server<R> {
             replica,
             effects: Effects::new(bounds.sends_max, bounds.io_max),
             published: Arc::clone(published),
+            clock_alarm: ClockAlarm::new(now.monotonic_ns),
             logged: None,
+            faults,
             now,
             address: listener.address,
         })
@@ -321,6 +342,7 @@ impl<R: Hosted> Server<R> {
             };
             self.on_done(done)?;
         }
+        self.take_held()?;
         for _ in 0..self.bus.stopped() {
             if let Some(connection) = self.bus.next_stopped() {
                 self.take_received(connection)?;
@@ -334,6 +356,8 @@ impl<R: Hosted> Server<R> {
         }
         self.replica.finish_turn(self.now, &mut self.effects);
         self.published.on_turn(self.replica.metrics());
+        let agreed = self.replica.is_clock_synchronised();
+        self.clock_alarm.on_turn(self.now.monotonic_ns, agreed);
         self.log_standing();
         self.apply_effects()
     }
@@ -360,6 +384,11 @@ impl<R: Hosted> Server<R> {
             return Wait::Poll;
         }
         let deadline_ns = self.replica.deadline_ns().min(self.bus.deadline_ns());
+        let held_ns = self
+            .faults
+            .as_ref()
+            .map_or(u64::MAX, DiskFaults::deadline_ns);
+        let deadline_ns = deadline_ns.min(held_ns);
         let left_ns = deadline_ns.saturating_sub(self.now.monotonic_ns);
         if left_ns == 0 {
             return Wait::Poll;
@@ -371,7 +400,13 @@ impl<R: Hosted> Server<R> {
         let now_ns = self.now.monotonic_ns;
         let uring = &mut self.uring;
         match done {
-            Done::Disk(done) => return self.step(Event::Io(done)),
+            Done::Disk(done) => {
+                let done = match &mut self.faults {
+                    None => Some(done),
+                    Some(faults) => faults.on_done(now_ns, done),
+                };
+                return done.map_or(Ok(()), |done| self.step(Event::Io(done)));
+            }
             Done::Accepted(result) => self.bus.accepted(now_ns, result, uring),
             Done::Connected { socket, result } => {
                 if let Some(replica) = self.bus.connected(now_ns, socket, result, uring) {
@@ -389,6 +424,20 @@ impl<R: Hosted> Server<R> {
             }
             Done::Sent { socket, result } => self.bus.sent(now_ns, socket, result, uring),
             Done::Closed { socket } => self.bus.closed(socket),
+        }
+        Ok(())
+    }
+
+    /// Takes the completions that a fault has delayed until now.
+    fn take_held(&mut self) -> Result<(), ServerError> {
+        let now_ns = self.now.monotonic_ns;
+        if let Some(faults) = &mut self.faults {
+            faults.refresh(now_ns);
+        }
+        while let Some(faults) = &mut self.faults
+            && let Some(done) = faults.next_due(now_ns)
+        {
+            self.step(Event::Io(done))?;
         }
         Ok(())
     }
@@ -429,7 +478,13 @@ impl<R: Hosted> Server<R> {
             if let IoRequest::Write { id, size, .. } = &request {
                 self.published.on_write(id.owner, *size);
             }
-            self.uring.submit_disk(request);
+            let request = match &mut self.faults {
+                None => Some(request),
+                Some(faults) => faults.on_request(now_ns, request),
+            };
+            if let Some(request) = request {
+                self.uring.submit_disk(request);
+            }
         }
         match self.effects.halt.take() {
             None => Ok(()),

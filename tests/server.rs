@@ -112,6 +112,10 @@ impl Hosted for StandIn {
         }
     }
 
+    fn is_clock_synchronised(&self) -> bool {
+        true
+    }
+
     fn deadline_ns(&self) -> u64 {
         self.deadline_ns
     }

@@ -47,6 +47,10 @@ pub struct StartArguments {
     /// Accept a file system without direct access (O_DIRECT). Acknowledged writes may then be lost: for trying out only
     #[arg(long)]
     pub development: bool,
+
+    /// Let the disk fail as this file says, for tests: see docs/testing.md
+    #[arg(long, requires = "development", value_name = "FILE")]
+    pub fault_file: Option<PathBuf>,
 }
 
 impl StartArguments {
@@ -55,6 +59,7 @@ impl StartArguments {
         ServerOptions {
             clients_max: self.clients_max,
             require_locked: self.require_locked,
+            fault_file: self.fault_file.clone(),
             ..ServerOptions::new(self.addresses.clone())
         }
     }
@@ -125,6 +130,9 @@ mod tests {
         assert_eq!(start.addresses, ["a:1", "[::1]:2"]);
         assert_eq!(start.level(), log::LevelFilter::Debug);
         assert_eq!(start.server_options().clients_max, 256);
+        assert!(parse("--addresses a:1 --fault-file x f").is_err());
+        let faulty = parse("--addresses a:1 --development --fault-file x f").expect("valid");
+        assert!(faulty.server_options().fault_file.is_some());
         assert!(parse("f").is_err() && parse("--addresses a:1 --log-level loud f").is_err());
     }
 }

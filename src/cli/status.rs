@@ -10,8 +10,8 @@ use storage::layout::REPLICAS_MAX;
 
 /// Ask the replicas of a running cluster how they are.
 ///
-/// Exit status: 0 all replicas are well; 1 degraded: the cluster serves, but a replica is missing, behind or not asked;
-/// 2 not serving: no primary with a quorum, or nobody answered.
+/// Exit status: 0 all replicas are well; 1 degraded: the cluster serves, but a replica is missing, behind, not asked, or
+/// without agreement on the time; 2 not serving: no primary with a quorum, or nobody answered.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct StatusArgs {
@@ -118,7 +118,10 @@ pub fn assess(answers: &[Answer]) -> Health {
     let replicas = newest.replica_count.clamp(1, REPLICAS_MAX as u8);
     if !led || count < usize::from(Quorums::new(replicas).replication) {
         Health::NotServing
-    } else if count < usize::from(newest.replica_count) || lag_max(answers) > LAG_HEALTHY_MAX {
+    } else if count < usize::from(newest.replica_count)
+        || lag_max(answers) > LAG_HEALTHY_MAX
+        || !clocks_agree(answers)
+    {
         Health::Degraded
     } else {
         Health::Healthy
@@ -141,6 +144,12 @@ fn lag_max(answers: &[Answer]) -> u64 {
         .unwrap_or(0)
 }
 
+/// Whether every replica that answered follows a time that a majority agrees on.
+fn clocks_agree(answers: &[Answer]) -> bool {
+    let mut pongs = answers.iter().filter_map(|answer| answer.pong.as_ref());
+    pongs.all(|pong| pong.clock_synchronised == 1)
+}
+
 fn commit_max(answers: &[Answer]) -> u64 {
     let pongs = answers.iter().filter_map(|answer| answer.pong.as_ref());
     pongs.map(|pong| pong.commit_max).max().unwrap_or(0)
@@ -158,6 +167,14 @@ fn status_name(pong: &PongClient) -> &'static str {
     }
 }
 
+fn clock_name(pong: &PongClient) -> &'static str {
+    if pong.clock_synchronised == 1 {
+        "agreed"
+    } else {
+        "NOT AGREED"
+    }
+}
+
 fn start_name(pong: &PongClient) -> &'static str {
     match Start::from_u8(pong.start) {
         Some(Start::Blank) => "blank",
@@ -167,7 +184,7 @@ fn start_name(pong: &PongClient) -> &'static str {
     }
 }
 
-const HEADING: [&str; 14] = [
+const HEADING: [&str; 15] = [
     "replica",
     "address",
     "status",
@@ -181,6 +198,7 @@ const HEADING: [&str; 14] = [
     "checkpoint",
     "sessions",
     "pages",
+    "clock",
     "start",
 ];
 
@@ -221,6 +239,7 @@ fn to_table(answers: &[Answer], health: Health) -> String {
             ),
             format!("{}/{}", pong.sessions_used, pong.sessions_max),
             format!("{}/{}", pong.pages_used, pong.pages_total),
+            clock_name(pong).to_owned(),
             start_name(pong).to_owned(),
         ]);
     }
@@ -255,6 +274,7 @@ fn to_json(answers: &[Answer], health: Health) -> Value {
             "sessions_max": pong.sessions_max,
             "pages_used": pong.pages_used,
             "pages_total": pong.pages_total,
+            "clock_synchronised": pong.clock_synchronised == 1,
             "start": start_name(pong),
             "timestamp": pong.timestamp,
             "release": pong.frame.release,
@@ -276,6 +296,7 @@ mod tests {
         pong.status = status as u8;
         pong.commit_min = 40 + u64::from(replica);
         pong.commit_max = 42;
+        pong.clock_synchronised = 1;
         Answer {
             address: format!("10.0.0.{replica}:3001"),
             pong: Some(pong),
@@ -324,6 +345,19 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_without_agreement_is_not_well() {
+        let mut answers = [0, 1, 2].map(|replica| answer(replica, 0, ReplicaStatus::Normal));
+        assert_eq!(assess(&answers), Health::Healthy);
+        let pong = answers[1].pong.as_mut().expect("it answered");
+        pong.clock_synchronised = 0;
+        assert_eq!(assess(&answers), Health::Degraded);
+        let text = to_table(&answers, assess(&answers));
+        assert!(text.contains("NOT AGREED"), "{text}");
+        let json = to_json(&answers, Health::Degraded);
+        assert_eq!(json["replicas"][1]["clock_synchronised"], false);
+    }
+
+    #[test]
     fn what_is_printed_names_every_replica() {
         let answers = [
             answer(0, 0, ReplicaStatus::Normal),
@@ -331,7 +365,7 @@ mod tests {
             answer(2, 0, ReplicaStatus::Syncing),
         ];
         let text = to_table(&answers, assess(&answers));
-        assert!(text.contains("10.0.0.2:3001  lagging"), "{text}");
+        assert!(text.contains("10.0.0.2:3001  syncing"), "{text}");
         assert!(text.contains("(connection refused)"));
         assert!(text.ends_with("cluster is not serving\n"));
         let json = to_json(&answers, Health::Degraded);

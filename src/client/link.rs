@@ -20,10 +20,10 @@ const CONNECT_TIMEOUT_NS: u64 = 3 * SECOND;
 const SILENCE_MAX_NS: u64 = 3 * SECOND;
 /// How often a replica is asked while a primary is known.
 const PING_INTERVAL_NS: u64 = SECOND;
-/// First pause between questions while no primary is known; doubles.
+/// First pause between questions while no primary is known.
 const SEARCH_MIN_NS: u64 = 20 * MILLISECOND;
 /// Longest pause between questions while no primary is known.
-const SEARCH_MAX_NS: u64 = 640 * MILLISECOND;
+const SEARCH_MAX_NS: u64 = 80 * MILLISECOND;
 
 /// `unit << tries`, at most `most`, and of that a random half to whole: calls that failed together come back apart.
 pub(super) fn backoff(random: &mut Xoshiro256PlusPlus, unit: u64, tries: u32, most: u64) -> u64 {

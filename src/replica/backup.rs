@@ -106,7 +106,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     pub(super) fn acknowledge_one(&mut self, durable: Durable, effects: &mut Effects) {
         let op = durable.op();
-        if self.checkpoint_required(op) > self.checkpoint_op {
+        let beyond =
+            self.checkpoint_required(op) > self.checkpoint_op && R::WITHHOLD_BEYOND_CHECKPOINT;
+        if beyond || !self.is_chained_for_ack(op) {
             self.withheld = Some(self.withheld.map_or(op, |lowest| lowest.min(op)));
             return;
         }

@@ -97,10 +97,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if self.layout.geometry.is_checkpoint(op) && self.checkpoint_busy() {
             return false; // one checkpoint at a time: the next state is not frozen before the last is durable
         }
-        let Some(entry) = self.prepares.get(op) else {
+        if !self.is_cached_of_log(op) {
+            self.prepares.remove(op); // of a log that has been replaced since
             self.read_to_execute(op, effects);
             return false;
-        };
+        }
+        let entry = self.prepares.get(op).expect("looked up above");
         let prepare = entry.prepare();
         assert_eq!(
             prepare.parent, self.commit_checksum,
@@ -112,6 +114,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             index: 0,
         });
         true
+    }
+
+    /// Whether the prepare in memory is the one that the log has at this op.
+    fn is_cached_of_log(&self, op: u64) -> bool {
+        let cached = self.prepares.get(op);
+        cached.is_some_and(|entry| self.is_of_log(entry.prepare()))
+    }
+
+    fn is_of_log(&self, prepare: &Prepare) -> bool {
+        let header = self.journal.header(prepare.op);
+        header.is_some_and(|header| header.frame.checksum == prepare.frame.checksum)
     }
 
     fn read_to_execute(&mut self, op: u64, effects: &mut Effects) {
@@ -461,7 +474,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if let Ok(message) = message {
             let prepare = message.header().typed::<Prepare>();
-            if prepare.parent != self.commit_checksum {
+            if !self.is_of_log(prepare) || !self.is_chained() {
                 return; // read for a log that has been replaced since
             }
             assert_eq!(

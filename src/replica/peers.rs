@@ -24,6 +24,22 @@ impl PeerState {
     }
 }
 
+/// What is durable here, as both greetings between replicas say it.
+macro_rules! say_facts {
+    ($replica:ident, $greeting:ident) => {
+        let state = $replica.superblock.working();
+        $greeting.fingerprint = $replica.fingerprint;
+        $greeting.checkpoint_id = state.checkpoint.id;
+        $greeting.checkpoint_op = state.checkpoint.prepare.op;
+        $greeting.superblock_sequence = state.sequence;
+        $greeting.op = $replica.head.op;
+        $greeting.commit_min = $replica.commit_min;
+        $greeting.log_view = state.log_view;
+        $greeting.start = state.start() as u8;
+        $greeting.replica_count = $replica.options.replica_count;
+    };
+}
+
 impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_connected(&mut self, replica: u8, effects: &mut Effects) {
         self.send_ping(replica, effects);
@@ -34,69 +50,43 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if !self.superblock.is_open() {
             return;
         }
-        let state = self.superblock.working();
-        let (log_view, start, sequence, checkpoint) = (
-            state.log_view,
-            state.start(),
-            state.sequence,
-            state.checkpoint,
-        );
         let mut ping: Ping = self.header();
-        ping.fingerprint = self.fingerprint;
-        ping.checkpoint_id = checkpoint.id;
-        ping.checkpoint_op = checkpoint.prepare.op;
-        ping.superblock_sequence = sequence;
-        ping.op = self.head.op;
-        ping.commit_min = self.commit_min;
+        say_facts!(self, ping);
         ping.monotonic_ns = self.now.monotonic_ns;
-        ping.log_view = log_view;
-        ping.start = start as u8;
-        ping.replica_count = self.options.replica_count;
         self.send_header(Peer::Replica(to), &ping, effects);
     }
 
     pub(super) fn on_ping(&mut self, from: u8, ping: Ping, effects: &mut Effects) {
-        if ping.fingerprint != self.fingerprint || ping.replica_count != self.options.replica_count
-        {
-            self.metrics.ignored(Ignored::Geometry);
+        if !self.hear_facts(from, ping.fingerprint, ping.replica_count, ping.start) {
             return;
         }
-        self.hear_start(from, ping.start);
-        let state = self.superblock.working();
-        let (log_view, start, sequence, checkpoint) = (
-            state.log_view,
-            state.start(),
-            state.sequence,
-            state.checkpoint,
-        );
         let mut pong: Pong = self.header();
-        pong.fingerprint = self.fingerprint;
-        pong.checkpoint_id = checkpoint.id;
-        pong.checkpoint_op = checkpoint.prepare.op;
-        pong.superblock_sequence = sequence;
-        pong.op = self.head.op;
-        pong.commit_min = self.commit_min;
+        say_facts!(self, pong);
         pong.ping_monotonic_ns = ping.monotonic_ns;
+        // The clock as it is: what others make of it is their affair, and ours what we make of theirs.
         pong.realtime_ns = self.now.realtime_ns;
-        pong.log_view = log_view;
-        pong.start = start as u8;
-        pong.replica_count = self.options.replica_count;
         self.send_header(Peer::Replica(from), &pong, effects);
         self.advance_start(effects);
     }
 
     pub(super) fn on_pong(&mut self, from: u8, pong: &Pong, effects: &mut Effects) {
-        if pong.fingerprint != self.fingerprint || pong.replica_count != self.options.replica_count
-        {
-            self.metrics.ignored(Ignored::Geometry);
+        if !self.hear_facts(from, pong.fingerprint, pong.replica_count, pong.start) {
             return;
         }
-        self.hear_start(from, pong.start);
+        self.clock
+            .sample(from, pong.ping_monotonic_ns, pong.realtime_ns, self.now);
         self.advance_start(effects);
     }
 
-    fn hear_start(&mut self, from: u8, start: u8) {
-        self.peers[from as usize].start = Start::from_u8(start);
+    /// Takes a greeting's word, unless it is of a cluster of another shape.
+    fn hear_facts(&mut self, from: u8, fingerprint: u128, replica_count: u8, start: u8) -> bool {
+        let same = fingerprint == self.fingerprint && replica_count == self.options.replica_count;
+        if same {
+            self.peers[from as usize].start = Start::from_u8(start);
+        } else {
+            self.metrics.ignored(Ignored::Geometry);
+        }
+        same
     }
 
     pub(super) fn on_ping_client(
@@ -149,6 +139,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         pong.replica_count = self.options.replica_count;
         pong.status = self.status as u8;
         pong.start = start as u8;
+        pong.clock_synchronised = u8::from(self.clock.is_synchronised());
         pong.checkpointing = u8::from(self.checkpoint.is_writing());
         pong.machines = ((1 << M::COUNT) - 1) << 1;
         pong.primary = self.primary();

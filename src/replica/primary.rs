@@ -256,10 +256,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.prepare(message, 1, effects);
     }
 
-    /// The time that the next prepare would get: this clock's, but always after the last prepare's.
+    /// The time that the next prepare would get: what the cluster agrees on, but always after the last prepare's.
     pub(super) fn timestamp_next(&self) -> u64 {
-        self.now
-            .realtime_ns
+        self.clock
+            .realtime_ns(self.now)
             .max(self.head.timestamp_next)
             .max(self.timestamp_floor)
     }

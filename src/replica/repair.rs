@@ -22,6 +22,8 @@ pub(super) struct Repair {
     chain_low: u64,
     /// Identity of the op below it.
     chain_wanted: u128,
+    /// It has become known further down since acknowledgements were last looked at.
+    lowered: bool,
     /// Nothing is asked for again before this time.
     asked_until_ns: u64,
     /// Prepares up to this op have been asked for in this interval.
@@ -62,6 +64,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             };
             self.repair.chain_wanted = header.parent;
             self.repair.chain_low = op;
+            self.repair.lowered = true;
         }
         self.check_executed(self.repair.chain_low - u64::from(self.repair.chain_low > 0));
     }
@@ -80,6 +83,20 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Whether the log is known from the head down to what is to be executed next.
     pub(super) fn is_chained(&self) -> bool {
         self.repair.chain_low <= self.commit_min + 1 || !R::CHECK_PARENT
+    }
+
+    /// Whether an op may be acknowledged as far as the log below it goes: recovery concludes from an acknowledgement that
+    /// the log's prepares so far before it were durable, and that can be said only of a log that is known down to there.
+    pub(super) fn is_chained_for_ack(&self, op: u64) -> bool {
+        let reach = 2 * storage::recovery::lag_max(self.layout.geometry.pipeline_max);
+        self.repair.chain_low <= op.saturating_sub(reach).max(self.checkpoint_op + 1)
+    }
+
+    /// The chain has become known further down: what waited for it may be acknowledged.
+    pub(super) fn acknowledge_chained(&mut self, effects: &mut Effects) {
+        if std::mem::take(&mut self.repair.lowered) && self.withheld.is_some() {
+            self.acknowledge_withheld(effects);
+        }
     }
 
     /// Asks for what is missing, if something is.

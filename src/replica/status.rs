@@ -116,6 +116,12 @@ pub struct Progress {
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
+    /// Whether nothing of the log above the checkpoint is missing here.
+    pub fn is_whole(&self) -> bool {
+        let above = self.checkpoint_op + 1..=self.head.op;
+        self.status != ReplicaStatus::Opening && self.journal.missing(above).next().is_none()
+    }
+
     /// How far this replica is.
     pub fn progress(&self) -> Progress {
         let opening = self.status == ReplicaStatus::Opening;

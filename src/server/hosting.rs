@@ -79,6 +79,10 @@ impl<M: Machines> Hosted for Replica<M> {
         self.status() == ReplicaStatus::Normal
             || !self.is_solo() && self.status() != ReplicaStatus::Opening
     }
+
+    fn is_clock_synchronised(&self) -> bool {
+        Self::is_clock_synchronised(self)
+    }
 }
 
 /// Buffers that may be stuck in the send queues of peers that do not read, and in the kernel's sends to them: of each

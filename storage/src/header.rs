@@ -829,14 +829,17 @@ typed_header! {
         machines: u64,
         /// Index of the view's primary.
         primary: u8,
+        /// One if a majority of the replicas agrees on the time, and this one follows it; zero is an alarm.
+        clock_synchronised: u8,
         /// Zero.
-        pad: [u8; 31],
+        pad: [u8; 30],
     }
     rules |this| {
         rule(bodiless(&this.frame), "a pong_client has a body")?;
         zero(&this.pad)?;
         rule(ReplicaStatus::from_u8(this.status).is_some(), "a pong_client's status is unknown")?;
-        rule(this.primary < this.replica_count, "a pong_client's primary does not exist")
+        rule(this.primary < this.replica_count, "a pong_client's primary does not exist")?;
+        rule(this.clock_synchronised <= 1, "a pong_client's clock is neither agreed nor alone")
     }
 }
 
@@ -1083,7 +1086,7 @@ mod tests {
         assert_eq!(sealed(&|p| p.frame.size = 4097), Err(Invalid::Size));
         assert_eq!(sealed(&|p| p.frame.protocol = 9), Err(Invalid::Protocol));
         assert_eq!(sealed(&|p| p.frame.reserved[7] = 1), Err(Invalid::Reserved));
-        assert_eq!(sealed(&|p| p.frame.command = 7), Err(Invalid::Command));
+        assert_eq!(sealed(&|p| p.frame.command = 99), Err(Invalid::Command));
         assert_eq!(sealed(&|p| p.reserved[0] = 1), Err(Invalid::Reserved));
         assert!(matches!(sealed(&|p| p.op = 0), Err(Invalid::Rule(_))));
         assert!(matches!(sealed(&|p| p.kind = 9), Err(Invalid::Rule(_))));

@@ -3,7 +3,11 @@
 
 #![allow(dead_code)] // each test file uses a part
 
+pub mod cluster;
+pub mod history;
+pub mod linearizability;
 pub mod load;
+pub mod network;
 pub mod sandbox;
 
 use rustix::process::{Pid, Signal, kill_process};

@@ -7,14 +7,20 @@
 //!   lost (it is in the history, and the history never changes) nor done twice (the model executes it once).
 //! * **Reads are linearizable.** A read's answer is the model's state at the commit that the reply names, and that is
 //!   no older than anything committed anywhere when the read began.
-//! * **Promises are kept.** What a replica has acknowledged as durable is in its journal after every restart.
-//! * **Equal checkpoints** have equal ids; **commit never goes back** while a process lives.
+//! * **A quorum holds** what is executed, durably, when it is first executed anywhere.
+//! * **Promises are kept.** What a replica has acknowledged as durable is in its journal after every restart, unless a
+//!   later view cut it off or its disk was damaged; more on what replicas say in [`promises`].
+//! * **Equal checkpoints** have equal ids. **Commit never goes back** while a process lives, nor does **the head within a
+//!   view**.
+//! * **Time** in the log is monotonic, and no clock was ever beyond it.
 //!
 //! A violation is a panic; the run's seed is printed with it.
 
+pub mod promises;
 mod shadow;
 
 use crate::workload::Workload;
+use promises::{Promises, Spoke};
 use shadow::Shadow;
 use std::collections::{BTreeMap, VecDeque};
 use storage::checksum;
@@ -48,12 +54,22 @@ struct Watched {
     commit_min: u64,
     /// Has been looked at in this life, since it opened its data file.
     opened: bool,
-    /// Highest op it has promised to hold durably, in the last view it promised anything in.
+    /// Highest op it has promised to hold durably, and in which view.
     promised: u64,
-    /// That view: the log of a later one may end below.
     promised_view: u32,
     /// Its newest durable checkpoint.
     checkpoint_op: u64,
+    /// When it was last normal in this life: the view, and the head of its log.
+    head: Option<(u32, u64)>,
+}
+
+/// What of a replica's disk the checker may rely on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Soundness {
+    /// Nothing of its journal is damaged.
+    pub journal: bool,
+    /// Its disk is lost, and it has not converged since.
+    pub lost: bool,
 }
 
 /// Counts of what was checked.
@@ -73,8 +89,12 @@ pub struct Checked {
     pub checkpoints: u64,
     /// Executions of ops compared with the history, over all replicas.
     pub executions: u64,
-    /// Restarts at which promises were checked.
+    /// Restarts.
     pub restarts: u64,
+    /// Restarts at which a replica could not tell where its log ends.
+    pub heads_uncertain: u64,
+    /// What was said between replicas.
+    pub spoke: Spoke,
 }
 
 /// See the module's description.
@@ -91,9 +111,18 @@ pub struct Checker<W> {
     acknowledged: Vec<(Reply, Vec<u8>)>,
     checkpoints: BTreeMap<u64, u128>,
     watched: [Watched; REPLICAS_MAX],
+    promises: Promises,
     solo: bool,
+    /// The latest that any wall clock has shown.
+    realtime_max_ns: u64,
     checked: Checked,
 }
+
+/// Requests have times of their own, a nanosecond apart: a burst may run ahead of the clock.
+const TIME_SLACK_NS: u64 = 1_000_000;
+
+/// Ops below the head of the history of which nobody denies any more that they are committed.
+const OPS_SETTLED: u64 = 256;
 
 impl<W: Workload> Checker<W> {
     /// Nothing has happened in the cluster yet.
@@ -107,7 +136,9 @@ impl<W: Workload> Checker<W> {
             acknowledged: Vec::new(),
             checkpoints: BTreeMap::new(),
             watched: [Watched::default(); REPLICAS_MAX],
+            promises: Promises::new(replica_count),
             solo: replica_count == 1,
+            realtime_max_ns: 0,
             checked: Checked::default(),
         }
     }
@@ -117,6 +148,7 @@ impl<W: Workload> Checker<W> {
         Checked {
             ops: self.head(),
             copies: self.shadow.copies(),
+            spoke: self.promises.spoke(),
             ..self.checked
         }
     }
@@ -131,6 +163,11 @@ impl<W: Workload> Checker<W> {
         self.shadow.workload()
     }
 
+    /// The wall clocks show no later time than this now.
+    pub fn on_realtime(&mut self, latest_ns: u64) {
+        self.realtime_max_ns = self.realtime_max_ns.max(latest_ns);
+    }
+
     /// A replica begins to write this prepare to its journal.
     pub fn on_journal_write(&mut self, header: &Header, body: &[u8]) {
         let prepare = *header.typed::<Prepare>();
@@ -138,32 +175,35 @@ impl<W: Workload> Checker<W> {
             return;
         }
         let candidates = self.candidates.entry(prepare.op).or_default();
-        let known = |candidate: &Candidate| {
-            let same_place = candidate.header.frame.view == prepare.frame.view;
-            let same = candidate.header.frame.checksum == prepare.frame.checksum;
-            assert!(
-                same || !same_place,
-                "two prepares of op {} in one view",
-                prepare.op
-            );
-            same
-        };
+        let checksum = prepare.frame.checksum;
+        let known = |candidate: &Candidate| candidate.header.frame.checksum == checksum;
         if !candidates.iter().any(known) {
             candidates.push(Candidate {
                 header: prepare,
                 body: body.to_vec(),
             });
+            self.promises.on_prepare(&prepare);
         }
     }
 
-    /// A replica sends this acknowledgement.
-    pub fn on_prepare_ok(&mut self, replica: u8, ok: &PrepareOk) {
-        let watched = &mut self.watched[replica as usize];
-        if ok.frame.view > watched.promised_view {
-            watched.promised_view = ok.frame.view;
-            watched.promised = 0;
+    /// A replica sends a message to another.
+    pub fn on_send(&mut self, replica: u8, header: &Header, body: &[u8]) {
+        self.promises.on_send(replica, header, body);
+        if let Some(ok) = header.try_typed::<PrepareOk>() {
+            let watched = &mut self.watched[replica as usize];
+            let view = ok.frame.view;
+            if view > watched.promised_view {
+                watched.promised = 0; // a later view may have cut off what was promised in this one
+            }
+            watched.promised = watched.promised.max(ok.op);
+            watched.promised_view = view;
         }
-        watched.promised = watched.promised.max(ok.op);
+    }
+
+    /// A replica's disk is lost: nothing that it promised is held against it.
+    pub fn on_lost(&mut self, replica: u8) {
+        self.promises.on_lost(replica);
+        self.watched[replica as usize] = Watched::default();
     }
 
     /// A replica's process is gone; whatever it had executed is executed again from its last checkpoint.
@@ -171,22 +211,32 @@ impl<W: Workload> Checker<W> {
         let watched = &mut self.watched[replica as usize];
         watched.commit_min = 0;
         watched.opened = false;
+        watched.head = None;
     }
 
-    /// A replica has taken an event: compares what it has executed with the history, and extends that.
-    pub fn on_progress(&mut self, replica: u8, progress: &Progress) {
+    /// A replica has taken an event: compares what it has executed with the history, and extends that. The first
+    /// execution of an op must find it durable on a quorum: `is_held` tells for each prepare.
+    pub fn on_progress(
+        &mut self,
+        replica: u8,
+        progress: &Progress,
+        sound: Soundness,
+        is_held: impl FnMut(&Prepare) -> bool,
+    ) {
         if progress.status == ReplicaStatus::Opening {
             return;
         }
         let before = self.watched[replica as usize];
         assert!(progress.commit_min <= progress.commit_max.min(progress.head_op));
         if !before.opened {
-            self.on_opened(replica, progress);
-        } else if progress.commit_min == before.commit_min {
+            self.on_opened(replica, progress, sound);
+        }
+        self.on_head(replica, progress);
+        if before.opened && progress.commit_min == before.commit_min {
             return;
         }
         assert!(progress.commit_min >= before.commit_min, "commit went back");
-        self.extend(progress.commit_min, progress.commit_checksum);
+        self.extend(progress.commit_min, progress.commit_checksum, is_held);
         let expected = self.history[progress.commit_min as usize];
         assert_eq!(
             progress.commit_checksum, expected,
@@ -199,7 +249,28 @@ impl<W: Workload> Checker<W> {
         watched.commit_min = progress.commit_min;
         if self.solo {
             watched.promised = watched.promised.max(progress.commit_min);
+            watched.promised_view = progress.log_view;
         }
+    }
+
+    fn on_head(&mut self, replica: u8, progress: &Progress) {
+        let normal = matches!(
+            progress.status,
+            ReplicaStatus::Normal | ReplicaStatus::Syncing
+        );
+        if !normal {
+            return;
+        }
+        let watched = &mut self.watched[replica as usize];
+        if let Some((view, head)) = watched.head {
+            assert!(progress.view >= view, "replica {replica} goes back to a view");
+            assert!(
+                progress.view > view || progress.head_op >= head,
+                "the head of replica {replica} falls from {head} to {} in view {view}",
+                progress.head_op
+            );
+        }
+        watched.head = Some((progress.view, progress.head_op));
     }
 
     fn on_checkpoint(&mut self, replica: u8, progress: &Progress) {
@@ -225,22 +296,25 @@ impl<W: Workload> Checker<W> {
         }
     }
 
-    fn on_opened(&mut self, replica: u8, progress: &Progress) {
+    fn on_opened(&mut self, replica: u8, progress: &Progress, sound: Soundness) {
         let watched = &mut self.watched[replica as usize];
+        let same_log = progress.log_view == watched.promised_view;
         assert!(
-            progress.head_op >= watched.promised
-                || progress.log_view > watched.promised_view && !self.solo,
+            progress.head_op >= watched.promised || !sound.journal || !same_log,
             "replica {replica} promised op {} and came back with {}",
             watched.promised,
             progress.head_op
         );
+        let stays = progress.view == progress.log_view;
+        let asks = progress.status == ReplicaStatus::ViewChange && stays;
+        self.checked.heads_uncertain += u64::from(asks);
         watched.opened = true;
         watched.commit_min = progress.commit_min;
         self.checked.restarts += 1;
     }
 
     /// Extends the history to `op`, whose identity is `checksum`, by the chain of parents.
-    fn extend(&mut self, op: u64, checksum: u128) {
+    fn extend(&mut self, op: u64, checksum: u128, mut is_held: impl FnMut(&Prepare) -> bool) {
         if op <= self.head() {
             return;
         }
@@ -262,7 +336,17 @@ impl<W: Workload> Checker<W> {
         );
         for Candidate { header, body } in chain {
             assert_eq!(header.op, self.head() + 1);
+            assert!(
+                is_held(&header),
+                "op {} is executed, and no quorum holds it",
+                header.op
+            );
             assert!(header.timestamp >= self.timestamp_next, "time went back");
+            assert!(
+                header.timestamp <= self.realtime_max_ns + TIME_SLACK_NS,
+                "the time of op {} is beyond every clock",
+                header.op
+            );
             self.timestamp_next = header.timestamp + u64::from(header.requests);
             self.checked.requests += u64::from(header.requests);
             self.shadow.execute(&header, &body);
@@ -272,6 +356,7 @@ impl<W: Workload> Checker<W> {
             }
             self.answer_reads();
         }
+        self.promises.settled(self.head().saturating_sub(OPS_SETTLED));
     }
 
     /// The state has changed: notes what each read under way would answer now.

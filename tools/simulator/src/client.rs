@@ -132,9 +132,12 @@ impl Client {
         self.call.is_some()
     }
 
-    /// Ends the client once its call is answered.
-    pub fn drain(&mut self) {
-        self.draining = true;
+    /// Begins nothing new once its call is answered; or does again.
+    pub fn set_draining(&mut self, draining: bool, now_ns: u64) {
+        if self.draining && !draining && self.call.is_none() {
+            self.due_ns = now_ns + self.prng.exponential(self.options.think_mean_ns);
+        }
+        self.draining = draining;
     }
 
     /// Counts so far.

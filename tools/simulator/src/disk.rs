@@ -15,15 +15,18 @@
 //! * Two writes in flight to one sector have no defined outcome on a real device; the disk refuses them (a panic),
 //!   because code that does so is wrong.
 //!
+//! A write may end otherwise than its completion says ([`Fate`]): it is dropped, or lands elsewhere. Which writes do,
+//! which sectors decay, and which reads fail is decided by whoever hosts the disk ([`crate::atlas`]).
+//!
 //! Content is kept in reference-counted sectors, so that a state of the disk is cheap to keep and to branch from:
-//! [`Disk::state`] and [`crate::explore`]. All sectors are read through [`DiskState::sector`], which is where decay and
-//! read errors will act.
+//! [`Disk::state`] and [`crate::explore`].
 
 mod state;
 
 pub use state::{Cut, DiskState, Tear, Undecided};
 
 use crate::prng::Prng;
+use state::Sector;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use storage::SECTOR_SIZE;
@@ -97,6 +100,10 @@ pub struct DiskStatistics {
     pub landed: u64,
     /// Sectors of completed writes that a power cut took back.
     pub unsynced_lost: u64,
+    /// Writes that were acknowledged and never landed.
+    pub dropped: u64,
+    /// Writes that were acknowledged and landed elsewhere.
+    pub misplaced: u64,
 }
 
 impl DiskStatistics {
@@ -113,7 +120,32 @@ impl DiskStatistics {
         self.torn += other.torn;
         self.landed += other.landed;
         self.unsynced_lost += other.unsynced_lost;
+        self.dropped += other.dropped;
+        self.misplaced += other.misplaced;
     }
+}
+
+/// What becomes of a write that is reported as done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It is done.
+    Lands,
+    /// Nothing is written.
+    Dropped,
+    /// It is written at this offset instead.
+    Elsewhere(u64),
+    /// As the others say, but only from [`Disk::spring`] on: until then reads see it, as if from the device's cache,
+    /// and a crash makes it land after all.
+    Later(Option<u64>),
+}
+
+/// A write whose fate comes later.
+#[derive(Debug)]
+struct Deferred {
+    at: u64,
+    before: Vec<Sector>,
+    written: Vec<Sector>,
+    elsewhere: Option<u64>,
 }
 
 /// A request in flight, with the place in the order of completions it was given.
@@ -153,6 +185,7 @@ pub struct Disk {
     speed: DiskSpeed,
     prng: Prng,
     in_flight: BinaryHeap<Reverse<InFlight>>,
+    deferred: Vec<Deferred>,
     sequence: u64,
     statistics: DiskStatistics,
 }
@@ -174,6 +207,7 @@ impl Disk {
             speed,
             prng,
             in_flight: BinaryHeap::new(),
+            deferred: Vec::new(),
             sequence: 0,
             statistics: DiskStatistics::default(),
         }
@@ -182,6 +216,19 @@ impl Disk {
     /// What the disk holds and what is undecided of it.
     pub fn state(&self) -> &DiskState {
         &self.state
+    }
+
+    /// What the disk holds, to damage it.
+    pub fn state_mut(&mut self) -> &mut DiskState {
+        &mut self.state
+    }
+
+    /// Puts another state in the disk's place: a copy of it from earlier, or a new file.
+    pub fn replace(&mut self, state: DiskState) {
+        assert!(self.in_flight.is_empty() && state.in_flight_is_empty());
+        assert_eq!(state.size(), self.state.size());
+        self.deferred.clear();
+        self.state = state;
     }
 
     /// What happened so far.
@@ -250,8 +297,19 @@ impl Disk {
         self.in_flight.peek().map(|next| next.0.due_ns)
     }
 
+    /// The next request to complete, if it is due by `now_ns`.
+    pub fn due(&self, now_ns: u64) -> Option<&IoRequest> {
+        let next = &self.in_flight.peek()?.0;
+        (next.due_ns <= now_ns).then_some(&next.request)
+    }
+
     /// Completes the next request, if it is due by `now_ns`.
     pub fn complete(&mut self, now_ns: u64) -> Option<IoDone> {
+        self.complete_as(now_ns, Fate::Lands)
+    }
+
+    /// As [`Disk::complete`]; if it is a write, with this fate.
+    pub fn complete_as(&mut self, now_ns: u64, fate: Fate) -> Option<IoDone> {
         if self.next_completion_ns()? > now_ns {
             return None;
         }
@@ -267,7 +325,7 @@ impl Disk {
                 durable,
                 ..
             } => {
-                self.state.finish_write(at, durable);
+                self.finish_write(at, size, durable, fate);
                 self.statistics.writes += 1;
                 self.statistics.writes_durable += u64::from(durable);
                 self.statistics.sectors_written += (size / SECTOR_SIZE) as u64;
@@ -296,6 +354,67 @@ impl Disk {
         })
     }
 
+    fn finish_write(&mut self, at: u64, size: usize, durable: bool, fate: Fate) {
+        self.deferred.retain(|write| write.at != at);
+        match fate {
+            Fate::Lands => self.state.finish_write(at, durable),
+            Fate::Dropped => {
+                self.statistics.dropped += 1;
+                self.state.cancel_write(at);
+            }
+            Fate::Elsewhere(to) => {
+                self.statistics.misplaced += 1;
+                self.state.misplace_write(at, to);
+            }
+            Fate::Later(elsewhere) => {
+                assert!(durable, "what is not durable may be lost anyway");
+                let before = self.state.contents(at, size);
+                self.state.finish_write(at, durable);
+                let written = self.state.contents(at, size);
+                self.deferred.push(Deferred {
+                    at,
+                    before,
+                    written,
+                    elsewhere,
+                });
+            }
+        }
+    }
+
+    /// Where a write at `at` with the fate [`Fate::Later`] will land, if elsewhere.
+    pub fn deferred_target(&self, at: u64) -> Option<u64> {
+        let found = self.deferred.iter().find(|write| write.at == at);
+        found.and_then(|write| write.elsewhere)
+    }
+
+    /// Lets a write at `at` with the fate [`Fate::Later`] meet it, unless it has been overwritten, or what was meant to
+    /// be overwritten elsewhere is being written. Whether it did.
+    pub fn spring(&mut self, at: u64) -> bool {
+        let Some(index) = self.deferred.iter().position(|write| write.at == at) else {
+            return false;
+        };
+        let Deferred {
+            before,
+            written,
+            elsewhere,
+            ..
+        } = self.deferred.swap_remove(index);
+        let size = written.len() * SECTOR_SIZE;
+        if self.state.is_writing(at, size) || self.state.contents(at, size) != written {
+            return false;
+        }
+        match elsewhere {
+            Some(to) if self.state.is_writing(to, size) => return false,
+            Some(to) => {
+                self.statistics.misplaced += 1;
+                self.state.put(to / SECTOR_SIZE as u64, written);
+            }
+            None => self.statistics.dropped += 1,
+        }
+        self.state.put(at / SECTOR_SIZE as u64, before);
+        true
+    }
+
     /// Cuts the power: the host is gone, and each undecided sector takes one of its candidates by chance. Half of the
     /// cuts are fair; the others lean to the old or to the new, so that "all lost" and "all but one landed" are common.
     pub fn power_cut(&mut self, tear: Tear) {
@@ -314,11 +433,13 @@ impl Disk {
         self.statistics.unsynced_lost += outcome.unsynced_lost;
         self.state = outcome.state;
         self.in_flight.clear();
+        self.deferred.clear();
     }
 
     /// Kills the process that uses the disk: requests in flight get no completion; each write among them lands whole,
     /// or not at all.
     pub fn process_crash(&mut self) {
+        self.deferred.clear();
         self.statistics.process_crashes += 1;
         self.statistics.in_flight_at_crash += self.in_flight_writes();
         let mut requests: Vec<_> = self.in_flight.drain().map(|entry| entry.0).collect();

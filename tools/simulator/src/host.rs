@@ -3,6 +3,7 @@
 //! As the server does, it steps the replica for each event, ends the turn a little later, carries out the effects, and
 //! holds a message back while the replica has no room for it.
 
+use crate::clock::Clock;
 use crate::disk::{Disk, Tear};
 use crate::network::Packet;
 use crate::prng::Prng;
@@ -12,6 +13,7 @@ use storage::layout::Geometry;
 use viewstone::constants;
 use viewstone::machines::Machines;
 use viewstone::replica::{Effects, Event, Now, Replica, ReplicaOptions, Send};
+use viewstone::rules::{Rules, Strict};
 
 /// How a process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,9 +25,9 @@ pub enum Crash {
 }
 
 /// A replica's process.
-pub struct Process<M> {
+pub struct Process<M, R: Rules = Strict> {
     /// The replica.
-    pub replica: Replica<M>,
+    pub replica: Replica<M, R>,
     /// What it wants done; drained after each step.
     pub effects: Effects,
     /// Buffers of a sector.
@@ -44,7 +46,7 @@ pub struct Process<M> {
 const IDLE_TICKS_MAX: u32 = 16;
 
 /// See the module's description.
-pub struct Host<M> {
+pub struct Host<M, R: Rules = Strict> {
     options: ReplicaOptions,
     /// The disk, which outlives the process.
     pub disk: Disk,
@@ -53,7 +55,7 @@ pub struct Host<M> {
     small: MessagePool,
     large: MessagePool,
     /// The process; none while it is down.
-    pub process: Option<Process<M>>,
+    pub process: Option<Process<M, R>>,
     /// Counts the lives of the process: names its connections.
     pub life: u64,
     /// Messages held back, by the node they come from.
@@ -62,15 +64,17 @@ pub struct Host<M> {
     pub held_count: usize,
     /// Time from an event to the end of its turn, at most.
     turn_max_ns: u64,
-    monotonic_offset_ns: u64,
-    realtime_offset_ns: u64,
+    /// The machine's clocks.
+    pub clock: Clock,
+    /// The process gets no events until then.
+    paused_until_ns: u64,
     prng: Prng,
 }
 
-/// 2023-11-14: simulated time begins here.
-const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+/// How far wall clocks are apart at first, at most, in nanoseconds.
+pub const CLOCK_ERROR_MAX_NS: i64 = 1_000_000;
 
-impl<M: Machines> Host<M> {
+impl<M: Machines, R: Rules> Host<M, R> {
     /// A replica that is down, with its disk.
     pub fn new(
         options: ReplicaOptions,
@@ -81,7 +85,7 @@ impl<M: Machines> Host<M> {
         mut prng: Prng,
     ) -> Self {
         let geometry = options.geometry;
-        let needs = Replica::<M>::buffer_needs(&geometry);
+        let needs = Replica::<M, R>::buffer_needs(&geometry);
         let gathered = constants::requests_max(&geometry) + constants::reads_max(&geometry);
         let message_size = geometry.message_size_max as usize;
         Self {
@@ -95,19 +99,29 @@ impl<M: Machines> Host<M> {
             held: (0..nodes).map(|_| VecDeque::new()).collect(),
             held_count: 0,
             turn_max_ns,
-            monotonic_offset_ns: prng.below(1 << 50),
-            // Within a second of each other, before or after.
-            realtime_offset_ns: EPOCH_NS + prng.below(2_000_000_000),
+            clock: Clock::new(
+                prng.below(1 << 50),
+                prng.below(2 * CLOCK_ERROR_MAX_NS as u64) as i64 - CLOCK_ERROR_MAX_NS,
+            ),
+            paused_until_ns: 0,
             prng,
         }
     }
 
     /// The replica's clocks.
     pub fn now(&self, now_ns: u64) -> Now {
-        Now {
-            monotonic_ns: now_ns + self.monotonic_offset_ns,
-            realtime_ns: now_ns + self.realtime_offset_ns,
-        }
+        self.clock.now(now_ns)
+    }
+
+    /// The process gets no events until then; the machine goes on.
+    pub fn pause(&mut self, until_ns: u64) {
+        assert!(self.process.is_some());
+        self.paused_until_ns = self.paused_until_ns.max(until_ns);
+    }
+
+    /// Until when the process is paused; a time that has passed if it is not.
+    pub fn paused_until_ns(&self) -> u64 {
+        self.paused_until_ns
     }
 
     /// Starts the process.
@@ -120,7 +134,7 @@ impl<M: Machines> Host<M> {
         let (small, large) = (self.small.clone(), self.large.clone());
         let mut process = Process {
             replica: Replica::new(options, small.clone(), large.clone()),
-            effects: effects_for::<M>(&geometry),
+            effects: effects_for::<M, R>(&geometry),
             small,
             large,
             turn_due_ns: Some(now_ns),
@@ -141,6 +155,7 @@ impl<M: Machines> Host<M> {
             Crash::PowerCut => self.disk.power_cut(self.tear),
         }
         self.process = None;
+        self.paused_until_ns = 0;
         // All that held a message is gone.
         for pool in [&self.small, &self.large] {
             assert_eq!(pool.free(), pool.count());
@@ -154,16 +169,12 @@ impl<M: Machines> Host<M> {
         let Some(process) = &self.process else {
             return u64::MAX;
         };
-        let deadline = process.replica.deadline_ns();
-        let deadline = if deadline == u64::MAX {
-            u64::MAX
-        } else {
-            deadline.saturating_sub(self.monotonic_offset_ns)
-        };
+        let deadline = self.clock.when(process.replica.deadline_ns());
         let disk = self.disk.next_completion_ns().unwrap_or(u64::MAX);
         deadline
             .min(disk)
             .min(process.turn_due_ns.unwrap_or(u64::MAX))
+            .max(self.paused_until_ns)
     }
 
     /// Gives the replica an event; the turn that it begins or belongs to ends a little later.
@@ -185,15 +196,10 @@ impl<M: Machines> Host<M> {
         self.process.as_mut()?.effects.sends.pop_front()
     }
 
-    /// Does what is due of completions, deadline and turn's end: one of them. Whether there was any.
+    /// Does what is due of deadline and turn's end: one of them. Whether there was any. Completions come first, by
+    /// [`Disk::complete`] and [`Host::step`].
     pub fn act(&mut self, now_ns: u64) -> Option<Acted> {
         let now = self.now(now_ns);
-        self.process.as_ref()?;
-        if let Some(done) = self.disk.complete(now_ns) {
-            let (owner, index) = (done.id.owner as u64, u64::from(done.id.index));
-            self.step(now_ns, Event::Io(done));
-            return Some(Acted::Io((owner << 32) | index));
-        }
         let process = self.process.as_mut()?;
         if process.turn_due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
             process.turn_due_ns = None;
@@ -224,8 +230,6 @@ impl<M: Machines> Host<M> {
 /// What a host did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Acted {
-    /// Completed a disk request; its owner and index.
-    Io(u64),
     /// Ended a turn.
     Turn,
     /// Told the time.
@@ -235,7 +239,7 @@ pub enum Acted {
 /// Buffers to receive into, beside those that the replica holds.
 const RECEIVING: usize = 8;
 
-fn effects_for<M: Machines>(geometry: &Geometry) -> Effects {
-    let sends = Replica::<M>::sends_max(geometry);
-    Effects::new(sends, Replica::<M>::io_max(geometry))
+fn effects_for<M: Machines, R: Rules>(geometry: &Geometry) -> Effects {
+    let sends = Replica::<M, R>::sends_max(geometry);
+    Effects::new(sends, Replica::<M, R>::io_max(geometry))
 }

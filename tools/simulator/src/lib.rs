@@ -7,15 +7,20 @@
 //!
 //! Nothing here reads a clock or draws ambient randomness, and nothing iterates in random order: one seed is one run.
 
+pub mod atlas;
 pub mod checker;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod explore;
 pub mod host;
+pub mod nemesis;
 pub mod network;
+pub mod partition;
 pub mod pinned;
 pub mod prng;
 pub mod run;
+pub mod swarm;
 pub mod trace;
 pub mod workload;

@@ -128,8 +128,8 @@ impl Total {
         self.reads += summary.checked.reads;
         self.checkpoints += summary.checked.checkpoints;
         self.wraps += summary.wraps();
-        self.kills += summary.kills;
-        self.power_cuts += summary.power_cuts;
+        self.kills += summary.faults.kills;
+        self.power_cuts += summary.faults.power_cuts;
         self.torn += summary.disk.torn;
         self.messages += summary.messages_total.sent;
         self.lost += summary.messages_total.lost;

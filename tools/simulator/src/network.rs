@@ -1,8 +1,9 @@
-//! A network that loses, delays, repeats and reorders messages.
+//! A network that loses, delays, repeats and reorders messages, whose links can be cut in one direction or clogged.
 //!
 //! Messages are copied as bytes, as a real one would; what arrives is checked like anything from outside. Each ordered
 //! pair of nodes is a link with a bounded queue of its own: when it is full, the message is lost, as the server's full
-//! send queues lose them. Reordering follows from random delay.
+//! send queues lose them. Reordering follows from random delay. A *cut* link loses what is sent into it and what was on
+//! its way; a *clogged* one delivers nothing for a time, then all that it held.
 
 use crate::prng::Prng;
 use std::cmp::Reverse;
@@ -69,6 +70,10 @@ pub struct KindStatistics {
     pub duplicated: u64,
     /// Lost because the link was full.
     pub overflowed: u64,
+    /// Lost because the link was cut.
+    pub cut: u64,
+    /// Delayed because the link was clogged.
+    pub clogged: u64,
     /// Arrived after a message of the same link that was sent later.
     pub overtaken: u64,
     /// Arrived.
@@ -80,6 +85,8 @@ struct Link {
     queued: u32,
     /// Sequence of the newest message that has arrived.
     newest: u64,
+    cut: bool,
+    clogged_until_ns: u64,
 }
 
 /// Number of ordinals that a command may have.
@@ -126,6 +133,30 @@ impl Network {
         self.options = options;
     }
 
+    /// Cuts a link, in one direction; or mends it.
+    pub fn set_cut(&mut self, from: Node, to: Node, cut: bool) {
+        self.link(from, to).cut = cut;
+    }
+
+    /// Whether a link is cut.
+    pub fn is_cut(&self, from: Node, to: Node) -> bool {
+        self.links[self.index(from) * self.nodes + self.index(to)].cut
+    }
+
+    /// Mends every link, and ends all clogging of what is sent from now on.
+    pub fn mend(&mut self) {
+        for link in &mut self.links {
+            link.cut = false;
+            link.clogged_until_ns = 0;
+        }
+    }
+
+    /// Delivers nothing over a link, in one direction, until `until_ns`.
+    pub fn clog(&mut self, from: Node, to: Node, until_ns: u64) {
+        let link = self.link(from, to);
+        link.clogged_until_ns = link.clogged_until_ns.max(until_ns);
+    }
+
     /// What became of the messages of each kind, by the command's ordinal.
     pub fn statistics(&self) -> &[KindStatistics; KINDS] {
         &self.statistics
@@ -139,6 +170,8 @@ impl Network {
             total.lost += kind.lost;
             total.duplicated += kind.duplicated;
             total.overflowed += kind.overflowed;
+            total.cut += kind.cut;
+            total.clogged += kind.clogged;
             total.overtaken += kind.overtaken;
             total.arrived += kind.arrived;
         }
@@ -175,6 +208,10 @@ impl Network {
         } = self.options;
         let kind = kind as usize;
         self.statistics[kind].sent += 1;
+        if self.link(from, to).cut {
+            self.statistics[kind].cut += 1;
+            return;
+        }
         if self.prng.chance(loss) {
             self.statistics[kind].lost += 1;
             return;
@@ -200,14 +237,9 @@ impl Network {
                 bytes: copied,
                 sequence: self.sequence,
             };
-            let slot = self.free.pop().unwrap_or(self.packets.len());
-            if slot == self.packets.len() {
-                self.packets.push(None);
-            }
-            self.packets[slot] = Some(packet);
             // The copy's number orders equal times.
             let order = 2 * self.sequence + copy as u64;
-            self.queue.push(Reverse((now_ns + delay, order, slot)));
+            self.enqueue(packet, now_ns + delay, order);
         }
     }
 
@@ -218,25 +250,68 @@ impl Network {
 
     /// Takes the next message, if it has arrived by `now_ns`. Give it back with [`Network::recycle`].
     pub fn arrive(&mut self, now_ns: u64) -> Option<Packet> {
-        if self.next_arrival_ns()? > now_ns {
-            return None;
+        loop {
+            if self.next_arrival_ns()? > now_ns {
+                return None;
+            }
+            let Reverse((_, order, slot)) = self.queue.pop()?;
+            let packet = self.packets[slot].take();
+            let packet = packet.expect("a queued packet is kept");
+            let (from, to, sequence) = (packet.from, packet.to, packet.sequence);
+            // The command's byte in the frame; only counted by it.
+            let kind = packet
+                .bytes
+                .get(COMMAND_AT)
+                .map_or(0, |&byte| byte as usize % KINDS);
+            let link = self.link(from, to);
+            if link.clogged_until_ns > now_ns && !link.cut {
+                let due_ns = link.clogged_until_ns;
+                self.packets[slot] = Some(packet);
+                self.queue.push(Reverse((due_ns, order, slot)));
+                self.statistics[kind].clogged += 1;
+                continue;
+            }
+            link.queued -= 1;
+            let cut = link.cut;
+            let overtaken = sequence < link.newest;
+            link.newest = link.newest.max(sequence);
+            self.free.push(slot);
+            if cut {
+                self.statistics[kind].cut += 1;
+                self.recycle(packet);
+                continue;
+            }
+            self.statistics[kind].overtaken += u64::from(overtaken);
+            self.statistics[kind].arrived += 1;
+            return Some(packet);
         }
-        let Reverse((_, _, slot)) = self.queue.pop()?;
-        let packet = self.packets[slot].take().expect("a queued packet is kept");
-        self.free.push(slot);
-        let (from, to, sequence) = (packet.from, packet.to, packet.sequence);
-        let link = self.link(from, to);
-        link.queued -= 1;
-        let overtaken = sequence < link.newest;
-        link.newest = link.newest.max(sequence);
-        // The command's byte in the frame; only counted by it.
-        let kind = packet
-            .bytes
-            .get(COMMAND_AT)
-            .map_or(0, |&byte| byte as usize % KINDS);
-        self.statistics[kind].overtaken += u64::from(overtaken);
-        self.statistics[kind].arrived += 1;
-        Some(packet)
+    }
+
+    /// The same once more for a packet that its receiver could not take yet: it is there again at `due_ns`, if the link
+    /// has room for it.
+    pub fn hold(&mut self, packet: Packet, due_ns: u64) {
+        let capacity = self.options.capacity;
+        let (kind, order) = (
+            packet.bytes[COMMAND_AT] as usize % KINDS,
+            2 * packet.sequence,
+        );
+        let link = self.link(packet.from, packet.to);
+        if link.queued >= capacity {
+            self.statistics[kind].overflowed += 1;
+            return self.recycle(packet);
+        }
+        link.queued += 1;
+        self.statistics[kind].arrived -= 1;
+        self.enqueue(packet, due_ns, order);
+    }
+
+    fn enqueue(&mut self, packet: Packet, due_ns: u64, order: u64) {
+        let slot = self.free.pop().unwrap_or(self.packets.len());
+        if slot == self.packets.len() {
+            self.packets.push(None);
+        }
+        self.packets[slot] = Some(packet);
+        self.queue.push(Reverse((due_ns, order, slot)));
     }
 
     /// Takes a packet's memory back.
@@ -323,5 +398,41 @@ mod tests {
         );
         assert_eq!(network.total().overflowed, 7);
         assert_eq!(drain(&mut network).len(), 4);
+    }
+
+    #[test]
+    fn a_cut_link_loses_what_is_on_its_way_and_the_other_direction_works() {
+        let mut network = network(NetworkOptions::GOOD);
+        let back = (LINK.1, LINK.0);
+        network.send(0, LINK, 0, Command::Commit, &[1]);
+        network.set_cut(LINK.0, LINK.1, true);
+        network.send(0, LINK, 0, Command::Commit, &[2]);
+        network.send(0, back, 0, Command::Commit, &[3]);
+        assert_eq!(drain(&mut network), [3]);
+        assert_eq!(network.total().cut, 2);
+        network.mend();
+        network.send(0, LINK, 0, Command::Commit, &[4]);
+        assert_eq!(drain(&mut network), [4]);
+    }
+
+    #[test]
+    fn a_clogged_link_delivers_later_and_loses_beyond_its_capacity() {
+        let mut network = network(NetworkOptions {
+            capacity: 2,
+            ..NetworkOptions::GOOD
+        });
+        network.clog(LINK.0, LINK.1, 1_000_000_000);
+        for byte in 0..3 {
+            network.send(0, LINK, 0, Command::Commit, &[byte]);
+        }
+        assert!(network.arrive(999_999_999).is_none());
+        assert_eq!(network.next_arrival_ns(), Some(1_000_000_000));
+        let held = network.arrive(1_000_000_000).expect("the clog is over");
+        network.hold(held, 2_000_000_000);
+        assert_eq!(drain(&mut network).len(), 2);
+        assert_eq!(
+            (network.total().clogged, network.total().overflowed),
+            (2, 1)
+        );
     }
 }

@@ -1,128 +1,49 @@
-//! One seed: draws a cluster and a mix of faults, runs it, heals it, and expects it to converge.
+//! One seed: draws a cluster and a mix of faults, runs it, heals it, and expects it to serve and to converge.
 //!
-//! Each seed draws its own mix (swarm testing): which faults are on at all is drawn before how strong they are, so that
-//! every combination of few faults comes up.
+//! 1. *Safety*: faults, until enough ops are committed or the time is over. Every event is checked; progress is not asked
+//!    for.
+//! 2. *Liveness*: a core of the replicas is healed, large enough to decide alone and with a good copy of everything; the
+//!    others stay dead, or are cut off from it. The core must serve new requests and converge.
+//! 3. *Convergence*: everybody is healed, and must converge as well, and come to rest with every buffer in its pool.
 
-use crate::client::ClientOptions;
-use crate::cluster::{Cluster, ClusterOptions};
-use crate::disk::{DiskSpeed, DiskStatistics};
+use crate::atlas::AtlasStatistics;
+use crate::checker::Checked;
+use crate::cluster::Cluster;
+use crate::disk::DiskStatistics;
 use crate::host::Crash;
+use crate::nemesis::{Faults, Nemesis};
 use crate::network::{KindStatistics, NetworkOptions};
 use crate::prng::Prng;
+use crate::swarm::{Plan, SECOND};
 use crate::workload::Workload;
 use std::fmt;
 use storage::header::{Command, ReplicaStatus};
-use storage::layout::{Geometry, JournalAck};
+use viewstone::quorums::Quorums;
+use viewstone::rules::{Rules, Strict};
 
-const MICROSECOND: u64 = 1_000;
-const MILLISECOND: u64 = 1_000 * MICROSECOND;
-const SECOND: u64 = 1_000 * MILLISECOND;
-
-/// After the faults stop, a cluster must answer everything and agree within this time.
+/// After the faults stop, a cluster must serve, answer everything and agree within this time.
 const CONVERGENCE_MAX_NS: u64 = 60 * SECOND;
+
+/// Writes that a healed cluster must answer before it is let come to rest.
+const SERVED_MIN: u64 = 10;
 
 /// Then it is left alone for this long before its buffers are counted.
 const REST_NS: u64 = 3 * SECOND;
 
-/// What a seed drew.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Plan {
-    /// The cluster.
-    pub cluster: ClusterOptions,
-    /// Ops after which the faults stop.
-    pub ops: u64,
-    /// Time after which they stop in any case.
-    pub faults_max_ns: u64,
-    /// Mean time between crashes; none: nobody crashes.
-    pub crash_mean_ns: Option<u64>,
-    /// Crashes that are power cuts, in parts per million.
-    pub power_cuts: u32,
-    /// Mean time that a process is down.
-    pub down_mean_ns: u64,
-}
+/// Whether replicas fetch pages from each other: until they do, one that lags beyond the others' journals stays behind.
+const STATE_SYNC: bool = false;
 
-impl Plan {
-    /// Draws a plan.
-    pub fn draw(prng: &mut Prng) -> Self {
-        let replica_count = *prng.pick(&[1, 1, 1, 2, 3, 3, 3, 4, 5, 6]);
-        let client_count = prng.range(1, 12) as u8;
-        Self {
-            cluster: ClusterOptions {
-                replica_count,
-                client_count,
-                geometry: draw_geometry(prng, client_count),
-                network: draw_network(prng),
-                disk: draw_disk(prng),
-                client: ClientOptions {
-                    think_mean_ns: *prng.pick(&[MILLISECOND, 5 * MILLISECOND, 50 * MILLISECOND]),
-                    resend_ns: *prng.pick(&[50 * MILLISECOND, 300 * MILLISECOND]),
-                    stray: *prng.pick(&[0, 20_000, 300_000]),
-                },
-                turn_max_ns: *prng.pick(&[0, 20 * MICROSECOND, 200 * MICROSECOND]),
-            },
-            ops: *prng.pick(&[100, 400, 1500]),
-            faults_max_ns: 60 * SECOND,
-            crash_mean_ns: prng
-                .chance(800_000)
-                .then(|| *prng.pick(&[100 * MILLISECOND, 500 * MILLISECOND, 3 * SECOND])),
-            power_cuts: *prng.pick(&[0, 500_000, 1_000_000]),
-            down_mean_ns: *prng.pick(&[MILLISECOND, 50 * MILLISECOND, 300 * MILLISECOND]),
-        }
-    }
-}
-
-fn draw_geometry(prng: &mut Prng, client_count: u8) -> Geometry {
-    let pipeline_max = *prng.pick(&[1, 2, 4, 8]);
-    let slots = (8 * pipeline_max * *prng.pick(&[1, 2])).max(16);
-    let sessions_max = u32::from(client_count) + prng.below(4) as u32;
-    let reply_size_max = *prng.pick(&[64, 1000, 3840, 6000]);
-    let per_session = u64::from(reply_size_max) + 4096 + 256;
-    let sessions_size = u64::from(sessions_max) * per_session * 5 / 4;
-    let state_size = (1 << 20) + sessions_size + prng.below(1 << 20);
-    let geometry = Geometry {
-        state_size: state_size.next_multiple_of(4096),
-        message_size_max: *prng.pick(&[8 << 10, 12 << 10, 32 << 10]),
-        slots,
-        pipeline_max,
-        sessions_max,
-        reply_size_max,
-        journal_ack: prng
-            .pick(&[JournalAck::Single, JournalAck::Single, JournalAck::Both])
-            .to_owned() as u8,
-        ..Geometry::SMALL
-    };
-    assert_eq!(geometry.check(), Ok(()));
-    geometry
-}
-
-fn draw_network(prng: &mut Prng) -> NetworkOptions {
-    let mut options = NetworkOptions {
-        delay_min_ns: *prng.pick(&[10 * MICROSECOND, 100 * MICROSECOND, MILLISECOND]),
-        delay_mean_ns: *prng.pick(&[10 * MICROSECOND, 200 * MICROSECOND, 5 * MILLISECOND]),
-        ..NetworkOptions::GOOD
-    };
-    if prng.coin() {
-        options.loss = prng.range(1_000, 300_000) as u32;
-    }
-    if prng.coin() {
-        options.duplicate = prng.range(1_000, 300_000) as u32;
-    }
-    if prng.chance(300_000) {
-        options.capacity = prng.range(2, 20) as u32;
-    }
-    options
-}
-
-fn draw_disk(prng: &mut Prng) -> DiskSpeed {
-    let mut speed = DiskSpeed {
-        write_mean_ns: *prng.pick(&[20 * MICROSECOND, 200 * MICROSECOND, 3 * MILLISECOND]),
-        ..DiskSpeed::FAST
-    };
-    if prng.chance(300_000) {
-        speed.slow_chance = prng.range(100, 20_000) as u32;
-        speed.slow_factor = prng.range(10, 300);
-    }
-    speed
+/// What the replicas themselves counted, over all their lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Protocol {
+    /// Views left.
+    pub view_changes: u64,
+    /// Views that their candidates could not lead.
+    pub passed_on: u64,
+    /// Prepares repaired.
+    pub repaired: u64,
+    /// Checkpoints begun.
+    pub checkpoints: u64,
 }
 
 /// What a run did.
@@ -139,11 +60,13 @@ pub struct Summary {
     /// Hash over all of them.
     pub hash: u64,
     /// What was checked.
-    pub checked: crate::checker::Checked,
-    /// Processes killed.
-    pub kills: u64,
-    /// Power cuts.
-    pub power_cuts: u64,
+    pub checked: Checked,
+    /// Faults of processes, links and clocks.
+    pub faults: Faults,
+    /// Faults of disks.
+    pub damage: AtlasStatistics,
+    /// Replicas that had to stay behind when the core recovered.
+    pub left_behind: u64,
     /// Replicas that ended too far behind.
     pub lagging: u64,
     /// Messages that waited for room.
@@ -154,6 +77,8 @@ pub struct Summary {
     pub messages: Vec<(Command, KindStatistics)>,
     /// All messages together.
     pub messages_total: KindStatistics,
+    /// What the replicas counted.
+    pub protocol: Protocol,
 }
 
 impl Summary {
@@ -171,20 +96,16 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            seed,
-            plan,
-            checked,
-            disk,
-            messages_total,
-            ..
-        } = self;
-        let cluster = &plan.cluster;
+        let (cluster, checked, faults) = (&self.plan.cluster, &self.checked, &self.faults);
+        let (damage, disk, messages) = (&self.damage, &self.disk, &self.messages_total);
         write!(
             formatter,
-            "seed {seed}: {} replicas, {} clients, {} slots, {:.1} s; {} ops, {} requests ({} copies), {} writes and \
-             {} reads answered, {} checkpoints, {} wraps; {} kills, {} power cuts ({} torn, {} unsynced sectors lost), \
-             {} lagging; messages {} ({} lost, {} twice, {} overtaken, {} overflowed, {} held); trace {:016x}",
+            "seed {}: {} replicas, {} clients, {} slots, {:.1} s; {} ops, {} requests ({} copies), {} writes and {} \
+             reads answered, {} checkpoints, {} wraps, {} views, {} cut; {} kills, {} power cuts ({} of primaries, {} \
+             while opening, {} torn, {} unsynced sectors lost), {} pauses, {} partitions, {} clogs, {} slow disks, {} \
+             clock faults; {} decayed, {} bad reads, {} dropped, {} misplaced; {} left behind, {} lagging; messages {} \
+             ({} lost, {} cut, {} twice, {} overtaken, {} overflowed, {} held); trace {:016x}",
+            self.seed,
             cluster.replica_count,
             cluster.client_count,
             cluster.geometry.slots,
@@ -196,86 +117,34 @@ impl fmt::Display for Summary {
             checked.reads,
             checked.checkpoints,
             self.wraps(),
-            self.kills,
-            self.power_cuts,
+            checked.spoke.views,
+            checked.spoke.truncations,
+            faults.kills,
+            faults.power_cuts,
+            faults.primaries,
+            faults.while_opening,
             disk.torn,
             disk.unsynced_lost,
+            faults.pauses,
+            faults.partitions.iter().sum::<u64>(),
+            faults.clogs,
+            faults.slow_disks,
+            faults.clocks,
+            damage.decayed.total(),
+            damage.bad_reads.total(),
+            disk.dropped,
+            disk.misplaced,
+            self.left_behind,
             self.lagging,
-            messages_total.sent,
-            messages_total.lost,
-            messages_total.duplicated,
-            messages_total.overtaken,
-            messages_total.overflowed,
+            messages.sent,
+            messages.lost,
+            messages.cut,
+            messages.duplicated,
+            messages.overtaken,
+            messages.overflowed,
             self.held_back,
             self.hash,
         )
-    }
-}
-
-/// The crashes of a run.
-struct Crashes {
-    plan: Plan,
-    prng: Prng,
-    next_crash_ns: u64,
-    /// When a replica that is down starts again.
-    restarts: Vec<(u64, u8)>,
-    kills: u64,
-    power_cuts: u64,
-}
-
-impl Crashes {
-    fn new(plan: Plan, mut prng: Prng) -> Self {
-        let next_crash_ns = plan
-            .crash_mean_ns
-            .map_or(u64::MAX, |mean| prng.exponential(mean));
-        Self {
-            plan,
-            prng,
-            next_crash_ns,
-            restarts: Vec::new(),
-            kills: 0,
-            power_cuts: 0,
-        }
-    }
-
-    fn next_ns(&self) -> u64 {
-        let restarts = self.restarts.iter().map(|restart| restart.0);
-        restarts.min().unwrap_or(u64::MAX).min(self.next_crash_ns)
-    }
-
-    /// Does what is due.
-    fn act<W: Workload>(&mut self, cluster: &mut Cluster<W>) {
-        let now_ns = cluster.now_ns();
-        while let Some(index) = self.restarts.iter().position(|restart| restart.0 <= now_ns) {
-            let (_, replica) = self.restarts.swap_remove(index);
-            cluster.start(replica);
-        }
-        if self.next_crash_ns > now_ns {
-            return;
-        }
-        let mean = self
-            .plan
-            .crash_mean_ns
-            .expect("otherwise there is no next crash");
-        self.next_crash_ns = now_ns + 1 + self.prng.exponential(mean);
-        if let Some(replica) = self.victim(cluster) {
-            let crash = if self.prng.chance(self.plan.power_cuts) {
-                self.power_cuts += 1;
-                Crash::PowerCut
-            } else {
-                self.kills += 1;
-                Crash::Kill
-            };
-            cluster.crash(replica, crash);
-            let down_ns = self.prng.exponential(self.plan.down_mean_ns);
-            self.restarts.push((now_ns + down_ns, replica));
-        }
-    }
-
-    /// Whom to crash: anybody who is up.
-    fn victim<W: Workload>(&mut self, cluster: &Cluster<W>) -> Option<u8> {
-        let replica = self.prng.below(u64::from(self.plan.cluster.replica_count)) as u8;
-        cluster.is_up(replica).then_some(replica)
     }
 }
 
@@ -283,86 +152,219 @@ impl Crashes {
 pub fn run<W: Workload>(seed: u64, readable: bool) -> Summary {
     let mut prng = Prng::new(seed);
     let plan = Plan::draw(&mut prng);
-    run_plan::<W>(seed, plan, prng, readable)
+    run_plan::<W, Strict>(seed, plan, prng, readable)
 }
 
-/// Runs a plan.
-pub fn run_plan<W: Workload>(seed: u64, plan: Plan, mut prng: Prng, readable: bool) -> Summary {
-    let mut crashes = Crashes::new(plan, prng.fork());
-    let mut cluster = Cluster::<W>::new(plan.cluster, prng, readable);
-    for replica in 0..plan.cluster.replica_count {
-        cluster.start(replica);
-    }
-    while cluster.now_ns() < plan.faults_max_ns {
-        let until_ns = crashes.next_ns().min(plan.faults_max_ns);
-        if cluster.run(until_ns, |cluster| cluster.checker().head() >= plan.ops) {
-            break;
-        }
-        crashes.act(&mut cluster);
-    }
-    cluster.heal();
-    for replica in 0..plan.cluster.replica_count {
-        if !cluster.is_up(replica) {
+/// Runs a plan, with replicas that keep all rules, or not.
+pub fn run_plan<W: Workload, R: Rules>(
+    seed: u64,
+    plan: Plan,
+    mut prng: Prng,
+    readable: bool,
+) -> Summary {
+    let mut run = Run {
+        seed,
+        plan,
+        nemesis: Nemesis::new(plan, prng.fork()),
+        prng: prng.fork(),
+        cluster: Cluster::<W, R>::new(plan.cluster, prng, readable),
+        left_behind: 0,
+    };
+    run.safety();
+    let core = run.choose_core();
+    run.heal(&core);
+    run.serve_and_converge(&core);
+    let all: Vec<u8> = (0..plan.cluster.replica_count).collect();
+    run.heal(&all);
+    run.serve_and_converge(&all);
+    run.rest(&all);
+    run.summary()
+}
+
+struct Run<W: Workload, R: Rules> {
+    seed: u64,
+    plan: Plan,
+    nemesis: Nemesis,
+    prng: Prng,
+    cluster: Cluster<W, R>,
+    left_behind: u64,
+}
+
+impl<W: Workload, R: Rules> Run<W, R> {
+    /// Faults, until enough is done.
+    fn safety(&mut self) {
+        let Plan {
+            ops, faults_max_ns, ..
+        } = self.plan;
+        let cluster = &mut self.cluster;
+        self.nemesis.begin(cluster);
+        for replica in 0..cluster.replica_count() {
             cluster.start(replica);
         }
+        while cluster.now_ns() < faults_max_ns {
+            let until_ns = self.nemesis.next_ns().min(faults_max_ns);
+            if cluster.run(until_ns, |cluster| cluster.checker().head() >= ops) {
+                break;
+            }
+            self.nemesis.act(cluster);
+        }
+        cluster.stop_damage();
     }
-    let until_ns = cluster.now_ns() + CONVERGENCE_MAX_NS;
-    let converged = cluster.run(until_ns, Cluster::has_converged);
-    assert!(converged, "not converged: {}", state(&cluster, &plan));
-    let until_ns = cluster.now_ns() + REST_NS;
-    cluster.run(until_ns, |_| false);
-    assert!(cluster.has_converged());
-    let until_ns = cluster.now_ns() + CONVERGENCE_MAX_NS;
-    assert!(
-        cluster.run(until_ns, Cluster::is_at_rest),
-        "the disks never rest"
-    );
-    cluster.check_quiescence();
-    summary(seed, plan, &cluster, &crashes)
+
+    /// A part of the cluster that can decide alone; or all of it.
+    fn choose_core(&mut self) -> Vec<u8> {
+        let count = self.plan.cluster.replica_count;
+        let quorums = Quorums::new(count);
+        let least = quorums.view_change.max(quorums.replication);
+        let mut core: Vec<u8> = (0..count).collect();
+        // The first start needs everybody once.
+        let begun = self.cluster.checker().head() > 0;
+        if self.plan.partial_recovery && begun {
+            self.prng.shuffle(&mut core);
+            for size in usize::from(least)..usize::from(count) {
+                if self.cluster.atlas().is_enough(&core[..size], count) {
+                    core.truncate(size);
+                    break;
+                }
+            }
+        }
+        self.left_behind = u64::from(count) - core.len() as u64;
+        core.sort_unstable();
+        core
+    }
+
+    /// Everything works for the replicas of the core; the others are dead, or cut off from them.
+    fn heal(&mut self, core: &[u8]) {
+        let cluster = &mut self.cluster;
+        cluster.mend();
+        cluster.set_network(NetworkOptions::GOOD);
+        for replica in 0..cluster.replica_count() {
+            cluster.disk_mut(replica).set_speed(self.plan.cluster.disk);
+            let inside = core.contains(&replica);
+            if inside && !cluster.is_up(replica) {
+                cluster.start(replica);
+            } else if !inside && cluster.is_up(replica) && self.prng.coin() {
+                cluster.crash(replica, Crash::Kill);
+            } else if !inside {
+                cluster.isolate(replica);
+            }
+        }
+        for (index, &one) in core.iter().enumerate() {
+            for &other in &core[index + 1..] {
+                cluster.connect(one, other);
+            }
+        }
+    }
+
+    fn serve_and_converge(&mut self, replicas: &[u8]) {
+        let cluster = &mut self.cluster;
+        cluster.set_draining(false);
+        let until_ns = cluster.now_ns() + CONVERGENCE_MAX_NS;
+        let enough = cluster.checker().checked().writes + SERVED_MIN;
+        let served = cluster.run(until_ns, |cluster| {
+            cluster.checker().checked().writes >= enough
+        });
+        assert!(served, "it does not serve: {}", self.state(replicas));
+        self.cluster.set_draining(true);
+        let converged = self.run_until_converged(replicas, until_ns);
+        assert!(converged, "not converged: {}", self.state(replicas));
+    }
+
+    fn run_until_converged(&mut self, replicas: &[u8], until_ns: u64) -> bool {
+        self.cluster.run(until_ns, |cluster| is_done(cluster, replicas))
+    }
+
+    /// Nothing happens any more but heartbeats.
+    fn rest(&mut self, all: &[u8]) {
+        self.cluster.run_for(REST_NS);
+        assert!(
+            is_done(&self.cluster, all),
+            "it does not stay converged: {}",
+            self.state(all)
+        );
+        let until_ns = self.cluster.now_ns() + CONVERGENCE_MAX_NS;
+        let rests = self.cluster.run(until_ns, Cluster::is_at_rest);
+        assert!(rests, "the disks never rest");
+        if self.lagging() == 0 {
+            self.cluster.check_quiescence(); // who lags for good may keep what it has fetched
+        }
+    }
+
+    fn lagging(&self) -> u64 {
+        let lags = |&replica: &u8| {
+            let progress = self.cluster.progress(replica);
+            progress.is_some_and(|progress| progress.status == ReplicaStatus::Syncing)
+        };
+        let replicas = 0..self.plan.cluster.replica_count;
+        replicas.filter(lags).count() as u64
+    }
+
+    /// What each replica and client is doing, for a failure's message.
+    fn state(&self, replicas: &[u8]) -> String {
+        let cluster = &self.cluster;
+        let clients = cluster.clients().iter();
+        let waiting = clients.filter(|client| client.is_waiting()).count();
+        let progress: Vec<_> = (0..cluster.replica_count())
+            .map(|replica| {
+                let whole = cluster.replica(replica).is_some_and(|it| it.is_whole());
+                (replica, whole, cluster.progress(replica))
+            })
+            .collect();
+        let head = cluster.checker().head();
+        format!(
+            "at {} ms, of {replicas:?}: history {head}, {waiting} clients wait, replicas (whole, progress) {progress:#?}",
+            cluster.now_ns() / 1_000_000
+        )
+    }
+
+    fn summary(&self) -> Summary {
+        let cluster = &self.cluster;
+        let mut disk = DiskStatistics::default();
+        for host in cluster.hosts() {
+            disk.add(host.disk.statistics());
+        }
+        let network = cluster.network();
+        let kinds = Command::ALL.into_iter();
+        let mut protocol = Protocol::default();
+        for metrics in cluster.metrics() {
+            protocol.view_changes += metrics.view_changes;
+            protocol.passed_on += metrics.passed_on;
+            protocol.repaired += metrics.prepares_repaired;
+            protocol.checkpoints += metrics.checkpoints;
+        }
+        Summary {
+            seed: self.seed,
+            plan: self.plan,
+            time_ns: cluster.now_ns(),
+            events: cluster.trace().events(),
+            hash: cluster.trace().hash(),
+            checked: cluster.checker().checked(),
+            faults: *self.nemesis.faults(),
+            damage: *cluster.atlas().statistics(),
+            left_behind: self.left_behind,
+            lagging: self.lagging(),
+            held_back: cluster.held_back(),
+            disk,
+            messages: kinds
+                .map(|kind| (kind, network.statistics()[kind as usize]))
+                .collect(),
+            messages_total: network.total(),
+            protocol,
+        }
+    }
 }
 
-/// What each replica and client is doing, for a failure's message.
-fn state<W: Workload>(cluster: &Cluster<W>, plan: &Plan) -> String {
-    let waiting = cluster
-        .clients()
-        .iter()
-        .filter(|client| client.is_waiting());
-    let progress: Vec<_> = (0..plan.cluster.replica_count)
-        .map(|replica| cluster.progress(replica))
-        .collect();
-    let head = cluster.checker().head();
-    let waiting = waiting.count();
-    format!("history {head}, {waiting} clients wait, replicas {progress:#?}")
-}
-
-fn summary<W: Workload>(seed: u64, plan: Plan, cluster: &Cluster<W>, crashes: &Crashes) -> Summary {
-    let mut disk = DiskStatistics::default();
-    for host in cluster.hosts() {
-        disk.add(host.disk.statistics());
+/// Whether these replicas have converged; those that lag too far for now excepted.
+fn is_done<W: Workload, R: Rules>(cluster: &Cluster<W, R>, replicas: &[u8]) -> bool {
+    if STATE_SYNC {
+        return cluster.has_converged(replicas);
     }
-    let is_lagging = |&replica: &u8| {
+    let lags = |replica: u8| {
         let progress = cluster.progress(replica);
         progress.is_some_and(|progress| progress.status == ReplicaStatus::Syncing)
     };
-    let network = cluster.network();
-    let kinds = Command::ALL.into_iter();
-    Summary {
-        seed,
-        plan,
-        time_ns: cluster.now_ns(),
-        events: cluster.trace().events(),
-        hash: cluster.trace().hash(),
-        checked: cluster.checker().checked(),
-        kills: crashes.kills,
-        power_cuts: crashes.power_cuts,
-        lagging: (0..plan.cluster.replica_count).filter(is_lagging).count() as u64,
-        held_back: cluster.held_back(),
-        disk,
-        messages: kinds
-            .map(|kind| (kind, network.statistics()[kind as usize]))
-            .collect(),
-        messages_total: network.total(),
-    }
+    let able: Vec<u8> = replicas.iter().copied().filter(|&it| !lags(it)).collect();
+    cluster.has_converged(&able)
 }
 
 #[cfg(test)]

@@ -34,6 +34,11 @@ impl Workload for Counter {
     }
 }
 
+const SOUND: Soundness = Soundness {
+    journal: true,
+    lost: false,
+};
+
 struct Run {
     checker: Checker<Counter>,
     head: Prepare,
@@ -80,7 +85,12 @@ impl Run {
         self.checker
             .on_journal_write(prepare.header(), sub.as_bytes());
         self.head = prepare;
-        self.checker.on_progress(0, &self.progress());
+        self.watch(0, &self.progress());
+    }
+
+    fn watch(&mut self, replica: u8, progress: &Progress) {
+        self.checker.on_realtime(1 << 40);
+        self.checker.on_progress(replica, progress, SOUND, |_| true);
     }
 
     /// A replica that has executed everything.
@@ -88,6 +98,7 @@ impl Run {
         Progress {
             status: ReplicaStatus::Normal,
             view: 0,
+            log_view: 0,
             head_op: self.head.op,
             commit_min: self.head.op,
             commit_checksum: self.head.frame.checksum,
@@ -132,7 +143,7 @@ fn a_right_history_passes() {
         });
     }
     let progress = run.progress();
-    run.checker.on_progress(1, &progress);
+    run.watch(1, &progress);
     let checked = run.checker.checked();
     assert_eq!((checked.ops, checked.copies, checked.reads), (4, 1, 3));
 }
@@ -143,11 +154,11 @@ fn two_prepares_at_one_op_are_caught() {
     let run = &mut Run::new();
     let mut progress = run.progress();
     progress.commit_checksum ^= 1;
-    run.checker.on_progress(1, &progress);
+    run.watch(1, &progress);
 }
 
 #[test]
-#[should_panic(expected = "two prepares of op 3 in one view")]
+#[should_panic(expected = "view 4 has two logs at op 3")]
 fn two_prepares_in_one_view_are_caught() {
     let mut run = Run::new();
     for request in [2, 3] {
@@ -207,13 +218,13 @@ fn a_read_of_another_state_is_caught() {
 fn a_lost_promise_is_caught() {
     let mut run = Run::new();
     let mut progress = run.progress();
-    run.checker.on_progress(1, &progress);
+    run.watch(1, &progress);
     let mut ok = PrepareOk::new(CLUSTER, 0, 1);
-    ok.op = 2;
-    run.checker.on_prepare_ok(1, &ok);
+    (ok.op, ok.prepare) = (2, run.head.frame.checksum);
+    run.checker.on_send(1, ok.header(), &[]);
     run.checker.on_crash(1);
     (progress.head_op, progress.commit_min) = (1, 0);
-    run.checker.on_progress(1, &progress);
+    run.watch(1, &progress);
 }
 
 #[test]
@@ -223,7 +234,7 @@ fn a_commit_that_goes_back_is_caught() {
     let mut progress = run.progress();
     progress.commit_min = 1;
     progress.commit_checksum = run.checker.history(1).expect("op 1 is committed");
-    run.checker.on_progress(0, &progress);
+    run.watch(0, &progress);
 }
 
 #[test]
@@ -233,7 +244,7 @@ fn different_checkpoints_are_caught() {
     for replica in [1, 2] {
         let mut progress = run.progress();
         (progress.checkpoint_op, progress.checkpoint_id) = (2, u128::from(replica));
-        run.checker.on_progress(replica, &progress);
+        run.watch(replica, &progress);
     }
 }
 
@@ -246,4 +257,42 @@ fn an_early_acknowledgement_is_checked_when_its_op_is_executed() {
     run.checker.on_acknowledged(&reply, &9u64.to_le_bytes());
     assert!(!run.checker.is_settled());
     run.commit(&sub(ADD, 1, 2));
+}
+
+#[test]
+#[should_panic(expected = "op 3 is executed, and no quorum holds it")]
+fn an_execution_without_a_quorum_is_caught() {
+    let mut run = Run::new();
+    let sub = sub(ADD, 1, 2);
+    let prepare = run.prepare(&sub, 0);
+    run.checker
+        .on_journal_write(prepare.header(), sub.as_bytes());
+    run.head = prepare;
+    let progress = run.progress();
+    run.checker
+        .on_progress(0, &progress, SOUND, |prepare| prepare.op < 3);
+}
+
+#[test]
+#[should_panic(expected = "the head of replica 0 falls from 2 to 1 in view 0")]
+fn a_head_that_falls_within_a_view_is_caught() {
+    let mut run = Run::new();
+    let mut progress = run.progress();
+    progress.head_op = 1;
+    progress.commit_min = 1;
+    run.watch(0, &progress);
+}
+
+#[test]
+#[should_panic(expected = "the time of op 3 is beyond every clock")]
+fn a_time_beyond_every_clock_is_caught() {
+    let mut run = Run::new();
+    let sub = sub(ADD, 1, 2);
+    let mut prepare = run.prepare(&sub, 0);
+    prepare.timestamp = 1 << 50;
+    prepare.header_mut().seal(sub.as_bytes());
+    run.checker
+        .on_journal_write(prepare.header(), sub.as_bytes());
+    run.head = prepare;
+    run.watch(0, &run.progress());
 }

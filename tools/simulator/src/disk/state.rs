@@ -5,7 +5,7 @@ use std::rc::Rc;
 use storage::SECTOR_SIZE;
 
 /// A sector's content; none: zeros.
-type Sector = Option<Rc<[u8; SECTOR_SIZE]>>;
+pub(super) type Sector = Option<Rc<[u8]>>;
 
 /// Sectors in a chunk: the unit that a kept state shares with the disk until it changes.
 const CHUNK_SECTORS: usize = 64;
@@ -43,7 +43,14 @@ struct History {
 /// A write in flight.
 #[derive(Clone, Debug)]
 struct Write {
+    first: u64,
     sectors: Vec<Sector>,
+}
+
+impl Write {
+    fn end(&self) -> u64 {
+        self.first + self.sectors.len() as u64
+    }
 }
 
 /// What a disk holds. Cloning shares all content.
@@ -53,8 +60,8 @@ pub struct DiskState {
     /// What a read sees.
     chunks: Vec<Chunk>,
     histories: BTreeMap<u64, History>,
-    /// By first sector.
-    writes: BTreeMap<u64, Write>,
+    /// A handful, in no order.
+    writes: Vec<Write>,
     completions: u64,
 }
 
@@ -68,7 +75,7 @@ impl DiskState {
             size,
             chunks: vec![empty; sectors.div_ceil(CHUNK_SECTORS)],
             histories: BTreeMap::new(),
-            writes: BTreeMap::new(),
+            writes: Vec::new(),
             completions: 0,
         }
     }
@@ -99,11 +106,25 @@ impl DiskState {
     }
 
     /// What a read of sector `index` sees.
-    pub fn sector(&self, index: u64) -> &[u8; SECTOR_SIZE] {
+    pub fn sector(&self, index: u64) -> &[u8] {
         match self.content(index) {
             Some(content) => content,
             None => &[0; SECTOR_SIZE],
         }
+    }
+
+    /// Whether a write into any of these sectors is in flight.
+    pub fn is_writing(&self, at: u64, size: usize) -> bool {
+        let first = at / SECTOR_SIZE as u64;
+        let end = first + (size / SECTOR_SIZE) as u64;
+        let meets = |write: &Write| write.first < end && first < write.end();
+        self.writes.iter().any(meets)
+    }
+
+    /// Whether the sector at `at` would read the same after any power cut.
+    pub fn is_sector_durable(&self, at: u64) -> bool {
+        let index = at / SECTOR_SIZE as u64;
+        !self.histories.contains_key(&index) && !self.is_writing(at, SECTOR_SIZE)
     }
 
     /// Reads whole sectors from offset `at`.
@@ -144,30 +165,31 @@ impl DiskState {
     /// Begins a write: from now a power cut may leave any of its sectors.
     pub(super) fn begin_write(&mut self, at: u64, bytes: &[u8]) {
         let first = self.check(at, bytes.len());
-        let sectors: Vec<Sector> = bytes.chunks_exact(SECTOR_SIZE).map(sector_of).collect();
-        let end = first + sectors.len() as u64;
-        let overlaps = self
-            .writes
-            .range(..end)
-            .next_back()
-            .is_some_and(|(&start, write)| start + write.sectors.len() as u64 > first);
         assert!(
-            !overlaps,
+            !self.is_writing(at, bytes.len()),
             "two writes in flight to sector {first} or beyond"
         );
-        self.writes.insert(first, Write { sectors });
+        let sectors = bytes.chunks_exact(SECTOR_SIZE).map(sector_of).collect();
+        self.writes.push(Write { first, sectors });
+    }
+
+    fn take_write(&mut self, at: u64) -> Write {
+        let first = at / SECTOR_SIZE as u64;
+        let found = self.writes.iter().position(|write| write.first == first);
+        self.writes.swap_remove(found.expect("the write has begun"))
     }
 
     /// Completes the write that began at offset `at`.
     pub(super) fn finish_write(&mut self, at: u64, durable: bool) {
-        let first = at / SECTOR_SIZE as u64;
-        let write = self.writes.remove(&first).expect("the write has begun");
+        let write = self.take_write(at);
         self.completions += 1;
         let completion = self.completions;
-        for (index, content) in (first..).zip(write.sectors) {
+        for (index, content) in (write.first..).zip(write.sectors) {
             let old = std::mem::replace(self.content_mut(index), content);
             if durable {
-                self.histories.remove(&index);
+                if !self.histories.is_empty() {
+                    self.histories.remove(&index);
+                }
             } else {
                 let history = self.histories.entry(index).or_insert(History {
                     older: Vec::new(),
@@ -181,8 +203,31 @@ impl DiskState {
 
     /// Ends the write that began at offset `at` as if it had never been.
     pub(super) fn cancel_write(&mut self, at: u64) {
-        let write = self.writes.remove(&(at / SECTOR_SIZE as u64));
-        assert!(write.is_some(), "the write has begun");
+        self.take_write(at);
+    }
+
+    /// Ends the write that began at `at`, and puts its content somewhere else, durably.
+    pub(super) fn misplace_write(&mut self, at: u64, to: u64) {
+        let write = self.take_write(at);
+        assert!(!self.is_writing(to, write.sectors.len() * SECTOR_SIZE));
+        let first = to / SECTOR_SIZE as u64;
+        self.put(first, write.sectors);
+    }
+
+    /// The contents of whole sectors, to be put back later.
+    pub(super) fn contents(&self, at: u64, size: usize) -> Vec<Sector> {
+        let first = self.check(at, size);
+        (first..first + (size / SECTOR_SIZE) as u64)
+            .map(|index| self.content(index).clone())
+            .collect()
+    }
+
+    /// Puts contents where they were, or elsewhere, durably.
+    pub(super) fn put(&mut self, first: u64, sectors: Vec<Sector>) {
+        for (index, content) in (first..).zip(sectors) {
+            self.histories.remove(&index);
+            *self.content_mut(index) = content;
+        }
     }
 
     /// Makes the writes of the first `covers` completions durable.
@@ -208,8 +253,10 @@ impl DiskState {
             candidates.push(self.content(index).clone());
             sectors.insert(index, candidates);
         }
-        for (&first, write) in &self.writes {
-            for (index, content) in (first..).zip(&write.sectors) {
+        let mut writes: Vec<&Write> = self.writes.iter().collect();
+        writes.sort_unstable_by_key(|write| write.first);
+        for write in writes {
+            for (index, content) in (write.first..).zip(&write.sectors) {
                 sectors
                     .entry(index)
                     .or_insert_with(|| vec![self.content(index).clone()])
@@ -225,9 +272,9 @@ impl DiskState {
 }
 
 fn sector_of(bytes: &[u8]) -> Sector {
-    let bytes: &[u8; SECTOR_SIZE] = bytes.try_into().expect("whole sectors");
+    assert_eq!(bytes.len(), SECTOR_SIZE);
     // Zeros are most of a fresh data file; they cost nothing here.
-    (*bytes != [0; SECTOR_SIZE]).then(|| Rc::new(*bytes))
+    (*bytes != [0; SECTOR_SIZE]).then(|| Rc::from(bytes))
 }
 
 /// A unit whose content after the cut is open.
@@ -283,7 +330,7 @@ impl Cut<'_> {
         let mut outcome = Outcome {
             state: DiskState {
                 histories: BTreeMap::new(),
-                writes: BTreeMap::new(),
+                writes: Vec::new(),
                 ..self.state.clone()
             },
             torn: 0,
@@ -312,9 +359,9 @@ impl Cut<'_> {
                 choices.iter().filter(|&&choice| choice > live).count(),
             );
         }
-        for (&first, write) in &self.state.writes {
-            let end = first + write.sectors.len() as u64;
-            let landed: usize = newest.range(first..end).map(|entry| entry.1).sum();
+        for write in &self.state.writes {
+            let units = newest.range(write.first..write.end());
+            let landed: usize = units.map(|entry| entry.1).sum();
             let whole = landed == write.sectors.len() * (SECTOR_SIZE / unit);
             outcome.landed += u64::from(whole);
             outcome.torn += u64::from(landed > 0 && !whole);

@@ -1,0 +1,181 @@
+//! After each event of a replica: its effects are carried out, and what it did is checked against its disk.
+
+use super::Cluster;
+use crate::checker::Soundness;
+use crate::disk::Fate;
+use crate::network::Node;
+use crate::workload::Workload;
+use storage::SECTOR_SIZE;
+use storage::header::{Command, HEADER_SIZE, Header, Prepare, PrepareOk};
+use storage::io::{Buffer, IoOwner, IoRequest};
+use viewstone::quorums::Quorums;
+use viewstone::replica::{Event, Peer};
+use viewstone::rules::Rules;
+
+impl<W: Workload, R: Rules> Cluster<W, R> {
+    /// Completes the next disk request of a replica, if one is due, with the fate that the atlas gives it.
+    pub(super) fn complete_io(&mut self, replica: u8) -> bool {
+        let now_ns = self.now_ns;
+        let host = &mut self.hosts[replica as usize];
+        let Some(request) = host.disk.due(now_ns) else {
+            return false;
+        };
+        let fate = self.atlas.fate(replica, request, host.disk.state());
+        let (at, size, is_write) = match request {
+            IoRequest::Write { at, size, .. } => (*at, *size, true),
+            IoRequest::Read { at, size, .. } => (*at, *size, false),
+            IoRequest::Sync { .. } => (0, 0, false),
+        };
+        let done = host.disk.complete_as(now_ns, fate);
+        let mut done = done.expect("a request is due");
+        if is_write {
+            self.atlas.on_written(replica, at, fate, &mut host.disk);
+        } else if size > 0 {
+            let disk = host.disk.state();
+            self.atlas.on_read(replica, at, size, &mut done, disk);
+        }
+        let detail = ((done.id.owner as u64) << 32) | u64::from(done.id.index);
+        let failed = done.result.is_err();
+        self.note(replica, 3, detail, || {
+            let what = match (is_write, size) {
+                (true, _) => "write",
+                (false, 0) => "sync",
+                (false, _) => "read",
+            };
+            let failed = if failed { ", failed" } else { "" };
+            let astray = match fate {
+                Fate::Lands => String::new(),
+                other => format!(", {other:?}"),
+            };
+            format!("{what} of {size} at {at} is done{failed}{astray}")
+        });
+        self.hosts[replica as usize].step(now_ns, Event::Io(done));
+        true
+    }
+
+    /// After an event of a replica: its effects, the checks, and the messages that may have room now.
+    pub(super) fn settle(&mut self, replica: u8) {
+        self.carry_out(replica);
+        if self.hosts[replica as usize].held_count > 0 {
+            self.deliver_held(replica);
+        }
+        self.touched(replica);
+    }
+
+    pub(super) fn carry_out(&mut self, replica: u8) {
+        self.check_progress(replica);
+        self.submit_io(replica);
+        while let Some(send) = self.hosts[replica as usize].take_send() {
+            let header = send.message.header();
+            let command = header.command().expect("replicas send what exists");
+            self.check_send(replica, header, send.message.body());
+            let life = self.hosts[replica as usize].life;
+            let (to, other_life) = match send.to {
+                Peer::Replica(to) => (Node::Replica(to), self.hosts[to as usize].life),
+                Peer::Client(connection) => (Node::Client(connection.index as u8), 0),
+            };
+            let link = (Node::Replica(replica), to);
+            if let Some(filter) = &mut self.filter
+                && !filter(link.0, link.1, header)
+            {
+                continue;
+            }
+            let bytes = send.message.bytes();
+            self.network
+                .send(self.now_ns, link, life + other_life, command, bytes);
+        }
+    }
+
+    fn submit_io(&mut self, replica: u8) {
+        let now_ns = self.now_ns;
+        let host = &self.hosts[replica as usize];
+        let process = host.process.as_ref().expect("it has just taken an event");
+        if process.effects.io.is_empty() && process.effects.halt.is_none() {
+            return;
+        }
+        let latest = self.hosts.iter().map(|host| host.clock.realtime(now_ns));
+        let latest_ns = latest.max().unwrap_or(0);
+        let host = &mut self.hosts[replica as usize];
+        let process = host.process.as_mut().expect("as above");
+        if let Some(fatal) = &process.effects.halt {
+            panic!("replica {replica} halts: {fatal}");
+        }
+        while let Some(request) = process.effects.io.pop() {
+            if let IoRequest::Write {
+                buffer: Buffer::Shared(message),
+                ..
+            } = &request
+            {
+                self.checker.on_realtime(latest_ns);
+                self.checker
+                    .on_journal_write(message.header(), message.body());
+                assert_eq!(request.id().owner, IoOwner::Journal);
+            }
+            host.disk.submit(now_ns, request);
+        }
+    }
+
+    fn check_progress(&mut self, replica: u8) {
+        let host = &self.hosts[replica as usize];
+        let process = host.process.as_ref().expect("it has just taken an event");
+        let sound = Soundness {
+            journal: self.atlas.is_journal_sound(replica),
+            lost: self.atlas.is_lost(replica),
+        };
+        let quorum = Quorums::new(self.options.replica_count).replication;
+        let (hosts, atlas, layout) = (&self.hosts, &self.atlas, &self.layout);
+        let is_held = |prepare: &Prepare| {
+            let slot = layout.slot(prepare.op);
+            let holds = |holder: &u8| {
+                let disk = hosts[*holder as usize].disk.state();
+                atlas.is_slot_damaged(*holder, slot)
+                    || is_durable(disk, layout.prepare_at(slot), prepare.frame.checksum)
+            };
+            let holders = (0..hosts.len() as u8).filter(holds).count();
+            holders >= usize::from(quorum)
+        };
+        self.checker
+            .on_progress(replica, &process.replica.progress(), sound, is_held);
+    }
+
+    fn check_send(&mut self, replica: u8, header: &Header, body: &[u8]) {
+        self.checker.on_send(replica, header, body);
+        let view = header.frame.view;
+        let relayed = matches!(header.command(), Some(Command::Prepare));
+        if !relayed && view > self.view_durable[replica as usize] {
+            let disk = self.hosts[replica as usize].disk.state();
+            let durable = self.atlas.decide(disk);
+            let durable = durable.map_or(0, |decision| decision.content.state.view);
+            assert!(
+                durable >= view,
+                "replica {replica} says that it is in view {view}, and view {durable} is durable"
+            );
+            self.view_durable[replica as usize] = durable;
+        }
+        if let Some(ok) = header.try_typed::<PrepareOk>() {
+            self.check_acknowledgement(replica, ok);
+        }
+    }
+
+    /// What is acknowledged is on the disk, whatever happens next; unless the disk lies.
+    fn check_acknowledgement(&self, replica: u8, ok: &PrepareOk) {
+        let slot = self.layout.slot(ok.op);
+        let disk = self.hosts[replica as usize].disk.state();
+        let durable = is_durable(disk, self.layout.prepare_at(slot), ok.prepare);
+        assert!(
+            durable || self.atlas.is_slot_damaged(replica, slot),
+            "replica {replica} acknowledges op {}, which is not durable",
+            ok.op
+        );
+    }
+}
+
+/// Whether a prepare is in its slot, and stays there at a power cut.
+fn is_durable(disk: &crate::disk::DiskState, at: u64, checksum: u128) -> bool {
+    let sector = disk.sector(at / SECTOR_SIZE as u64);
+    let found = u128::from_le_bytes(sector[..16].try_into().expect("16 bytes"));
+    found == checksum && disk.is_sector_durable(at)
+}
+
+const _: () = assert!(std::mem::offset_of!(storage::header::Frame, checksum) == 0);
+const _: () = assert!(HEADER_SIZE >= 16);

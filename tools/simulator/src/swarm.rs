@@ -1,0 +1,247 @@
+//! What a seed draws: a cluster, a workload, and which faults exist at all, before how strong they are (swarm testing), so
+//! that every combination of few faults comes up.
+
+use crate::atlas::{HEADERS, PREPARES, SUPERBLOCK, StorageFaults};
+use crate::client::ClientOptions;
+use crate::cluster::ClusterOptions;
+use crate::disk::DiskSpeed;
+use crate::network::NetworkOptions;
+use crate::prng::Prng;
+use storage::layout::{Geometry, JournalAck};
+
+/// Nanoseconds in a microsecond.
+pub const MICROSECOND: u64 = 1_000;
+/// Nanoseconds in a millisecond.
+pub const MILLISECOND: u64 = 1_000 * MICROSECOND;
+/// Nanoseconds in a second.
+pub const SECOND: u64 = 1_000 * MILLISECOND;
+
+/// A fault that happens now and then, and lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recurring {
+    /// Mean time from one to the next, in nanoseconds.
+    pub every_ns: u64,
+    /// Mean time that it lasts.
+    pub lasts_ns: u64,
+}
+
+/// The faults of a run, those of disks and of single messages apart. Chances are in parts per million.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FaultPlan {
+    /// A process ends, and is down for a time.
+    pub crash: Option<Recurring>,
+    /// Crashes that are power cuts.
+    pub power_cuts: u32,
+    /// Restarts that are followed by another crash within moments, while the data file is being opened.
+    pub crash_again: u32,
+    /// All processes end at once.
+    pub crash_all: Option<Recurring>,
+    /// A process ends again and again, six times in a row.
+    pub flap: Option<Recurring>,
+    /// A process gets no events.
+    pub pause: Option<Recurring>,
+    /// The network falls apart.
+    pub partition: Option<Recurring>,
+    /// Partitions that cut clients off from replicas, too.
+    pub partition_clients: u32,
+    /// A link delivers nothing.
+    pub clog: Option<Recurring>,
+    /// A disk is slow.
+    pub slow_disk: Option<Recurring>,
+    /// A wall clock jumps, or is set forth and back for a time.
+    pub clock: Option<Recurring>,
+    /// How far a wall clock jumps at most, in nanoseconds.
+    pub clock_jump_ns: u64,
+    /// How fast or slow clocks run at most, in parts per million.
+    pub drift_ppm: u32,
+}
+
+/// What a seed drew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The cluster.
+    pub cluster: ClusterOptions,
+    /// Ops after which the faults stop.
+    pub ops: u64,
+    /// Time after which they stop in any case, in nanoseconds.
+    pub faults_max_ns: u64,
+    /// The faults.
+    pub faults: FaultPlan,
+    /// Whether at first only a part of the cluster recovers, which must then serve alone.
+    pub partial_recovery: bool,
+}
+
+impl Plan {
+    /// Draws a plan.
+    pub fn draw(prng: &mut Prng) -> Self {
+        let replica_count = *prng.pick(&[1, 1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6]);
+        let client_count = prng.range(1, 12) as u8;
+        Self {
+            cluster: ClusterOptions {
+                replica_count,
+                client_count,
+                geometry: draw_geometry(prng, client_count),
+                network: draw_network(prng),
+                disk: draw_disk(prng),
+                storage: draw_storage(prng),
+                client: ClientOptions {
+                    think_mean_ns: *prng.pick(&[MILLISECOND, 5 * MILLISECOND, 50 * MILLISECOND]),
+                    resend_ns: *prng.pick(&[50 * MILLISECOND, 300 * MILLISECOND]),
+                    stray: *prng.pick(&[0, 20_000, 300_000]),
+                },
+                turn_max_ns: *prng.pick(&[0, 20 * MICROSECOND, 200 * MICROSECOND]),
+            },
+            ops: *prng.pick(&[100, 400, 1500]),
+            faults_max_ns: *prng.pick(&[10 * SECOND, 30 * SECOND, 60 * SECOND]),
+            faults: draw_faults(prng),
+            partial_recovery: prng.coin(),
+        }
+    }
+}
+
+/// A fault that exists in so many of a million seeds, and is then as frequent and as long as drawn.
+fn recurring(prng: &mut Prng, exists: u32, every_ns: &[u64], lasts_ns: &[u64]) -> Option<Recurring> {
+    prng.chance(exists).then(|| Recurring {
+        every_ns: *prng.pick(every_ns),
+        lasts_ns: *prng.pick(lasts_ns),
+    })
+}
+
+fn draw_faults(prng: &mut Prng) -> FaultPlan {
+    const SHORT: [u64; 3] = [20 * MILLISECOND, 300 * MILLISECOND, 2 * SECOND];
+    const RARE: [u64; 3] = [SECOND, 3 * SECOND, 8 * SECOND];
+    FaultPlan {
+        crash: recurring(
+            prng,
+            600_000,
+            &[200 * MILLISECOND, SECOND, 5 * SECOND],
+            &[MILLISECOND, 100 * MILLISECOND, SECOND],
+        ),
+        power_cuts: *prng.pick(&[0, 500_000, 1_000_000]),
+        crash_again: *prng.pick(&[0, 0, 300_000]),
+        crash_all: recurring(prng, 200_000, &RARE, &[MILLISECOND, 100 * MILLISECOND]),
+        flap: recurring(prng, 100_000, &RARE, &[50 * MILLISECOND, 300 * MILLISECOND]),
+        pause: recurring(prng, 250_000, &RARE, &SHORT),
+        partition: recurring(prng, 400_000, &RARE, &SHORT),
+        partition_clients: *prng.pick(&[0, 300_000]),
+        clog: recurring(prng, 250_000, &[300 * MILLISECOND, 2 * SECOND], &SHORT),
+        slow_disk: recurring(prng, 150_000, &RARE, &SHORT),
+        clock: recurring(prng, 250_000, &RARE, &SHORT),
+        clock_jump_ns: *prng.pick(&[300 * MILLISECOND, 5 * SECOND, 365 * 86_400 * SECOND]),
+        drift_ppm: *prng.pick(&[0, 50, 2000]),
+    }
+}
+
+fn draw_storage(prng: &mut Prng) -> StorageFaults {
+    let mut faults = StorageFaults::default();
+    for bit in [SUPERBLOCK, HEADERS, PREPARES] {
+        if prng.chance(650_000) {
+            faults.zones |= bit;
+        }
+    }
+    if prng.chance(300_000) {
+        let every = [100 * MILLISECOND, 500 * MILLISECOND, 3 * SECOND];
+        faults.decay_mean_ns = Some(*prng.pick(&every));
+    }
+    if prng.chance(200_000) {
+        faults.bad_read = prng.range(1_000, 50_000) as u32;
+    }
+    if prng.chance(200_000) {
+        faults.dropped = prng.range(1_000, 30_000) as u32;
+    }
+    if prng.chance(200_000) {
+        faults.misplaced = prng.range(1_000, 30_000) as u32;
+    }
+    faults
+}
+
+fn draw_geometry(prng: &mut Prng, client_count: u8) -> Geometry {
+    let pipeline_max = *prng.pick(&[1, 2, 4, 8]);
+    let slots = (8 * pipeline_max * *prng.pick(&[1, 2])).max(16);
+    let sessions_max = u32::from(client_count) + prng.below(4) as u32;
+    let reply_size_max = *prng.pick(&[64, 1000, 3840, 6000]);
+    let per_session = u64::from(reply_size_max) + 4096 + 256;
+    let sessions_size = u64::from(sessions_max) * per_session * 5 / 4;
+    let state_size = (1 << 20) + sessions_size + prng.below(1 << 20);
+    let geometry = Geometry {
+        state_size: state_size.next_multiple_of(4096),
+        message_size_max: *prng.pick(&[8 << 10, 12 << 10, 32 << 10]),
+        slots,
+        pipeline_max,
+        sessions_max,
+        reply_size_max,
+        journal_ack: prng
+            .pick(&[JournalAck::Single, JournalAck::Single, JournalAck::Both])
+            .to_owned() as u8,
+        ..Geometry::SMALL
+    };
+    assert_eq!(geometry.check(), Ok(()));
+    geometry
+}
+
+fn draw_network(prng: &mut Prng) -> NetworkOptions {
+    let mut options = NetworkOptions {
+        delay_min_ns: *prng.pick(&[10 * MICROSECOND, 100 * MICROSECOND, MILLISECOND]),
+        delay_mean_ns: *prng.pick(&[10 * MICROSECOND, 200 * MICROSECOND, 5 * MILLISECOND]),
+        ..NetworkOptions::GOOD
+    };
+    if prng.coin() {
+        options.loss = prng.range(1_000, 300_000) as u32;
+    }
+    if prng.coin() {
+        options.duplicate = prng.range(1_000, 300_000) as u32;
+    }
+    if prng.chance(300_000) {
+        options.capacity = prng.range(2, 20) as u32;
+    }
+    options
+}
+
+fn draw_disk(prng: &mut Prng) -> DiskSpeed {
+    let mut speed = DiskSpeed {
+        write_mean_ns: *prng.pick(&[20 * MICROSECOND, 200 * MICROSECOND, 3 * MILLISECOND]),
+        ..DiskSpeed::FAST
+    };
+    if prng.chance(300_000) {
+        speed.slow_chance = prng.range(100, 20_000) as u32;
+        speed.slow_factor = prng.range(10, 300);
+    }
+    speed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_plans_differ_and_are_possible() {
+        let plans: Vec<_> = (0..300)
+            .map(|seed| Plan::draw(&mut Prng::new(seed)))
+            .collect();
+        for replica_count in 1..=6 {
+            let drawn = |plan: &&Plan| plan.cluster.replica_count == replica_count;
+            assert!(plans.iter().any(|plan| drawn(&plan)));
+        }
+        let acks: Vec<_> = plans
+            .iter()
+            .map(|plan| plan.cluster.geometry.journal_ack())
+            .collect();
+        assert!(acks.contains(&JournalAck::Single) && acks.contains(&JournalAck::Both));
+        for exists in [
+            |plan: &Plan| plan.cluster.network.loss > 0,
+            |plan: &Plan| plan.cluster.storage.decay_mean_ns.is_some(),
+            |plan: &Plan| plan.cluster.storage.dropped > 0,
+            |plan: &Plan| plan.faults.crash.is_some(),
+            |plan: &Plan| plan.faults.crash_all.is_some(),
+            |plan: &Plan| plan.faults.flap.is_some(),
+            |plan: &Plan| plan.faults.pause.is_some(),
+            |plan: &Plan| plan.faults.partition.is_some(),
+            |plan: &Plan| plan.faults.clog.is_some(),
+            |plan: &Plan| plan.faults.slow_disk.is_some(),
+            |plan: &Plan| plan.faults.clock.is_some(),
+        ] {
+            let count = plans.iter().filter(|plan| exists(plan)).count();
+            assert!(count > 10 && count < 290, "{count}");
+        }
+    }
+}
