@@ -12,9 +12,7 @@ use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::Message;
 use storage::checkpoint::{Serve, ServedPage};
-use storage::header::{
-    HEADER_SIZE, Page, PageReference, PageRequest, RequestPages, page_capacity,
-};
+use storage::header::{HEADER_SIZE, Page, PageReference, PageRequest, RequestPages, page_capacity};
 use storage::layout::PAGE_SIZE;
 use storage::superblock::CheckpointRecord;
 use zerocopy::{FromBytes, IntoBytes};
@@ -198,7 +196,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_page_served(
         &mut self,
         token: u64,
-        page: Option<(PageReference, ServedPage)>,
+        page: Option<ServedPage>,
         effects: &mut Effects,
     ) {
         let (index, place) = ((token >> 32) as usize, token as u32 as usize);
@@ -206,11 +204,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let answer = self.serving.answers[index].as_mut();
         let answer = answer.expect("an answer leaves when all its reads have ended");
         answer.reading -= 1;
-        if let Some((reference, page)) = page {
+        if let Some(page) = page {
             let at = page_at(asked, place);
             answer.message.buffer_mut()[at..at + PAGE_SIZE]
                 .copy_from_slice(self.checkpoint.served(&page));
-            self.serving.found[index][place] = reference;
+            self.serving.found[index][place] = *page.reference();
             self.checkpoint.serve_done(page);
         }
         // Any answer may have waited for this read to end.

@@ -23,6 +23,7 @@
 //! ([`Checkpoint::serve`]); and the scrubber looks for decay while there are copies ([`Checkpoint::scrub`]).
 
 mod blocks;
+mod compare;
 mod fetch;
 mod generation;
 mod map;
@@ -38,6 +39,7 @@ mod tests;
 mod walk;
 mod writer;
 
+pub use compare::Comparison;
 pub use fetch::{FetchProgress, Taken};
 pub use reader::{Damage, DamagedItem, Damages};
 pub use scrub::{ScrubStatistics, Scrubbed};

@@ -13,7 +13,6 @@
 use super::{Checkpoint, Mode, Purpose, Rules};
 use crate::bits::Bits;
 use crate::buffer::AlignedBuffer;
-use crate::checkpoint::reader::{DamagedItem, Damages};
 use crate::checksum::PageKey;
 use crate::header::PageReference;
 use crate::io::IoQueue;
@@ -400,11 +399,10 @@ impl<R: Rules> Checkpoint<R> {
     }
 
     /// Ends fetching: the pages hold the state of the target. It must be written ([`Self::begin_rewrite`]) before anything
-    /// is executed.
-    ///
-    /// # Errors
-    /// All has the right tag, and yet the allocator's pages contradict it: whoever made this checkpoint had a fault.
-    pub fn fetch_finish(&mut self, pages: &mut Pages) -> Result<(), Damages> {
+    /// is executed. False: all has the right tag, and yet the allocator's pages contradict it; whoever made this checkpoint
+    /// had a fault.
+    #[must_use]
+    pub fn fetch_finish(&mut self, pages: &mut Pages) -> bool {
         assert!(self.fetch_is_done());
         self.tags.counted();
         let target = self.fetch.target;
@@ -413,13 +411,7 @@ impl<R: Rules> Checkpoint<R> {
             && (0..pages.count())
                 .all(|page| pages.is_used(PageId(page)) == (self.tags.page_tag(page) != 0));
         if !agree {
-            let mut damages = Damages::new(target.prepare.op);
-            damages.add(super::reader::Damage::new(
-                &self.layout,
-                DamagedItem::Allocator,
-                0,
-            ));
-            return Err(damages);
+            return false;
         }
         assert_eq!(self.fetch.known.count(), self.fetch.known.capacity());
         self.record = CheckpointRecord {
@@ -428,6 +420,6 @@ impl<R: Rules> Checkpoint<R> {
         };
         self.fetch.active = false;
         self.fetch.memory_is_disk = false;
-        Ok(())
+        true
     }
 }

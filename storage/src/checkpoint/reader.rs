@@ -459,14 +459,15 @@ impl<R: Rules> Checkpoint<R> {
         if damages.count > 0 || damages.unfetched > 0 {
             return CheckpointEvent::Incomplete(damages);
         }
-        match self.fetch_finish(pages) {
-            Ok(()) if self.opening.syncing => CheckpointEvent::Opened,
-            Ok(()) => {
-                self.generations.durable.record = Some(record);
-                CheckpointEvent::Opened
-            }
-            Err(damages) => CheckpointEvent::Incomplete(damages),
+        if !self.fetch_finish(pages) {
+            let mut damages = damages;
+            damages.add(Damage::new(&self.layout, DamagedItem::Allocator, 0));
+            return CheckpointEvent::Incomplete(damages);
         }
+        if !self.opening.syncing {
+            self.generations.durable.record = Some(record);
+        }
+        CheckpointEvent::Opened
     }
 
     /// Names what the disk should have and has not; what it has and should not have is as wrong.

@@ -34,7 +34,17 @@ pub enum Serve {
 /// A page that was read for another replica, until it is given back ([`Checkpoint::serve_done`]).
 #[derive(Debug)]
 #[must_use = "its buffer is to be given back"]
-pub struct ServedPage(usize);
+pub struct ServedPage {
+    place: usize,
+    reference: PageReference,
+}
+
+impl ServedPage {
+    /// Which page it is.
+    pub fn reference(&self) -> &PageReference {
+        &self.reference
+    }
+}
 
 /// A read in flight.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +182,12 @@ impl<R: Rules> Checkpoint<R> {
         } = reading;
         if self.page_key().tag(&buffer) == tag {
             self.serving.handed_out[place] = Some(buffer);
-            let page = Some(ServedPage(place));
+            let reference = PageReference {
+                tag,
+                logical,
+                reserved: [0; 12],
+            };
+            let page = Some(ServedPage { place, reference });
             return CheckpointEvent::Served { token, page };
         }
         self.serving.buffers[place] = Some(buffer);
@@ -184,7 +199,7 @@ impl<R: Rules> Checkpoint<R> {
 
     /// The content of a page that was read.
     pub fn served(&self, page: &ServedPage) -> &[u8] {
-        let buffer = self.serving.handed_out[page.0].as_ref();
+        let buffer = self.serving.handed_out[page.place].as_ref();
         buffer.expect("it was handed out and not given back")
     }
 
@@ -194,7 +209,7 @@ impl<R: Rules> Checkpoint<R> {
         reason = "it is given back, and must not be used again"
     )]
     pub fn serve_done(&mut self, page: ServedPage) {
-        let place = page.0;
+        let place = page.place;
         let buffer = self.serving.handed_out[place].take();
         assert!(buffer.is_some() && self.serving.buffers[place].is_none());
         self.serving.buffers[place] = buffer;

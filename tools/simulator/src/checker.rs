@@ -263,7 +263,10 @@ impl<W: Workload> Checker<W> {
         }
         let watched = &mut self.watched[replica as usize];
         if let Some((view, head)) = watched.head {
-            assert!(progress.view >= view, "replica {replica} goes back to a view");
+            assert!(
+                progress.view >= view,
+                "replica {replica} goes back to a view"
+            );
             assert!(
                 progress.view > view || progress.head_op >= head,
                 "the head of replica {replica} falls from {head} to {} in view {view}",
@@ -356,7 +359,8 @@ impl<W: Workload> Checker<W> {
             }
             self.answer_reads();
         }
-        self.promises.settled(self.head().saturating_sub(OPS_SETTLED));
+        self.promises
+            .settled(self.head().saturating_sub(OPS_SETTLED));
     }
 
     /// The state has changed: notes what each read under way would answer now.

@@ -272,4 +272,3 @@ pub fn formatted(cluster: u128, replica: u8, replica_count: u8, geometry: Geomet
     }
     state
 }
-

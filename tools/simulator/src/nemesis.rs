@@ -232,8 +232,7 @@ impl Nemesis {
             let soon_ns = now_ns + self.prng.exponential(2 * MILLISECOND);
             self.later.push((soon_ns, Later::Crash(replica)));
             let down_ns = 1 + self.prng.exponential(20 * MILLISECOND);
-            self.later
-                .push((soon_ns + down_ns, Later::Start(replica)));
+            self.later.push((soon_ns + down_ns, Later::Start(replica)));
         }
     }
 
@@ -249,9 +248,9 @@ impl Nemesis {
         cluster: &mut Cluster<W, R>,
     ) {
         self.faults.primaries += u64::from(cluster.primary() == Some(replica));
-        let opening = cluster.progress(replica).is_some_and(|progress| {
-            progress.status == storage::header::ReplicaStatus::Opening
-        });
+        let opening = cluster
+            .progress(replica)
+            .is_some_and(|progress| progress.status == storage::header::ReplicaStatus::Opening);
         self.faults.while_opening += u64::from(opening);
         let crash = if power {
             self.faults.power_cuts += 1;
@@ -332,8 +331,7 @@ impl Nemesis {
             for other in one + 1..count {
                 let links = (Node::Replica(one), Node::Replica(other));
                 let network = cluster.network();
-                let was_cut =
-                    network.is_cut(links.0, links.1) || network.is_cut(links.1, links.0);
+                let was_cut = network.is_cut(links.0, links.1) || network.is_cut(links.1, links.0);
                 cluster.set_cut(one, other, false);
                 cluster.set_cut(other, one, false);
                 if was_cut && anew && cluster.is_up(one) && cluster.is_up(other) {
@@ -403,9 +401,13 @@ fn of_kind(plan: &Plan, kind: Kind) -> Option<Recurring> {
         Kind::Clog => faults.clog,
         Kind::SlowDisk => faults.slow_disk,
         Kind::Clock => faults.clock,
-        Kind::Decay => plan.cluster.storage.decay_mean_ns.map(|every_ns| Recurring {
-            every_ns,
-            lasts_ns: 0,
-        }),
+        Kind::Decay => plan
+            .cluster
+            .storage
+            .decay_mean_ns
+            .map(|every_ns| Recurring {
+                every_ns,
+                lasts_ns: 0,
+            }),
     }
 }

@@ -271,7 +271,8 @@ impl<W: Workload, R: Rules> Run<W, R> {
     }
 
     fn run_until_converged(&mut self, replicas: &[u8], until_ns: u64) -> bool {
-        self.cluster.run(until_ns, |cluster| is_done(cluster, replicas))
+        self.cluster
+            .run(until_ns, |cluster| is_done(cluster, replicas))
     }
 
     /// Nothing happens any more but heartbeats.

@@ -100,7 +100,12 @@ impl Plan {
 }
 
 /// A fault that exists in so many of a million seeds, and is then as frequent and as long as drawn.
-fn recurring(prng: &mut Prng, exists: u32, every_ns: &[u64], lasts_ns: &[u64]) -> Option<Recurring> {
+fn recurring(
+    prng: &mut Prng,
+    exists: u32,
+    every_ns: &[u64],
+    lasts_ns: &[u64],
+) -> Option<Recurring> {
     prng.chance(exists).then(|| Recurring {
         every_ns: *prng.pick(every_ns),
         lasts_ns: *prng.pick(lasts_ns),

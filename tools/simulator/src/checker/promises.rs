@@ -12,9 +12,7 @@
 
 use std::collections::BTreeMap;
 use storage::checksum;
-use storage::header::{
-    CommitOk, DoViewChange, HEADER_SIZE, Header, Prepare, PrepareOk, StartView,
-};
+use storage::header::{CommitOk, DoViewChange, HEADER_SIZE, Header, Prepare, PrepareOk, StartView};
 use storage::layout::REPLICAS_MAX;
 use zerocopy::FromBytes;
 
@@ -219,7 +217,12 @@ impl Promises {
             self.spoke.votes += 1;
             self.spoke.votes_uncertain += u64::from(vote.op_max > highest);
             let listed = (1u128 << (body.len() / HEADER_SIZE)) - 1;
-            let held = vote.present | if vote.op <= vote.checkpoint_op { listed } else { 0 };
+            let held = vote.present
+                | if vote.op <= vote.checkpoint_op {
+                    listed
+                } else {
+                    0
+                };
             let candidate = view % self.replica_count == u32::from(replica);
             let lacks = vote.op > vote.commit_min && held & 1 == 0;
             self.spoke.votes_dirty += u64::from(candidate && lacks);

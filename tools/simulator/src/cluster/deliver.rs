@@ -145,10 +145,6 @@ fn describe(packet: &Packet, header: &Header) -> String {
     };
     format!(
         "{:?} -> {:?}  view {} {what}, {} bytes, {:08x}",
-        packet.from,
-        packet.to,
-        header.frame.view,
-        header.frame.size,
-        header.frame.checksum as u32
+        packet.from, packet.to, header.frame.view, header.frame.size, header.frame.checksum as u32
     )
 }

@@ -63,7 +63,10 @@ fn a_view_change_by_the_rules_passes() {
     promises.on_prepare(&prepare(3, 1));
     acknowledge(&mut promises, 2, 1, &prepare(3, 1));
     let spoke = promises.spoke();
-    assert_eq!((spoke.votes, spoke.views, spoke.acknowledgements), (2, 1, 4));
+    assert_eq!(
+        (spoke.votes, spoke.views, spoke.acknowledgements),
+        (2, 1, 4)
+    );
 }
 
 #[test]
@@ -77,7 +80,12 @@ fn a_changed_vote_is_noticed() {
 #[test]
 #[should_panic(expected = "never acknowledged op 2; it did")]
 fn a_nack_of_what_was_acknowledged_is_noticed() {
-    vote(&mut acknowledged(), (1, 1, 0), &[prepare(2, 0), prepare(1, 0)], 1);
+    vote(
+        &mut acknowledged(),
+        (1, 1, 0),
+        &[prepare(2, 0), prepare(1, 0)],
+        1,
+    );
 }
 
 #[test]
