@@ -119,6 +119,12 @@ impl Clock {
         assert!(self.realtime_ns >= before);
     }
 
+    /// Time is not before this: some prepare may have been given it, also one that was cut off.
+    pub fn raise(&mut self, realtime_ns: u64) {
+        let known_ns = self.realtime_ns.unwrap_or(0);
+        self.realtime_ns = Some(known_ns.max(realtime_ns)).filter(|&time_ns| time_ns > 0);
+    }
+
     /// A pong of `replica` has arrived: its wall clock, and our monotonic clock that it echoes from the ping. What no
     /// pong of this life can say, or says too late to mean anything, is not used.
     pub fn sample(&mut self, replica: u8, ping_ns: u64, wall_ns: u64, now: Now) {

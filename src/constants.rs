@@ -129,6 +129,10 @@ pub const NOOP_NS: u64 = 1000 * MILLISECOND;
 /// How long a replica whose state is not that of the others compares before it stops, in nanoseconds.
 pub const DIVERGENCE_NS: u64 = 3000 * MILLISECOND;
 
+/// A primary to which fewer than a replication quorum have answered for this long gives its view up, in nanoseconds: they
+/// answer each heartbeat.
+pub const DEAF_NS: u64 = 500 * MILLISECOND;
+
 /// Redundant headers that no acknowledgement waits for are written after this long, in nanoseconds.
 pub const JOURNAL_FLUSH_NS: u64 = 100 * MILLISECOND;
 
@@ -144,7 +148,7 @@ pub const REPAIR_HEADERS_MAX: usize = 64;
 pub const REPAIR_PREPARES_MAX: usize = 16;
 
 /// Prepares that a replica reads from its journal for others at once. What is asked for beyond that is asked for again.
-pub const SERVE_READS_MAX: usize = 14;
+pub const SERVE_READS_MAX: usize = 24;
 
 /// Reads of the journal that are left for execution.
 const _: () = assert!(SERVE_READS_MAX < storage::journal::READS_MAX);
@@ -182,3 +186,10 @@ pub const fn answers_max(geometry: &Geometry) -> usize {
 pub const fn large_reserved(geometry: &Geometry) -> usize {
     geometry.pipeline_max as usize + REPAIR_PREPARES_MAX
 }
+
+/// Most headers of a vote: as many as its bit sets have bits.
+pub const VOTE_HEADERS_MAX: usize = 128;
+
+/// Memory for the votes of all replicas, in bytes.
+pub const VOTES_SIZE: usize =
+    (storage::layout::REPLICAS_MAX * VOTE_HEADERS_MAX) * storage::header::HEADER_SIZE;

@@ -14,6 +14,7 @@ mod sessions;
 pub use sessions::{SESSION_IDLE_MIN_NS, SessionRecord};
 
 use crate::machines::{Call, MACHINES_MAX, Machines};
+use crate::rules::{Rules, Strict};
 use crate::state_machine::{Context, Limits, Plan, ReplyBuffer};
 use sessions::{Register, Sessions};
 use std::marker::PhantomData;
@@ -87,14 +88,14 @@ pub struct ReplyOf<'a> {
 }
 
 /// Pages, sessions and machines of a replica.
-pub struct Engine<M> {
+pub struct Engine<M, R = Strict> {
     pages: Pages,
     sessions: Sessions,
     limits: Limits,
     /// Where an answer is written before it is stored.
     scratch: Box<[u8]>,
     pages_touched_max: u32,
-    machines: PhantomData<M>,
+    machines: PhantomData<(M, R)>,
 }
 
 /// Pages that the engine itself may change for a request: root, session record, allocator; and those of the reply.
@@ -102,7 +103,7 @@ fn pages_of_engine(geometry: &Geometry) -> u32 {
     3 + (geometry.reply_size_max as usize).div_ceil(PAGE_SIZE) as u32
 }
 
-impl<M: Machines> Engine<M> {
+impl<M: Machines, R: Rules> Engine<M, R> {
     /// The state before the first op.
     pub fn new(geometry: &Geometry) -> Self {
         let spares = geometry.spare_count() + pages_of_engine(geometry);
@@ -338,7 +339,7 @@ impl<M: Machines> Engine<M> {
         if header.request < session.request || header.request == 0 {
             return Executed::Stale;
         }
-        if header.request > session.request {
+        if header.request > session.request || !R::EXECUTE_ONCE {
             let (status, size) = self.execute(context, request);
             let reply = &self.scratch[..size];
             self.sessions.store(

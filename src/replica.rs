@@ -62,7 +62,7 @@ use promises::Promises;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use reads::Reads;
-use repair::Repair;
+use repair::{Asking, Repair};
 use scrub::Scrub;
 use serving::Serving;
 use std::collections::VecDeque;
@@ -75,8 +75,7 @@ use storage::layout::{Geometry, Layout, REPLICAS_MAX};
 use storage::superblock::Superblock;
 use sync::StateSync;
 use timers::Timers;
-use view_change::{Moved, Suspicions};
-use vote::{KeptVotes, VOTE_HEADERS_MAX};
+use view_change::{Election, Moved};
 
 /// Who a replica is, and what it draws its randomness from.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +141,7 @@ pub struct Replica<M, R: Rules = Strict> {
     superblock: Superblock<R::Superblock>,
     journal: Journal<R::Journal>,
     checkpoint: Checkpoint<R::Checkpoint>,
-    engine: Engine<M>,
+    engine: Engine<M, R>,
 
     status: ReplicaStatus,
     opening: Opening,
@@ -155,18 +154,15 @@ pub struct Replica<M, R: Rules = Strict> {
     parked: Parked,
     /// Room for the headers of a log's end.
     log_end: Vec<Prepare>,
-    votes: KeptVotes,
-    /// The vote for this view has been sent.
-    voted: bool,
-    suspicions: Suspicions,
+    election: Election,
     detector: FailureDetector,
     /// The highest op that may have been acknowledged here, if the journal cannot tell what is above its head.
     uncertain: Option<u64>,
     /// Names what this life of the process asks for.
     nonce: u64,
     start_view_asked_until_ns: u64,
-    /// As primary: no later time than this was given to any prepare, those included that were cut off.
-    timestamp_floor: u64,
+    /// As primary: the last pulse that it prepared in this view; zero if none.
+    pulse_op: u64,
     /// As primary: falls silent, since it makes no progress.
     abdicating: bool,
     moved: Moved,
@@ -175,8 +171,8 @@ pub struct Replica<M, R: Rules = Strict> {
     /// What is missing is beyond the reach of the others' journals.
     lagging: bool,
     repair: Repair,
-    /// Things asked for, to take turns.
-    asks: u64,
+    /// Whom to ask for what is missing.
+    asking: Asking,
     /// An inherited prepare that is being read back.
     loading_op: Option<u64>,
     head: Head,
@@ -235,7 +231,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn new(options: ReplicaOptions, small: MessagePool, large: MessagePool) -> Self {
         let geometry = options.geometry;
         let layout = Layout::new(geometry);
-        assert!(options.replica < options.replica_count);
         assert_eq!(large.message_size(), geometry.message_size_max as usize);
         let cluster = options.cluster;
         let mut prng = Xoshiro256PlusPlus::from_seed(options.entropy);
@@ -264,21 +259,19 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             log_view: 0,
             installing: None,
             parked: Parked::new(),
-            log_end: Vec::with_capacity(VOTE_HEADERS_MAX),
-            votes: KeptVotes::new(),
-            voted: false,
-            suspicions: Suspicions::default(),
+            log_end: Vec::with_capacity(constants::VOTE_HEADERS_MAX),
+            election: Election::new(),
             detector: FailureDetector::new(0),
             uncertain: None,
             nonce,
             start_view_asked_until_ns: 0,
-            timestamp_floor: 0,
+            pulse_op: 0,
             abdicating: false,
             moved: Moved::default(),
             state_ready: false,
             lagging: false,
             repair: Repair::default(),
-            asks: 0,
+            asking: Asking::default(),
             loading_op: None,
             head: Head::of(&root),
             commit_min: 0,
@@ -372,8 +365,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(now.monotonic_ns >= self.now.monotonic_ns);
         self.now = now;
         self.detector.ran(now.monotonic_ns);
-        let replicated_ns = self.head.timestamp_next.max(self.timestamp_floor);
-        self.clock.advance(now, replicated_ns);
+        self.clock.advance(now, self.head.timestamp_next);
     }
 
     /// Ends a turn of the host's loop: acknowledges what became durable, commits, executes, answers, prepares what was

@@ -12,8 +12,6 @@ pub trait Rules: 'static {
     /// Rules of the checkpoint.
     type Checkpoint: storage::checkpoint::Rules + std::fmt::Debug;
 
-    /// An acknowledgement is sent only for what is durable.
-    const ACK_AWAITS_DURABLE: bool = true;
     /// A vote is sent only when its view is durable: else a crash lets a replica vote twice.
     const VOTE_AWAITS_DURABLE_VIEW: bool = true;
     /// A new log is acted on only when it and its log_view are durable.
@@ -39,8 +37,6 @@ pub trait Rules: 'static {
     const CHECK_PARENT: bool = true;
     /// The log of the highest log_view is chosen, however long another is.
     const LOG_VIEW_FIRST: bool = true;
-    /// Inherited prepares keep their identity.
-    const KEEP_IDENTITY: bool = true;
     /// A request executes at most once.
     const EXECUTE_ONCE: bool = true;
     /// A request executes only when its op is committed.

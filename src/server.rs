@@ -98,6 +98,8 @@ pub struct Standing {
     pub primary: u8,
     /// What it is doing.
     pub status: ReplicaStatus,
+    /// An op that may be committed, and that no replica has any more.
+    pub lost_op: Option<u64>,
 }
 
 /// How long a planned stop may wait for the others to hear of it: writing a superblock, and a turn.
@@ -373,9 +375,16 @@ impl<R: Hosted> Server<R> {
             view,
             primary,
             status,
+            lost_op,
         }) = standing
         {
             log::info!("view {view} (primary: replica {primary}): {status:?}");
+            if let Some(op) = lost_op {
+                log::error!(
+                    "op {op} may have been acknowledged, and no replica has a whole copy of it: the cluster waits for \
+                     one. Restore the data file of a replica that had it"
+                );
+            }
         }
     }
 

@@ -159,7 +159,8 @@ pub trait StateMachine:
         None
     }
 
-    /// Does a bounded amount of work that is due at `context.timestamp`.
+    /// Does a bounded amount of work that is due at `context.timestamp`. It must come nearer to a deadline that lies after
+    /// it: until then pulse follows pulse, and reads wait.
     fn pulse(&mut self, pages: &mut Pages, context: &Context) {
         let _ = (pages, context);
     }

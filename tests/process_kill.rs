@@ -202,9 +202,9 @@ fn a_backup_away_for_longer_than_the_journal_says_that_it_lags() {
     }
     println!("200 ops without the backup: {:?}", begin.elapsed());
     let back = Replica::ready(&mut start(&directory.file(2), &addresses));
-    let lagging = |status: &serde_json::Value| status["replicas"][2]["status"] == "lagging";
+    let lagging = |status: &serde_json::Value| status["replicas"][2]["status"] == "syncing";
     let before = load.acknowledged();
-    let time = wait_for_status(&addresses, "lagging", lagging);
+    let time = wait_for_status(&addresses, "syncing", lagging);
     let changes = load.acknowledged() - before;
     println!("lagging was told after {time:?} and {changes} changes");
     assert!(
@@ -217,7 +217,7 @@ fn a_backup_away_for_longer_than_the_journal_says_that_it_lags() {
     // Killed as it is, it comes back the same.
     back.kill();
     let back = Replica::ready(&mut start(&directory.file(2), &addresses));
-    wait_for_status(&addresses, "lagging", lagging);
+    wait_for_status(&addresses, "syncing", lagging);
     replicas.push(back);
     load.finish();
     for mut replica in replicas {

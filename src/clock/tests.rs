@@ -201,6 +201,24 @@ fn time_far_ahead_of_the_agreed_is_an_alarm_and_still_passes() {
 }
 
 #[test]
+fn what_any_prepare_may_have_been_given_is_not_undercut() {
+    let mut world = World::new(&[0, 0, 0]);
+    world.clock.raise(0);
+    assert_eq!(
+        world.clock.realtime_ns(world.now()),
+        world.wall(0),
+        "nothing is known"
+    );
+    world.seconds(2);
+    let ahead = world.last + 3 * SECOND;
+    world.clock.raise(ahead);
+    assert_eq!(world.clock.realtime_ns(world.now()), ahead);
+    world.clock.raise(ahead - SECOND);
+    assert_eq!(world.clock.realtime_ns(world.now()), ahead);
+    assert_eq!(world.advance(SECOND, 0), ahead + SECOND / 2);
+}
+
+#[test]
 fn a_slow_or_foreign_pong_is_no_sample() {
     let mut world = World::new(&[0, 0, 0]);
     world.advance(10 * SECOND, 0);

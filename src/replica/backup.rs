@@ -181,7 +181,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     fn heard_from_primary(&mut self, op: u64) {
         self.detector.heard(self.now.monotonic_ns);
-        self.suspicions.own_is_over();
+        self.election.suspicions.own_is_over();
         self.catch_up.target = self.catch_up.target.max(op);
         // Beyond the reach of the primary's journal nothing can be fetched op by op any more. What was lost below the head
         // must be fetched as well.

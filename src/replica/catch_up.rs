@@ -80,6 +80,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if self.now.monotonic_ns >= self.catch_up.asked_until_ns {
             // What was asked for and did not come is lost.
+            self.asking.unanswered |= self.catch_up.asked_op > self.head.op;
             self.catch_up.asked_op = self.head.op;
             self.catch_up.headers_asked = false;
         }
@@ -243,6 +244,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 .take()
                 .expect("looked at above");
             self.metrics.prepares_fetched += 1;
+            self.asking.unanswered = false;
             if !self.append_if_room(message, effects) {
                 return;
             }

@@ -50,7 +50,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         while let Some(entry) = self.prepares.get(self.commit_max + 1) {
             assert!(entry.acks.count() <= self.options.replica_count);
             let needed = self.quorums.replication - u8::from(!R::WHOLE_REPLICATION_QUORUM);
-            if entry.acks.count() < needed {
+            if entry.acks.count() + entry.repeated < needed {
                 break;
             }
             self.commit_max += 1;

@@ -139,7 +139,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let now_ns = self.now.monotonic_ns;
         let lost = |replica: u8| {
             let peer = &self.peers[replica as usize];
-            peer.start == Some(Start::Blank) && now_ns < peer.heard_ns + NOOP_NS
+            peer.start == Some(Start::Blank) && now_ns < peer.greeted_ns + NOOP_NS
         };
         if self.others().any(lost) && self.may_prepare() && self.head.op == self.commit_min {
             self.prepare_internal(operation::NOOP, &[], effects);

@@ -8,9 +8,9 @@
 //! * Inherited prepares keep their identity. They are acknowledged anew in this view, and the primary prepares nothing of its
 //!   own before they are all executed.
 
-use super::vote::{VOTE_HEADERS_MAX, headers_max};
+use super::vote::headers_max;
 use super::{Effects, Head, Ignored, Peer, Replica};
-use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS};
+use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VOTE_HEADERS_MAX};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::{Message, SharedMessage};
@@ -144,8 +144,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Acts in the view whose log is durable.
     fn begin_view(&mut self, effects: &mut Effects) {
         assert_eq!(self.view, self.log_view);
-        self.voted = false;
-        self.votes.clear();
+        self.election.clear();
         self.parked.view = None;
         self.enter_normal();
         self.catch_up.target = self.head.op;

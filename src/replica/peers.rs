@@ -13,7 +13,7 @@ pub(super) struct PeerState {
     /// How far its first start has come; none before its first greeting.
     pub(super) start: Option<Start>,
     /// When it last greeted.
-    pub(super) heard_ns: u64,
+    pub(super) greeted_ns: u64,
     pub(super) commit_min: u64,
     /// Op of the newest checkpoint that is durable there.
     pub(super) checkpoint_op: u64,
@@ -23,6 +23,8 @@ pub(super) struct PeerState {
     pub(super) remembered: Remembered,
     /// The newest read round that it has returned in this view.
     pub(super) round: u64,
+    /// When it last answered in this view, on the monotonic clock.
+    pub(super) heard_ns: u64,
 }
 
 impl PeerState {
@@ -75,7 +77,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         pong.ping_life = ping.life;
         let peer = &mut self.peers[from as usize];
         pong.regressed = u8::from(peer.remembered.hear(&ping));
-        peer.heard_ns = self.now.monotonic_ns;
+        peer.greeted_ns = self.now.monotonic_ns;
         peer.checkpoint_op = ping.checkpoint_op;
         // The clock as it is: what others make of it is their affair, and ours what we make of theirs.
         pong.realtime_ns = self.now.realtime_ns;

@@ -11,6 +11,8 @@ pub(super) struct Entry {
     pub(super) message: SharedMessage,
     /// Who holds it durably, in this view. Used by the primary only.
     pub(super) acks: ReplicaSet,
+    /// Acknowledgements that came again: counted only where the rules are broken.
+    pub(super) repeated: u8,
     /// The checkpoint that the acknowledgements rest on, if the first of them named it; zero: not yet.
     pub(super) checkpoint_id: u128,
 }
@@ -46,6 +48,7 @@ impl Prepares {
             self.entries[index] = Some(Entry {
                 message,
                 acks: ReplicaSet::default(),
+                repeated: 0,
                 checkpoint_id: 0,
             });
         }

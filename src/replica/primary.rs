@@ -220,15 +220,24 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.prepare_internal(operation::BEGIN, &key, effects);
     }
 
+    /// One pulse at a time: until it is executed, nobody knows what will be due after it. Under load it takes its place
+    /// in the pipeline before what has gathered: else things would expire only when a cluster is idle.
     fn prepare_pulse_if_due(&mut self, effects: &mut Effects) {
-        let quiet = self.head.op == self.commit_min; // what is in flight may be the pulse
-        let due = self
-            .engine
-            .deadline_ns()
-            .is_some_and(|deadline| deadline <= self.timestamp_next());
-        if quiet && due {
+        let in_flight = self.pulse_op > self.commit_min;
+        if !in_flight && self.is_pulse_due(self.timestamp_next()) {
+            let head_op = self.head.op;
             self.prepare_internal(operation::PULSE, &[], effects);
+            if self.head.op > head_op {
+                self.pulse_op = self.head.op;
+            }
         }
+    }
+
+    /// Whether a machine's deadline has passed at `time_ns`.
+    pub(super) fn is_pulse_due(&self, time_ns: u64) -> bool {
+        self.engine
+            .deadline_ns()
+            .is_some_and(|deadline_ns| deadline_ns <= time_ns)
     }
 
     pub(super) fn prepare_internal(&mut self, operation: u16, body: &[u8], effects: &mut Effects) {
@@ -258,10 +267,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// The time that the next prepare would get: what the cluster agrees on, but always after the last prepare's.
     pub(super) fn timestamp_next(&self) -> u64 {
-        self.clock
-            .realtime_ns(self.now)
-            .max(self.head.timestamp_next)
-            .max(self.timestamp_floor)
+        let agreed_ns = self.clock.realtime_ns(self.now);
+        agreed_ns.max(self.head.timestamp_next)
     }
 
     /// Gives the batch in `message` its place in the log, journals it and sends it to all.
@@ -312,7 +319,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        self.peers[from as usize].on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+        let now_ns = self.now.monotonic_ns;
+        let peer = &mut self.peers[from as usize];
+        peer.on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+        peer.heard_ns = now_ns;
         self.hear_checkpoint(from, ok.checkpoint_op, ok.checkpoint_id, effects);
         let entry = self.prepares.get(ok.op);
         if entry.is_some_and(|entry| entry.prepare().frame.checksum == ok.prepare) {
@@ -337,6 +347,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if names_it {
             entry.checkpoint_id = checkpoint_id;
+        }
+        if !R::COUNT_EACH_ONCE && entry.acks.contains(from) {
+            entry.repeated += 1;
         }
         entry.acks.insert(from);
     }

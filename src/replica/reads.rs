@@ -4,6 +4,9 @@
 //! quorum) that is in this view has returned one commit round begun after the read arrived, and once everything that was
 //! known to be committed at its arrival is executed here. No lease and no clock is involved. Many reads share a round;
 //! under writes its number rides on prepares. Rounds are numbered within a view.
+//!
+//! A read also waits for the pulses that were due when it arrived: what had expired by then is gone from its answer. That
+//! is a matter of what the answer says, not of its being linearizable.
 
 use super::{Effects, Ignored, Peer, Replica};
 use crate::constants::{self, EXECUTE_PER_TURN_MAX, HEARTBEAT_NS, large_reserved};
@@ -23,6 +26,8 @@ struct Read {
     round: u64,
     /// The op that must be executed.
     commit: u64,
+    /// When it arrived, on the replicated clock: what was due by then must be done.
+    time_ns: u64,
     /// Not a read of state, but of the session table: is this client's session really gone?
     eviction: bool,
 }
@@ -103,11 +108,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.commit_min
         };
         let round = self.reads.round_begun + 1;
+        let time_ns = self.timestamp_next();
         self.reads.queue.push_back(Read {
             message,
             origin,
             round,
             commit,
+            time_ns,
             eviction,
         });
         Ok(())
@@ -180,7 +187,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        self.peers[from as usize].on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+        let now_ns = self.now.monotonic_ns;
+        let peer = &mut self.peers[from as usize];
+        peer.on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
+        peer.heard_ns = now_ns;
         self.hear_checkpoint(from, ok.checkpoint_op, ok.checkpoint_id, effects);
     }
 
@@ -200,6 +210,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 || self.executing.is_some()
             {
                 return; // in the middle of an op the state is between two ops
+            }
+            if !read.eviction && self.is_pulse_due(read.time_ns) {
+                return; // what has expired is still there: the pulse comes first
             }
             if read.eviction {
                 let read = self.reads.queue.pop_front().expect("looked at above");

@@ -37,6 +37,15 @@ pub(super) struct Repair {
     pub(super) lowest_missing: Option<u64>,
 }
 
+/// Whom to ask for what is missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asking {
+    /// Things asked for, to take turns.
+    asks: u64,
+    /// Something asked for has not come.
+    pub(super) unanswered: bool,
+}
+
 impl<M: Machines, R: Rules> Replica<M, R> {
     /// The head is another, or the checkpoint: walks the chain anew.
     pub(super) fn rebuild_chain(&mut self) {
@@ -106,6 +115,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         let now_ns = self.now.monotonic_ns;
         if now_ns >= self.repair.asked_until_ns {
+            self.asking.unanswered |= self.repair.in_flight > 0;
             self.repair.asked_op = 0; // what was asked for and did not come is lost
             self.repair.in_flight = 0;
             if now_ns < self.repair.whole_until_ns {
@@ -139,6 +149,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         // The one below may be had whole.
         let (op, checksum) = (op_max, self.repair.chain_wanted);
         self.ask_for_prepare(op, checksum, effects);
+        self.repair.in_flight += 1;
     }
 
     /// Asks for prepares whose identity is known.
@@ -183,11 +194,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.metrics.prepares_requested += 1;
     }
 
-    /// Another replica: the primary every second time, for it has all that is in its ring.
+    /// Another replica: the primary while it answers, for it has all that is in its ring; otherwise by turns with the others.
     pub(super) fn someone_to_ask(&mut self) -> u8 {
-        self.asks = self.asks.wrapping_add(1);
+        self.asking.asks = self.asking.asks.wrapping_add(1);
         let primary = self.primary();
-        if self.asks.is_multiple_of(2) && primary != self.options.replica {
+        let by_turns = self.asking.unanswered && !self.asking.asks.is_multiple_of(2);
+        if primary != self.options.replica && !by_turns {
             return primary;
         }
         let count = u64::from(self.options.replica_count);
@@ -242,6 +254,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.repair.in_flight = self.repair.in_flight.saturating_sub(1);
         self.repair.whole_until_ns = 0;
         self.metrics.prepares_repaired += 1;
+        self.asking.unanswered = false;
         if prepare.op + 1 == self.repair.chain_low {
             self.lower_chain();
         }

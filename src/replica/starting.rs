@@ -76,6 +76,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 .set(self.now, crate::constants::HEARTBEAT_NS);
         }
         self.moved.at_ns = self.now.monotonic_ns;
+        self.moved.begun_ns = self.now.monotonic_ns;
         assert!(self.head.op >= self.commit_min);
         let head: Head = self.head;
         assert!(head.op > 0 || head.timestamp_next == 0);

@@ -69,8 +69,6 @@ pub struct Metrics {
     pub view_changes: u64,
     /// Views that this replica, as their candidate, could not lead.
     pub passed_on: u64,
-    /// Times that a candidate found an op that may be committed and that nobody has.
-    pub lost_ops: u64,
     /// Ops that the journal held above the checkpoint at start.
     pub ops_recovered: u64,
     /// Times that this replica gave its state up for a checkpoint of the others.
@@ -107,6 +105,8 @@ impl Metrics {
 pub struct Progress {
     /// What it is doing.
     pub status: ReplicaStatus,
+    /// As candidate of its view, with the votes of all: the op that may be committed, and that nobody can supply.
+    pub lost_op: Option<u64>,
     /// Its view.
     pub view: u32,
     /// The view that its log is of.
@@ -137,6 +137,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let opening = self.status == ReplicaStatus::Opening;
         Progress {
             status: self.status(),
+            lost_op: self.election.lost_op,
             view: self.view,
             log_view: self.log_view,
             head_op: self.head.op,

@@ -47,6 +47,8 @@ pub(super) struct StateSync {
     asks: [Ask; SYNC_ASKS_MAX],
     /// Numbers of questions.
     nonce: u64,
+    /// The replica from which on somebody is looked for to ask.
+    turn: u8,
     /// How long an answer may take now.
     patience_ns: u64,
     /// Replicas that did not have something that the target has.
@@ -79,6 +81,7 @@ impl StateSync {
                 references: Vec::with_capacity(SYNC_PAGES_MAX),
             }),
             nonce: 0,
+            turn: 0,
             patience_ns: SYNC_PATIENCE_NS,
             lacking: ReplicaSet::default(),
             moved_at_ns: 0,
@@ -421,8 +424,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Somebody who is not being asked: the next after the one asked last, those first who lack nothing.
     fn next_to_ask_for_pages(&mut self) -> Option<u8> {
         let count = self.options.replica_count;
-        self.asks = self.asks.wrapping_add(1);
-        let start = (self.asks % u64::from(count)) as u8;
+        self.sync.turn = (self.sync.turn + 1) % count;
+        let start = self.sync.turn;
         let free = || {
             (0..count)
                 .map(move |step| (start + step) % count)

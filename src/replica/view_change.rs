@@ -9,9 +9,10 @@
 //!   vote is sent only when the view is durable: a crash cannot make it vote differently, or take part in an older view.
 //! * Nothing is cut off when a view is left: the old log and the old log_view stay until a new log is durable.
 
+use super::vote::KeptVotes;
 use super::{Effects, Ignored, Peer, Replica};
 use crate::constants::{
-    ABDICATE_NS, START_VIEW_CHANGE_NS, SUSPICION_NS, VIEW_CHANGE_NS, VOTE_RESEND_NS,
+    ABDICATE_NS, DEAF_NS, START_VIEW_CHANGE_NS, SUSPICION_NS, VIEW_CHANGE_NS, VOTE_RESEND_NS,
 };
 use crate::log_choice;
 use crate::machines::Machines;
@@ -21,6 +22,36 @@ use storage::header::{
     Command, DoViewChange, Header, ReplicaStatus, RequestStartView, StartViewChange,
 };
 use storage::layout::REPLICAS_MAX;
+
+/// Who wants to leave the view, and who has voted for the next.
+#[derive(Debug)]
+pub(super) struct Election {
+    pub(super) suspicions: Suspicions,
+    pub(super) votes: KeptVotes,
+    /// The own vote has been sent.
+    pub(super) voted: bool,
+    /// An op that may be committed, and that no vote can supply though all have voted.
+    pub(super) lost_op: Option<u64>,
+}
+
+impl Election {
+    pub(super) fn new() -> Self {
+        Self {
+            suspicions: Suspicions::default(),
+            votes: KeptVotes::new(),
+            voted: false,
+            lost_op: None,
+        }
+    }
+
+    /// Another view.
+    pub(super) fn clear(&mut self) {
+        self.suspicions = Suspicions::default();
+        self.votes.clear();
+        self.voted = false;
+        self.lost_op = None;
+    }
+}
 
 /// Who wants to leave the view.
 #[derive(Debug, Default)]
@@ -37,16 +68,14 @@ pub(super) struct Moved {
     op: u64,
     round: u64,
     pub(super) at_ns: u64,
+    /// When it began to act in its view.
+    pub(super) begun_ns: u64,
 }
 
 impl Suspicions {
     /// The primary lives, or progress is made.
     pub(super) fn own_is_over(&mut self) {
         self.own = false;
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 
@@ -96,7 +125,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Has heard nothing of its primary for too long, or no view has begun.
     pub(super) fn suspect(&mut self, effects: &mut Effects) {
-        self.suspicions.own = true;
+        self.election.suspicions.own = true;
         self.timers.suspect.set(self.now, START_VIEW_CHANGE_NS);
         if self.superblock.durable_view().view() == self.view {
             let leave: StartViewChange = self.header();
@@ -112,16 +141,21 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        self.suspicions.until_ns[from as usize] = self.now.monotonic_ns + SUSPICION_NS;
-        self.leave_if_quorum(effects);
+        self.election.suspicions.until_ns[from as usize] = self.now.monotonic_ns + SUSPICION_NS;
+        let gives_up = from == self.primary() && self.status == ReplicaStatus::Normal;
+        if gives_up && !self.election.suspicions.own {
+            self.suspect(effects); // nobody knows better than the primary itself
+        } else {
+            self.leave_if_quorum(effects);
+        }
     }
 
     fn leave_if_quorum(&mut self, effects: &mut Effects) {
         let now_ns = self.now.monotonic_ns;
         let others = self
             .others()
-            .filter(|&replica| self.suspicions.until_ns[replica as usize] > now_ns);
-        let count = u8::from(self.suspicions.own) + others.count() as u8;
+            .filter(|&replica| self.election.suspicions.until_ns[replica as usize] > now_ns);
+        let count = u8::from(self.election.suspicions.own) + others.count() as u8;
         let takes_part = matches!(
             self.status,
             ReplicaStatus::Normal | ReplicaStatus::ViewChange
@@ -146,9 +180,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         self.catch_up.leave_view(self.head.op);
         self.withheld = None;
-        self.suspicions.clear();
-        self.votes.clear();
-        self.voted = false;
+        self.pulse_op = 0;
+        self.election.clear();
         self.abdicating = false;
         self.timers.leave_view();
     }
@@ -212,7 +245,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             && durable.log_view() < self.view
             && self.installing.is_none()
             && self.may_promise();
-        if due && !self.voted {
+        if due && !self.election.voted {
             self.vote(effects);
         }
     }
@@ -224,10 +257,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::NoBuffer);
             return;
         };
-        self.voted = true;
+        self.election.voted = true;
         if self.primary() == self.options.replica {
             let me = self.options.replica;
-            self.votes
+            self.election
+                .votes
                 .keep(me, message.header().typed(), message.body());
         }
         self.broadcast(&message, effects);
@@ -249,7 +283,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return;
         }
         if self.status == ReplicaStatus::ViewChange && self.log_view < self.view {
-            self.votes.keep(from, &vote, message.body());
+            self.election.votes.keep(from, &vote, message.body());
             self.begin_view_if_decided(effects);
         }
     }
@@ -260,13 +294,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let candidate = self.primary() == me
             && self.status == ReplicaStatus::ViewChange
             && self.installing.is_none()
-            && self.votes.of(me).is_some();
+            && self.election.votes.of(me).is_some();
         if !candidate {
             return;
         }
         let scratch = std::mem::take(&mut self.log_end);
         let chosen = log_choice::choose::<R>(
-            &self.votes.votes(),
+            &self.election.votes.votes(),
             self.options.replica_count,
             self.layout.geometry.pipeline_max,
             scratch,
@@ -274,15 +308,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         match chosen {
             Err((wait, scratch)) => {
                 self.log_end = scratch;
-                if matches!(wait, log_choice::Wait::Lost { .. }) {
-                    self.metrics.lost_ops += 1;
+                if let log_choice::Wait::Lost { op } = wait {
+                    self.election.lost_op = Some(op);
                 }
             }
             Ok(log) => {
                 let (op, commit_max) = (log.op, log.commit_max);
                 self.log_end = log.headers;
                 if self.can_lead_from(op) {
-                    self.timestamp_floor = self.timestamp_floor.max(log.timestamp);
+                    self.clock.raise(log.timestamp);
                     self.install(self.view, commit_max, None, effects);
                 } else {
                     self.pass_on(effects);
@@ -297,7 +331,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let geometry = &self.layout.geometry;
         let fits = op <= self.checkpoint_op + u64::from(geometry.slots) && op >= self.commit_min;
         let ahead = (0..self.options.replica_count)
-            .filter_map(|replica| self.votes.of(replica))
+            .filter_map(|replica| self.election.votes.of(replica))
             .map(|vote| vote.checkpoint_op)
             .max();
         let reach = self.commit_min + 2 * geometry.checkpoint_interval();
@@ -308,7 +342,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     fn pass_on(&mut self, effects: &mut Effects) {
         let count = u32::from(self.options.replica_count);
         let furthest = (0..self.options.replica_count)
-            .filter_map(|replica| self.votes.of(replica))
+            .filter_map(|replica| self.election.votes.of(replica))
             .filter(|vote| vote.eligible == 1 && vote.frame.replica != self.options.replica)
             .map(|vote| vote.checkpoint_op)
             .max();
@@ -316,7 +350,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return; // nobody who voted can: perhaps one who has not yet
         };
         let able = |view: &u32| {
-            let vote = self.votes.of((view % count) as u8);
+            let vote = self.election.votes.of((view % count) as u8);
             vote.is_some_and(|vote| vote.eligible == 1 && vote.checkpoint_op == furthest)
         };
         let next = (self.view + 1..self.view + count).find(able);
@@ -339,7 +373,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                         self.suspect(effects);
                     }
                 } else {
-                    self.suspicions.own = false;
+                    self.election.suspicions.own = false;
                     let wake_ns = self.detector.wake_at_ns();
                     self.timers
                         .suspect
@@ -353,7 +387,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if self.timers.view_change.fires(self.now) {
                     self.timers.view_change.set(self.now, self.patience_ns());
                     self.suspect(effects);
-                } else if self.suspicions.own && self.timers.suspect.fires(self.now) {
+                } else if self.election.suspicions.own && self.timers.suspect.fires(self.now) {
                     self.suspect(effects);
                 }
             }
@@ -386,20 +420,39 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     fn abdicate_if_stuck(&mut self, effects: &mut Effects) {
         let idle = self.commit_min == self.head.op && !self.reads.are_waiting();
         let (op, round) = (self.commit_min, self.reads.confirmed());
+        let now_ns = self.now.monotonic_ns;
         if idle || op > self.moved.op || round > self.moved.round {
-            let at_ns = self.now.monotonic_ns;
-            self.moved = Moved { op, round, at_ns };
-            self.abdicating = false;
-            self.suspicions.own_is_over();
+            self.moved = Moved {
+                op,
+                round,
+                at_ns: now_ns,
+                ..self.moved
+            };
         }
-        if self.now.monotonic_ns >= self.moved.at_ns + ABDICATE_NS {
-            self.abdicating = true;
-            if self.timers.suspect.fires(self.now) {
-                self.suspect(effects);
+        let was_silent = self.abdicating;
+        self.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS || self.hears_no_quorum();
+        if !self.abdicating {
+            self.election.suspicions.own_is_over();
+            let next_ns = self.moved.at_ns + ABDICATE_NS;
+            self.timers
+                .suspect
+                .set_at(next_ns.min(now_ns + DEAF_NS / 4));
+            if was_silent {
+                self.timers.heartbeat.set(self.now, 0);
             }
-        } else {
-            self.timers.suspect.set_at(self.moved.at_ns + ABDICATE_NS);
+        } else if self.timers.suspect.fires(self.now) || !was_silent {
+            self.suspect(effects);
         }
+    }
+
+    /// Whether the others' answers have stayed away, of so many that nothing can be committed: they may still hear this
+    /// replica, and would wait for it for ever.
+    fn hears_no_quorum(&self) -> bool {
+        let since_ns = self.now.monotonic_ns.saturating_sub(DEAF_NS);
+        let heard = self
+            .others()
+            .filter(|&replica| self.peers[replica as usize].heard_ns > since_ns);
+        self.moved.begun_ns < since_ns && 1 + heard.count() < usize::from(self.quorums.replication)
     }
 
     /// The host will stop this replica: a primary hands its view over first. True: [`Self::may_stop`] will tell when.
@@ -412,6 +465,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Whether nothing is lost by stopping now: a primary has said that it leaves.
     pub fn may_stop(&self) -> bool {
-        self.status != ReplicaStatus::ViewChange || self.voted
+        self.status != ReplicaStatus::ViewChange || self.election.voted
     }
 }

@@ -8,6 +8,7 @@
 //!   neither present nor nacked.
 
 use super::{Replica, new_log};
+use crate::constants::VOTE_HEADERS_MAX;
 use crate::log_choice::{Vote, Votes};
 use crate::machines::Machines;
 use crate::rules::Rules;
@@ -16,9 +17,6 @@ use storage::header::{DoViewChange, HEADER_SIZE, Prepare};
 use storage::layout::{Geometry, REPLICAS_MAX};
 use storage::recovery::State;
 use zerocopy::{FromZeros, IntoBytes};
-
-/// Most headers of a vote: as many as its bit sets have bits.
-pub(super) const VOTE_HEADERS_MAX: usize = 128;
 
 /// Headers that fit into a message.
 pub(super) fn headers_max(geometry: &Geometry) -> usize {

@@ -71,6 +71,7 @@ impl<M: Machines> Hosted for Replica<M> {
             view: progress.view,
             primary: self.primary(),
             status: progress.status,
+            lost_op: progress.lost_op,
         })
     }
 
@@ -141,6 +142,7 @@ pub fn bounds<M: Machines>(geometry: &Geometry, replica_count: u8) -> Bounds {
                 "tables of sessions and requests",
                 (requests + geometry.sessions_max as usize) * 192,
             ),
+            term("votes for a view", constants::VOTES_SIZE),
             term("superblock and checkpoint buffers", 2 << 20),
         ],
     }

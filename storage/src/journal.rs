@@ -40,7 +40,7 @@ use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
 /// Reads of prepares in flight, at most.
-pub const READS_MAX: usize = 16;
+pub const READS_MAX: usize = 28;
 
 /// Writes of header sectors in flight, at most: the sectors that a pipeline touches, and a few for repair.
 pub const HEADER_WRITES_MAX: usize = 4;
@@ -339,7 +339,7 @@ impl<R: Rules> Journal<R> {
         if held.state == State::Present {
             held.state = State::Lost; // overwritten from now: until the write is durable neither is owed
         }
-        self.ready.remove(slot);
+        set(&mut self.ready, slot, !R::ACK_AWAITS_WRITE);
         self.waiting.insert(slot);
         self.writing.insert(slot);
         self.prepare_writes += 1;
@@ -387,7 +387,8 @@ impl<R: Rules> Journal<R> {
         let slot = slot.expect("the set is not empty");
         self.ready.remove(slot);
         let held = &self.slots[slot];
-        assert!(held.state == State::Present && held.disk == held.identity);
+        let whole = held.state == State::Present && held.disk == held.identity;
+        assert!(whole || !R::ACK_AWAITS_WRITE);
         Some(Durable {
             op: held.op,
             checksum: held.identity,

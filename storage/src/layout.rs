@@ -129,10 +129,11 @@ impl Geometry {
         } = *self;
         check(
             message_size_max.is_multiple_of(SECTOR_SIZE as u32)
-                && (8 << 10..=16 << 20).contains(&message_size_max),
+                && (8 << 10..=16 << 20).contains(&message_size_max)
+                && self.holds_a_vote(),
             "message size",
             u64::from(message_size_max),
-            "a multiple of 4096 from 8 KiB to 16 MiB",
+            "a multiple of 4096 from 8 KiB to 16 MiB, and have 512 bytes for each prepare in flight and one more",
         )?;
         check(
             (1..=PIPELINE_MAX).contains(&pipeline_max),
@@ -178,6 +179,12 @@ impl Geometry {
             u64::from(self.journal_ack),
             "0 or 1",
         )
+    }
+
+    /// Whether a message has room for a vote: the headers of the pipeline and one, and as many for what may be unknown.
+    fn holds_a_vote(&self) -> bool {
+        let headers = 2 * (1 + u64::from(self.pipeline_max));
+        u64::from(self.message_size_max) >= headers * HEADER_SIZE as u64
     }
 
     /// When a prepare may be acknowledged.
@@ -367,6 +374,8 @@ mod tests {
         assert_eq!(bad(&|g| g.slots = 1000), "journal slots");
         assert_eq!(bad(&|g| g.slots = 32), "journal slots");
         assert_eq!(bad(&|g| g.pipeline_max = 33), "pipeline");
+        let vote = |g: &mut Geometry| (g.pipeline_max, g.message_size_max) = (32, 16 << 10);
+        assert_eq!(bad(&vote), "message size");
         assert_eq!(bad(&|g| g.sessions_max = 0), "sessions");
         assert_eq!(bad(&|g| g.reply_size_max = 300_000), "reply size");
         assert_eq!(bad(&|g| g.state_size = 1 << 20), "state size");

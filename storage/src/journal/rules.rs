@@ -10,6 +10,8 @@ pub trait Rules {
     const REPLACEMENT_AWAITS_HEADER: bool = true;
     /// An op is acknowledged only when those from 2W to W before it are durable in both rings.
     const RING_RULE: bool = true;
+    /// A prepare is acknowledged only when its own write is durable.
+    const ACK_AWAITS_WRITE: bool = true;
     /// Writes are durable when they complete.
     const FLUSH: bool = true;
 }
