@@ -299,15 +299,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             effects.send(Peer::Replica(from), entry.message.clone());
             return;
         }
-        let Some(header) = self
-            .journal
-            .header(ask.op)
-            .filter(|header| header.frame.checksum == ask.prepare)
-        else {
+        // What it replaced, or what is below the checkpoint, is named by its identity as well as any.
+        let Some(size) = self.journal.held_size(ask.op, ask.prepare) else {
             self.metrics.ignored(Ignored::NotHere);
             return;
         };
-        let size = storage::sector_ceil(header.frame.size as usize);
+        let size = storage::sector_ceil(size);
         if self.serving_reads >= SERVE_READS_MAX {
             self.metrics.ignored(Ignored::NoRoom);
             return;

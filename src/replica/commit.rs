@@ -498,7 +498,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         effects: &mut Effects,
     ) {
         assert_eq!(self.reading_op.take(), Some(op));
-        if op != self.commit_min + 1 || self.executing.is_some() {
+        if op != self.commit_min + 1 || self.executing.is_some() || !self.state_ready {
             return;
         }
         if let Ok(message) = message {

@@ -19,7 +19,7 @@ pub(super) struct PeerState {
     pub(super) checkpoint_op: u64,
     /// The checkpoints that it has named last.
     pub(super) named: NamedCheckpoints,
-    /// What it has said to hold durably.
+    /// What it has said to hold durably, compared with at each of its lives.
     pub(super) remembered: Remembered,
     /// The newest read round that it has returned in this view.
     pub(super) round: u64,

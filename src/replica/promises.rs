@@ -1,8 +1,8 @@
 //! A disk that went back in time, and who may promise anything.
 //!
 //! A replica whose file was put back to an older state has forgotten what it acknowledged and voted: it counts as lost. It
-//! cannot know that by itself, but others may: each remembers, of every other, the newest superblock and the highest op that
-//! it said to hold durably, and compares them with what the next life of that replica begins with.
+//! cannot know that by itself, but others may: each remembers, of every other, the newest superblock that it named and the
+//! highest op that it had acknowledged then, and compares them with what the next life of that replica may hold.
 //!
 //! Invariants:
 //! * After opening its file, a replica of several acknowledges and votes only once so many others have found nothing wrong that
@@ -38,33 +38,38 @@ impl Remembered {
         if ping.life == self.regressed {
             return true;
         }
-        let said = (ping.superblock_sequence, ping.op_durable);
-        if ping.life != self.life && self.life != 0 && said < (self.sequence, self.op) {
+        let may_hold = (ping.superblock_sequence, ping.op_max);
+        if ping.life != self.life && self.life != 0 && may_hold < (self.sequence, self.op) {
             self.regressed = ping.life;
             return true;
         }
-        if ping.life != self.life || said > (self.sequence, self.op) {
-            (self.sequence, self.op) = said;
-        }
         self.life = ping.life;
+        if ping.superblock_sequence > self.sequence {
+            self.sequence = ping.superblock_sequence; // the log of a later one may end below
+            self.op = ping.op_acknowledged;
+        } else if ping.superblock_sequence == self.sequence {
+            self.op = self.op.max(ping.op_acknowledged);
+        }
         false
     }
 }
 
-/// What this replica's own file held when it was opened, and who has found nothing wrong with that.
+/// What this replica's own file held when it was opened, who has found nothing wrong with that, and what was promised since.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Promises {
     sequence: u64,
-    /// The highest op that may have been acknowledged here.
-    pub(super) op: u64,
+    /// No op above this can have been acknowledged before this life.
+    op_max: u64,
+    /// The highest op acknowledged in this life.
+    op: u64,
     opened: bool,
     confirmed: ReplicaSet,
 }
 
 impl Promises {
-    /// The file is open; it may have acknowledged ops up to this one.
-    pub(super) fn opened(&mut self, op: u64) {
-        self.op = op;
+    /// The file is open; ops up to this one may have been acknowledged.
+    pub(super) fn opened(&mut self, op_max: u64) {
+        self.op_max = op_max;
         self.opened = true;
     }
 
@@ -102,7 +107,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let fresh = !self.is_confirmed();
         ping.life = if self.promises.opened { self.nonce } else { 0 };
         ping.fresh = u8::from(fresh);
-        ping.op_durable = self.promises.op;
+        ping.op_max = self.promises.op_max.max(self.head.op);
+        ping.op_acknowledged = self.promises.op;
         if fresh {
             ping.superblock_sequence = self.promises.sequence;
         }
@@ -131,37 +137,52 @@ mod tests {
     use super::*;
     use storage::header::Typed;
 
-    fn ping(life: u64, sequence: u64, op: u64) -> Ping {
+    /// A greeting of a life in which ops up to the second number are acknowledged, and up to the third may have been.
+    fn ping(life: u64, sequence: u64, acknowledged: u64, op_max: u64) -> Ping {
         let mut ping = Ping::new(1, 0, 0);
-        (ping.life, ping.superblock_sequence, ping.op_durable) = (life, sequence, op);
+        (ping.life, ping.superblock_sequence) = (life, sequence);
+        (ping.op_acknowledged, ping.op_max) = (acknowledged, op_max);
         ping
     }
 
     #[test]
-    fn a_life_that_begins_with_less_is_regressed_for_ever() {
+    fn a_life_that_can_hold_less_is_regressed_for_ever() {
         let mut memory = Remembered::default();
-        assert!(!memory.hear(&ping(0, 0, 0)));
-        assert!(!memory.hear(&ping(7, 5, 100)));
-        assert!(!memory.hear(&ping(7, 5, 120)));
-        assert!(memory.hear(&ping(8, 5, 119)));
-        assert!(memory.hear(&ping(8, 9, 500)), "whatever it says later");
-        assert!(memory.hear(&ping(9, 4, 900)), "an older superblock");
-        assert!(!memory.hear(&ping(10, 5, 130)));
-        assert!(memory.hear(&ping(11, 5, 129)));
-        assert!(!memory.hear(&ping(12, 6, 90)), "a later log may end below");
-        assert!(memory.hear(&ping(13, 6, 89)));
+        assert!(!memory.hear(&ping(0, 0, 0, 0)));
+        assert!(!memory.hear(&ping(7, 5, 100, 130)));
+        assert!(!memory.hear(&ping(7, 5, 120, 130)));
+        assert!(memory.hear(&ping(8, 5, 0, 119)));
+        assert!(memory.hear(&ping(8, 9, 500, 500)), "whatever it says later");
+        assert!(memory.hear(&ping(9, 4, 0, 900)), "an older superblock");
+        assert!(
+            !memory.hear(&ping(10, 5, 0, 120)),
+            "what was not acknowledged may be lost"
+        );
+        assert!(
+            memory.hear(&ping(11, 5, 0, 119)),
+            "what was is not, in the second life either"
+        );
+        assert!(
+            !memory.hear(&ping(12, 6, 0, 90)),
+            "a later log may end below"
+        );
+        assert!(!memory.hear(&ping(12, 6, 95, 95)));
+        assert!(memory.hear(&ping(13, 6, 0, 94)));
     }
 
     #[test]
     fn greetings_out_of_order_accuse_nobody_who_lives() {
         let mut memory = Remembered::default();
-        assert!(!memory.hear(&ping(7, 5, 100)));
-        assert!(!memory.hear(&ping(7, 6, 90)));
-        assert!(!memory.hear(&ping(7, 5, 99)), "a late one");
-        assert!(!memory.hear(&ping(8, 6, 90)));
+        assert!(!memory.hear(&ping(7, 5, 100, 100)));
+        assert!(!memory.hear(&ping(7, 6, 90, 90)));
+        assert!(!memory.hear(&ping(7, 5, 99, 99)), "a late one");
+        assert!(!memory.hear(&ping(8, 6, 0, 90)));
         // A late one of the life before: the verdict is about that life, and nobody there hears it.
-        assert!(memory.hear(&ping(7, 5, 99)));
-        assert!(!memory.hear(&ping(8, 6, 91)));
-        assert!(!memory.hear(&ping(0, 0, 0)), "one that knows nothing yet");
+        assert!(memory.hear(&ping(7, 5, 99, 99)));
+        assert!(!memory.hear(&ping(8, 6, 91, 91)));
+        assert!(
+            !memory.hear(&ping(0, 0, 0, 0)),
+            "one that knows nothing yet"
+        );
     }
 }

@@ -363,7 +363,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         self.sync.damaged = false; // that was another checkpoint; this one is being fetched
         let op = record.prepare.op;
-        assert!(op >= self.checkpoint_op);
+        assert!(op >= self.checkpoint_op && self.executing.is_none());
         self.checkpoint_op = op;
         self.journal.set_checkpoint(op);
         self.stand_at_checkpoint();

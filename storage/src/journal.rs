@@ -548,6 +548,15 @@ impl<R: Rules> Journal<R> {
         self.checkpoint_op
     }
 
+    /// Size in bytes of a prepare that lies in its slot, whether the log has it or not, and be it of before the
+    /// checkpoint: it can be read, and is verified then.
+    pub fn held_size(&self, op: u64, checksum: u128) -> Option<usize> {
+        let slot = self.layout.slot(op);
+        let held = &self.slots[slot];
+        let here = held.disk == checksum && checksum != 0 && !self.writing.contains(slot);
+        here.then_some(held.disk_size as usize)
+    }
+
     /// Reads a prepare; a [`JournalEvent::Read`] will come.
     ///
     /// # Errors
@@ -562,12 +571,11 @@ impl<R: Rules> Journal<R> {
     ) -> Result<(), Message> {
         assert!(self.opening.is_none());
         let slot = self.layout.slot(op);
-        let held = &self.slots[slot];
-        let here = held.disk == checksum && checksum != 0 && !self.writing.contains(slot);
-        if !here || self.reads == READS_MAX {
+        let held = self.held_size(op, checksum);
+        let Some(size) = held.filter(|_| self.reads < READS_MAX) else {
             return Err(into);
-        }
-        let size = sector_ceil(held.disk_size as usize);
+        };
+        let size = sector_ceil(size);
         assert!(size <= into.buffer().len());
         self.reads += 1;
         let id = self.in_flight.begin(Purpose::Read {
