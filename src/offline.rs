@@ -263,7 +263,7 @@ impl Disk<'_> {
         let (record, syncing) = (&state.checkpoint, state.sync.syncing == 1);
         let mut checkpoint = <Checkpoint>::new(self.file.layout);
         let pages = engine.pages_mut();
-        let mut event = checkpoint.open_start(record, syncing, pages, &mut self.io);
+        let mut event = checkpoint.open_start(record, None, syncing, pages, &mut self.io);
         loop {
             match event {
                 CheckpointEvent::None => {

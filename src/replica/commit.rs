@@ -11,6 +11,7 @@ use storage::header::{Eviction, HEADER_SIZE, Prepare, Reply, SubHeader, sub_requ
 use storage::io::{IoDone, IoError};
 use storage::journal::JournalEvent;
 use storage::superblock::{CheckpointRecord, SuperblockEvent};
+use zerocopy::FromZeros;
 
 /// A prepare whose requests are being executed.
 #[derive(Debug)]
@@ -396,8 +397,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let commit_max = self.commit_max.min(self.head.op);
         // Pages that are still being fetched are not in it.
         let syncing = u8::from(!self.checkpoint.is_complete());
+        let whole = self.is_checkpoint_whole();
         let sequence = self.superblock.update(
             |state, _| {
+                let before = state.checkpoint;
+                if before.prepare.op < record.prepare.op && whole {
+                    // What is executed beyond the one before is committed beyond its reach.
+                    state.previous = before;
+                    state.sync.quorum_op = state.sync.quorum_op.max(before.prepare.op);
+                } else {
+                    state.previous = CheckpointRecord::new_zeroed();
+                }
                 state.checkpoint = *record;
                 state.sync.syncing = syncing;
                 state.commit_max = state.commit_max.max(commit_max);

@@ -14,6 +14,7 @@
 //! A `format` in place of a lost file goes the same way as soon as it hears a replica that has begun; so does `recover`,
 //! which says from the beginning that the file replaces one.
 
+use super::sync::name_target;
 use super::{Effects, Head, Replica};
 use crate::constants::{NOOP_NS, PING_STARTING_NS};
 use crate::engine::operation;
@@ -101,8 +102,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             |state, headers| {
                 state.set_start(Start::Begun);
                 state.sync.recovering = 0;
-                state.sync.syncing = u8::from(!is_genesis);
-                state.checkpoint = target;
+                if !is_genesis {
+                    name_target(state, &target);
+                }
                 state.commit_max = state.commit_max.max(commit_max);
                 state.view = view;
                 state.log_view = 0;

@@ -8,6 +8,7 @@
 //! * Inherited prepares keep their identity. They are acknowledged anew in this view, and the primary prepares nothing of its
 //!   own before they are all executed.
 
+use super::sync::name_target;
 use super::vote::headers_max;
 use super::{Effects, Head, Ignored, Peer, Replica};
 use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VOTE_HEADERS_MAX};
@@ -75,9 +76,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 state.commit_max = state.commit_max.max(commit_max);
                 headers.set(log_end);
                 if let Some(checkpoint) = checkpoint {
-                    state.checkpoint = *checkpoint;
-                    state.sync.syncing = 1;
-                    state.commit_max = state.commit_max.max(checkpoint.prepare.op);
+                    name_target(state, checkpoint);
                 }
             },
             &mut effects.io,

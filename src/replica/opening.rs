@@ -38,9 +38,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.commit_max = state.commit_max.max(record.prepare.op);
         let solo = self.is_solo();
         let syncing = state.sync.syncing == 1;
-        let opened =
-            self.checkpoint
-                .open_start(&record, syncing, self.engine.pages_mut(), &mut effects.io);
+        let previous = state.previous().copied();
+        let opened = self.checkpoint.open_start(
+            &record,
+            previous.as_ref(),
+            syncing,
+            self.engine.pages_mut(),
+            &mut effects.io,
+        );
         let headers = self.superblock.view_headers();
         self.journal.open_start(
             record.prepare.op,
@@ -50,8 +55,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             solo,
             &mut effects.io,
         );
-        if matches!(opened, CheckpointEvent::Opened) {
-            self.on_checkpoint_opened(effects); // nothing to read: the state before the first op
+        // There may be nothing to read: before the first op, or nothing has been fetched yet.
+        match opened {
+            CheckpointEvent::Opened => self.on_checkpoint_opened(effects),
+            CheckpointEvent::Incomplete(damages) => self.on_checkpoint_incomplete(damages, effects),
+            _ => {}
         }
     }
 

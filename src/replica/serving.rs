@@ -89,13 +89,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             .find(|record| self.is_on_quorum(record.prepare.op))
     }
 
-    /// Whether the checkpoint of an op, which is here, is durable on a replication quorum. Op 0's is by definition; what
-    /// cannot have been committed otherwise proves it; and so do the others' own words.
+    /// Whether the checkpoint of an op, which is here, is durable on a replication quorum. Op 0's is by definition; it
+    /// may have been known before; what cannot have been committed otherwise proves it; and so do the others' own words.
     fn is_on_quorum(&self, op: u64) -> bool {
         let others = self
             .others()
             .filter(|&replica| self.peers[replica as usize].checkpoint_op >= op);
-        op == 0
+        op <= self.superblock.working().sync.quorum_op
             || self.commit_max > op + self.layout.geometry.checkpoint_lag()
             || 1 + others.count() as u8 >= self.quorums.replication
     }

@@ -29,7 +29,7 @@ use storage::header::{
     page_capacity,
 };
 use storage::layout::PAGE_SIZE;
-use storage::superblock::{BlockReference, CheckpointRecord};
+use storage::superblock::{BlockReference, CheckpointRecord, SuperblockState};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Pages asked for, and not answered yet; none: the place is free.
@@ -106,6 +106,16 @@ impl StateSync {
         let asked = |ask: &Ask| !ask.references.is_empty() && ask.to == replica;
         self.asks.iter().any(asked)
     }
+}
+
+/// The superblock names a checkpoint that is to be fetched, and that a quorum has.
+pub(super) fn name_target(state: &mut SuperblockState, target: &CheckpointRecord) {
+    let op = target.prepare.op;
+    state.checkpoint = *target;
+    state.previous = CheckpointRecord::new_zeroed();
+    state.sync.syncing = 1;
+    state.sync.quorum_op = state.sync.quorum_op.max(op);
+    state.commit_max = state.commit_max.max(op);
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -324,14 +334,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             let commit_max = self.parked.commit_max;
             self.install(view, commit_max, Some(&target), effects)
         } else {
-            self.superblock.update(
-                |state, _| {
-                    state.checkpoint = target;
-                    state.sync.syncing = 1;
-                    state.commit_max = state.commit_max.max(target.prepare.op);
-                },
-                &mut effects.io,
-            )
+            self.superblock
+                .update(|state, _| name_target(state, &target), &mut effects.io)
         };
         self.sync_is_named_by(sequence);
     }

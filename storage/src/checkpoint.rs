@@ -28,6 +28,7 @@ mod fetch;
 mod generation;
 mod map;
 mod pace;
+mod previous;
 mod reader;
 mod rewrite;
 mod scrub;
@@ -153,6 +154,10 @@ enum Mode {
     OpenTags,
     /// Reading the pages.
     OpenPages,
+    /// Reading the address map of the checkpoint before.
+    OpenPreviousMap,
+    /// Reading its tag tree.
+    OpenPreviousTags,
     /// The durable checkpoint is all there is.
     Idle,
     /// Copying frozen pages.
@@ -177,6 +182,8 @@ enum Purpose {
     ReadMap { node: u32, second: bool },
     ReadTags { node: u32, count: u32 },
     ReadPages { block: u32, count: u32 },
+    ReadPreviousMap { node: u32, second: bool },
+    ReadPreviousTags { node: u32 },
     ReadFetch { logical: u32 },
     Write { second: u32, count: u32 },
     Sync,
@@ -346,6 +353,14 @@ impl<R: Rules> Checkpoint<R> {
                 self.on_read_pages_done(block, count, buffer, pages);
                 self.open_continue(pages, io)
             }
+            (Purpose::ReadPreviousMap { node, second }, Some(buffer)) => {
+                self.on_read_previous_map_done(node, second, buffer, io);
+                self.open_continue(pages, io)
+            }
+            (Purpose::ReadPreviousTags { node }, Some(buffer)) => {
+                self.on_read_previous_tags_done(node, buffer);
+                self.open_continue(pages, io)
+            }
             (Purpose::ReadFetch { logical }, Some(buffer)) => {
                 self.on_read_fetch_done(logical, buffer, pages);
                 CheckpointEvent::None
@@ -366,7 +381,12 @@ impl<R: Rules> Checkpoint<R> {
     fn is_opening(&self) -> bool {
         matches!(
             self.mode,
-            Mode::New | Mode::OpenMap | Mode::OpenTags | Mode::OpenPages
+            Mode::New
+                | Mode::OpenMap
+                | Mode::OpenTags
+                | Mode::OpenPages
+                | Mode::OpenPreviousMap
+                | Mode::OpenPreviousTags
         )
     }
 

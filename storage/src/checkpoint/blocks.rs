@@ -237,6 +237,22 @@ impl Blocks {
 }
 
 impl Blocks {
+    /// The checkpoint before the durable one says that it uses this block. False if it cannot.
+    #[must_use]
+    pub(super) fn restore_previous(&mut self, zone: Zone, block: u32) -> bool {
+        if !self.zones.range(zone).contains(&block) || !self.previous.insert(block as usize) {
+            return false;
+        }
+        self.used.insert(block as usize);
+        true
+    }
+
+    /// Takes back every [`Self::restore_previous`].
+    pub(super) fn forget_previous(&mut self) {
+        self.previous.clear();
+        self.unite();
+    }
+
     /// Takes back [`Self::restore`]: the block serves for nothing.
     pub(super) fn unrestore(&mut self, block: u32) {
         assert!(self.durable.remove(block as usize));

@@ -67,11 +67,10 @@ impl Generations {
 
     /// Begins to open: nothing is known of any block.
     pub(super) fn open(&mut self) {
-        for generation in [&mut self.durable, &mut self.previous] {
-            generation.record = None;
-            generation.tags.open(0);
-            generation.map.open(BlockReference::new_zeroed());
-        }
+        self.durable.record = None;
+        self.durable.tags.open(0);
+        self.durable.map.open(BlockReference::new_zeroed());
+        self.forget_previous();
         self.written.clear();
         self.written_before.clear();
     }
@@ -87,6 +86,27 @@ impl Generations {
         }
         self.durable.map.copy_nodes_from(working);
         self.durable.record = record.copied();
+    }
+
+    /// What the one before the durable one has is known.
+    pub(super) fn previous_opened(&mut self) {
+        let (durable, previous) = (&self.durable, &self.previous);
+        for logical in 0..durable.tags.logical_count() {
+            let tags_differ = durable.tags.tag(logical) != previous.tags.tag(logical);
+            let blocks_differ = durable.map.address(logical) != previous.map.address(logical);
+            if tags_differ || blocks_differ {
+                self.written_before.insert(logical as usize);
+            } else {
+                self.written_before.remove(logical as usize);
+            }
+        }
+    }
+
+    /// Nothing is known of the one before the durable one.
+    pub(super) fn forget_previous(&mut self) {
+        self.previous.record = None;
+        self.previous.tags.open(0);
+        self.previous.map.open(BlockReference::new_zeroed());
     }
 
     /// What a block holds, as it was read.

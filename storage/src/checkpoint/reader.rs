@@ -150,15 +150,17 @@ impl fmt::Display for Damages {
 /// Progress of opening.
 #[derive(Debug)]
 pub(super) struct Opening {
-    key: PageKey,
+    pub(super) key: PageKey,
     /// The map may be of an older checkpoint.
     syncing: bool,
+    /// The checkpoint before, if it is to be opened as well.
+    pub(super) previous: Option<CheckpointRecord>,
     /// A node of the map is lost, and with it the addresses under it.
     map_lost: bool,
     /// The level of the map being read; the top one first.
     level: usize,
     /// The next node, or block, to look at.
-    cursor: u32,
+    pub(super) cursor: u32,
     damages: Damages,
 }
 
@@ -167,6 +169,7 @@ impl Opening {
         Self {
             key: PageKey([0; 16]),
             syncing: false,
+            previous: None,
             map_lost: false,
             level: 0,
             cursor: 0,
@@ -179,9 +182,12 @@ impl<R: Rules> Checkpoint<R> {
     /// Begins to open the checkpoint that the superblock names, into new pages. `syncing`: pages of it were still being
     /// fetched from others when the superblock was written, and its map may be of an older one. The state before the
     /// first op is not stored: it is opened at once, and the caller makes it anew.
+    ///
+    /// `previous` is the checkpoint before, of which others may still want pages, if all of it is here.
     pub fn open_start(
         &mut self,
         record: &CheckpointRecord,
+        previous: Option<&CheckpointRecord>,
         syncing: bool,
         pages: &mut Pages,
         io: &mut IoQueue,
@@ -195,6 +201,7 @@ impl<R: Rules> Checkpoint<R> {
         self.owners.fill(0);
         self.opening.key = PageKey(record.page_key);
         self.opening.syncing = syncing;
+        self.opening.previous = previous.copied();
         self.opening.damages.op = record.prepare.op;
         if record.root == 0 {
             self.mode = Mode::Idle;
@@ -229,7 +236,27 @@ impl<R: Rules> Checkpoint<R> {
                     self.mode = Mode::OpenPages;
                     self.opening.cursor = self.blocks.zones().range(Zone::Data).start;
                 }
-                Mode::OpenPages => return self.open_finish(pages, io),
+                Mode::OpenPages => {
+                    let event = self.open_finish(pages, io);
+                    let Some(previous) = self.opening.previous else {
+                        return event;
+                    };
+                    if !matches!(event, CheckpointEvent::Opened) {
+                        return event;
+                    }
+                    self.open_previous(&previous);
+                }
+                Mode::OpenPreviousMap => {
+                    self.mode = Mode::OpenPreviousTags;
+                    self.opening.cursor = self.tags.shape().node_count();
+                }
+                Mode::OpenPreviousTags if self.opening.previous.is_some() => {
+                    return self.finish_previous();
+                }
+                Mode::OpenPreviousTags => {
+                    self.mode = Mode::Idle;
+                    return CheckpointEvent::Opened;
+                }
                 _ => unreachable!("reads happen while opening"),
             }
         }
@@ -247,6 +274,8 @@ impl<R: Rules> Checkpoint<R> {
                 Mode::OpenMap => self.open_read_map(io),
                 Mode::OpenTags => self.open_read_tags(io),
                 Mode::OpenPages => self.open_read_pages(io),
+                Mode::OpenPreviousMap => self.open_read_previous_map(io),
+                Mode::OpenPreviousTags => self.open_read_previous_tags(io),
                 _ => false,
             };
             if !more {

@@ -47,6 +47,8 @@ struct Disk {
     unsynced: Vec<(u64, Sector)>,
     /// What the superblock says: the checkpoint, and whether it is still being fetched.
     named: Option<(CheckpointRecord, bool)>,
+    /// The checkpoint before, if all of it is there.
+    previous: Option<CheckpointRecord>,
     /// A read that touches this sector fails, after its bytes have come.
     unreadable: Option<u64>,
 }
@@ -72,6 +74,7 @@ impl Disk {
             durable,
             unsynced: Vec::new(),
             named: self.named,
+            previous: self.previous,
             unreadable: self.unreadable,
         }
     }
@@ -183,9 +186,13 @@ impl<R: Rules> Host<R> {
             frozen: Snapshot::new(),
             spares_waits: 0,
         };
-        let mut event = host
-            .checkpoint
-            .open_start(record, syncing, &mut host.pages, &mut host.io);
+        let mut event = host.checkpoint.open_start(
+            record,
+            host.disk.previous.as_ref(),
+            syncing,
+            &mut host.pages,
+            &mut host.io,
+        );
         loop {
             match event {
                 CheckpointEvent::None => event = host.complete_one(),

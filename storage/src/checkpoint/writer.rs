@@ -95,6 +95,13 @@ impl Writer {
 }
 
 impl<R: Rules> Checkpoint<R> {
+    /// The checkpoint that is written, and waits to be installed.
+    #[cfg(test)]
+    pub(super) fn writer_record(&self) -> CheckpointRecord {
+        assert_eq!(self.mode, Mode::Written);
+        self.writer.record
+    }
+
     /// Begins to write a checkpoint of the pages, which were frozen just now. Does no work that grows with the state.
     pub fn begin(&mut self, pages: &Pages, start: &CheckpointStart) {
         assert_eq!(self.mode, Mode::Idle, "one checkpoint at a time");

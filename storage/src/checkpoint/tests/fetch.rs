@@ -31,6 +31,9 @@ fn served(source: &mut Host, reference: &PageReference) -> Option<Vec<u8>> {
 impl Host {
     /// Makes what the superblock says durable.
     fn name(&mut self, record: &CheckpointRecord, syncing: bool) {
+        let before = self.disk.named.filter(|(_, syncing)| !syncing);
+        let newer = before.filter(|(before, _)| before.prepare.op < record.prepare.op && !syncing);
+        self.disk.previous = newer.map(|(before, _)| before);
         self.disk.named = Some((*record, syncing));
         if let Some(cuts) = &mut self.cuts {
             cuts.push(self.disk.clone());
@@ -421,6 +424,60 @@ fn the_last_two_checkpoints_are_served_and_no_other() {
     assert!(served(&mut source, &reference).is_none());
     reference.logical = u32::MAX;
     assert!(served(&mut source, &reference).is_none());
+}
+
+#[test]
+fn the_checkpoint_before_is_served_after_a_restart_too() {
+    let mut source = at(400, 1);
+    let mut host: Host = Host::create(layout(1300), 64, 3);
+    let before = *source.checkpoint.record();
+    let state = source.frozen.clone();
+    advance(&mut source, 440);
+    let (mut source, damages) = Host::reopen(source.layout, 5, source.disk.clone());
+    assert!(damages.is_none());
+    assert_eq!(source.checkpoint.records().count(), 2);
+    let target = source.checkpoint.records().nth(1).expect("two");
+    assert_eq!(target.id, before.id);
+    host.checkpoint.fetch_start(&target, &mut host.pages);
+    // While a third is being written its pages stay.
+    for _ in 0..20 {
+        source.commit();
+    }
+    source.begin();
+    for _ in 0..200 {
+        source.elapsed_ns += 10_000_000;
+        source.pump(0);
+        if !source.pending.is_empty()
+            && let CheckpointEvent::Written(_) = source.complete_one()
+        {
+            break;
+        }
+    }
+    host.fetch_all(&mut source);
+    host.finish();
+    assert!(snapshot(&host.pages) == state);
+    // Installed, the third takes the place of the first.
+    let record = source.checkpoint.writer_record();
+    source.checkpoint.installed(&record);
+    let ids: Vec<u128> = source.checkpoint.records().map(|it| it.id).collect();
+    assert!(ids.len() == 2 && !ids.contains(&before.id));
+    source.name(&record, false);
+    let (_, damages) = Host::reopen(source.layout, 5, source.disk.clone());
+    assert!(damages.is_none());
+}
+
+#[test]
+fn a_damaged_checkpoint_before_is_nobody_s_loss_but_others() {
+    let mut source = at(400, 1);
+    let before = *source.checkpoint.record();
+    advance(&mut source, 440);
+    let mut disk = source.disk.clone();
+    for (block, left) in [(before.map.first, 2), (before.map.second, 1)] {
+        disk.damage(source.layout.block_at(block));
+        let (host, damages) = Host::reopen(source.layout, 5, disk.clone());
+        assert!(damages.is_none());
+        assert_eq!(host.checkpoint.records().count(), left);
+    }
 }
 
 #[test]
