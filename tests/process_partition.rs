@@ -219,7 +219,7 @@ fn a_slow_backup(name: &str, slow: fn(&Cluster, usize), fast: fn(&Cluster, usize
 fn a_backup_with_a_slow_disk_costs_little() {
     let slow = |cluster: &Cluster, backup| cluster.set_faults(backup, "delay-ms 300");
     a_slow_backup("slow-disk", slow, |cluster, backup| {
-        cluster.set_faults(backup, "")
+        cluster.set_faults(backup, "");
     });
 }
 
@@ -227,6 +227,6 @@ fn a_backup_with_a_slow_disk_costs_little() {
 fn a_backup_behind_a_slow_link_costs_little() {
     let slow = |cluster: &Cluster, backup| cluster.network().slow(backup, 256_000 / 8);
     a_slow_backup("slow-link", slow, |cluster, backup| {
-        cluster.network().slow(backup, 0)
+        cluster.network().slow(backup, 0);
     });
 }

@@ -1,5 +1,7 @@
 //! Runs seeds. See the library for what a run is.
 
+mod mutants;
+
 use clap::Parser;
 use simulator::coverage::Coverage;
 use simulator::pinned::PINNED;
@@ -16,9 +18,9 @@ use std::time::Instant;
 #[command(name = "simulator")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Arguments {
-    /// How many fresh seeds to run.
-    #[arg(long, default_value_t = 100, conflicts_with = "seed")]
-    seeds: u64,
+    /// How many fresh seeds to run; 100 by default, of each mutant at most 2,000.
+    #[arg(long, conflicts_with = "seed")]
+    seeds: Option<u64>,
     /// Runs fresh seeds for so long instead, in seconds.
     #[arg(long, conflicts_with_all = ["seed", "seeds"])]
     seconds: Option<u64>,
@@ -34,6 +36,15 @@ struct Arguments {
     /// Prints every event.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Runs the table of mutants: replicas that break a rule each, until it is noticed.
+    #[arg(long, conflicts_with_all = ["seed", "seconds", "pinned"])]
+    mutants: bool,
+    /// Runs the seeds with replicas that break this rule; may be given several times with `--mutants`.
+    #[arg(long)]
+    mutant: Vec<String>,
+    /// From how many first seeds each mutant is searched for.
+    #[arg(long, default_value_t = 3)]
+    starts: u64,
     /// Prints what became of the messages of each kind.
     #[arg(long)]
     messages: bool,
@@ -48,6 +59,9 @@ static SEED: AtomicU64 = AtomicU64::new(0);
 /// From so many seeds on, what was never reached is a hole, and not only bad luck.
 const HOLES_FROM: u64 = 500;
 
+/// Seeds after which a mutant counts as not found.
+const MUTANT_SEEDS_MAX: u64 = 2000;
+
 fn main() {
     let arguments = Arguments::parse();
     let report = std::panic::take_hook();
@@ -58,6 +72,12 @@ fn main() {
             "seed {seed} failed; replay: cargo run --release -p simulator -- --seed {seed} --trace"
         );
     }));
+    if arguments.mutants {
+        let first = arguments.first.unwrap_or(1);
+        let seeds_max = arguments.seeds.unwrap_or(MUTANT_SEEDS_MAX);
+        let found = mutants::run_table(&arguments.mutant, first, arguments.starts, seeds_max);
+        std::process::exit(i32::from(!found));
+    }
     run_seeds(&arguments);
 }
 
@@ -67,12 +87,18 @@ fn run_seeds(arguments: &Arguments) {
     let first = arguments.seed.or(arguments.first).unwrap_or_else(fresh);
     let began = Instant::now();
     let mut total = Coverage::default();
+    let mutant = arguments.mutant.first().map(|name| {
+        mutants::find(name).unwrap_or_else(|| {
+            eprintln!("there is no mutant {name}");
+            std::process::exit(2);
+        })
+    });
     let single = arguments.seed.is_some();
     let enough = |seeds: u64| match arguments.seconds {
         _ if single => seeds == 1,
         _ if arguments.pinned => seeds == PINNED.len() as u64,
         Some(seconds) => began.elapsed().as_secs() >= seconds,
-        None => seeds == arguments.seeds,
+        None => seeds == arguments.seeds.unwrap_or(100),
     };
     while !enough(total.seeds) {
         let seed = if arguments.pinned {
@@ -81,7 +107,10 @@ fn run_seeds(arguments: &Arguments) {
             first.wrapping_add(total.seeds)
         };
         SEED.store(seed, Ordering::Relaxed);
-        let summary = run::<KvWorkload>(seed, arguments.trace);
+        let summary = match mutant {
+            Some(mutant) => mutants::run_seed(mutant, seed, arguments.trace),
+            None => run::<KvWorkload>(seed, arguments.trace),
+        };
         if arguments.verbose || single {
             println!("{summary}");
         }

@@ -8,10 +8,9 @@ use storage::header::{
     RequestPrepare, StartView,
 };
 use viewstone::replica::{ConnectionId, Event, Peer};
-use viewstone::rules::Rules;
 use zerocopy::FromBytes;
 
-impl<W: Workload, R: Rules> Cluster<W, R> {
+impl<W: Workload> Cluster<W> {
     pub(super) fn deliver(&mut self, packet: Packet) {
         if let Node::Replica(replica) = packet.to
             && self.is_paused(replica)

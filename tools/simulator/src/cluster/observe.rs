@@ -13,9 +13,8 @@ use storage::layout::REPLICAS_MAX;
 use viewstone::constants::{CLOCK_ROUND_TRIP_MAX_NS, CLOCK_TOLERANCE_MAX_NS};
 use viewstone::quorums::Quorums;
 use viewstone::replica::{Event, Peer};
-use viewstone::rules::Rules;
 
-impl<W: Workload, R: Rules> Cluster<W, R> {
+impl<W: Workload> Cluster<W> {
     /// Completes the next disk request of a replica, if one is due, with the fate that the atlas gives it.
     pub(super) fn complete_io(&mut self, replica: u8) -> bool {
         let now_ns = self.now_ns;

@@ -56,7 +56,7 @@ fn crashing(replica_count: u8, power_cuts: u32) -> Plan {
 /// Runs a plan with some seeds and sums up what happened.
 fn run_seeds(plan: Plan, seeds: u64) -> Vec<Summary> {
     (0..seeds)
-        .map(|seed| run_plan::<KvWorkload, Strict>(seed, plan, Prng::new(seed), false))
+        .map(|seed| run_plan::<KvWorkload>(seed, plan, Prng::new(seed), false))
         .collect()
 }
 
