@@ -240,6 +240,11 @@ impl Atlas {
         self.lost[replica as usize]
     }
 
+    /// The replica's disk is lost.
+    pub(crate) fn lose(&mut self, replica: u8) {
+        self.lost[replica as usize] = true;
+    }
+
     /// Whether `core` alone, without what is outside of it, holds a good copy of everything that is committed.
     pub fn is_enough(&self, core: &[u8], replica_count: u8) -> bool {
         let outside = usize::from(replica_count) - core.len();

@@ -4,22 +4,21 @@ use super::script::{All, Ask, GEOMETRY, Part, R, SECOND, Script, serving, servin
 use storage::SECTOR_SIZE;
 use storage::header::{Command, ReplicaStatus};
 use storage::layout::{Geometry, JournalAck, Layout, SUPERBLOCK_COPIES};
-use viewstone::rules::Strict;
 
 const PARTS: [Part; 4] = [Part::Prepare, Part::Body, Part::Redundant, Part::Both];
 
-fn three() -> Script<Strict> {
+fn three() -> Script {
     serving(3)
 }
 
-fn kill_all(it: &mut Script<Strict>) {
+fn kill_all(it: &mut Script) {
     for replica in it.all() {
         it.kill(replica);
     }
 }
 
 /// Both rings are written, of all replicas.
-fn at_rest(it: &mut Script<Strict>) {
+fn at_rest(it: &mut Script) {
     it.settle();
     it.pass(SECOND);
 }
@@ -221,7 +220,7 @@ fn a_torn_prepare_does_not_stop_the_cluster() {
                 journal_ack: journal_ack as u8,
                 ..GEOMETRY
             };
-            let mut it: Script<Strict> = serving_with(3, geometry);
+            let mut it = serving_with(3, geometry);
             it.begin(Ask::LongWrite);
             it.pass(moment * 50_000);
             for replica in 0..3 {
@@ -384,7 +383,7 @@ fn older_prepares_deny_a_newer_one() {
     it.recovers();
 }
 
-fn at_rest_of(it: &mut Script<Strict>, replicas: &[u8]) {
+fn at_rest_of(it: &mut Script, replicas: &[u8]) {
     it.until("they agree", |it| {
         replicas.iter().all(|&one| it.commit(one) == it.head(replicas[0]))
     });
@@ -471,7 +470,7 @@ fn no_copy_of_the_superblock_is_left() {
 #[test]
 #[should_panic(expected = "halts")]
 fn a_damaged_prepare_of_a_replica_that_is_alone() {
-    let mut it: Script<Strict> = serving(1);
+    let mut it = serving(1);
     it.writes(3);
     it.pass(SECOND);
     let head = it.head(0);
@@ -484,7 +483,7 @@ fn a_damaged_prepare_of_a_replica_that_is_alone() {
 /// Alone, a decayed redundant header is written anew.
 #[test]
 fn a_damaged_redundant_header_of_a_replica_that_is_alone() {
-    let mut it: Script<Strict> = serving(1);
+    let mut it = serving(1);
     it.writes(3);
     it.pass(SECOND);
     let head = it.head(0);
@@ -497,7 +496,7 @@ fn a_damaged_redundant_header_of_a_replica_that_is_alone() {
 /// Two replicas: what one lost the other has; what both lost is waited for.
 #[test]
 fn damage_in_a_cluster_of_two() {
-    let mut it: Script<Strict> = serving(2);
+    let mut it = serving(2);
     it.writes(3);
     at_rest(&mut it);
     let head = it.head(0);
@@ -511,7 +510,7 @@ fn damage_in_a_cluster_of_two() {
 /// A first start in which everybody's journal is damaged: nothing was ever acknowledged, but nobody can know.
 #[test]
 fn damage_before_the_first_start() {
-    let mut it: Script<Strict> = stopped(3, GEOMETRY);
+    let mut it = stopped(3, GEOMETRY);
     for replica in 0..3 {
         it.damage(replica, 1 + u64::from(replica), Part::Both);
     }

@@ -1,15 +1,14 @@
 //! The known faults of VSR and of its implementations, by name.
 
 use super::script::{
-    All, Ask, C, MILLISECOND, Part, R, SECOND, Script, noticed, serving, without,
+    All, Ask, C, Kind, MILLISECOND, Part, R, SECOND, STRICT, noticed, serving, serving_kind, without,
 };
 use storage::header::Command;
-use viewstone::rules::{Rules, Strict};
 
 /// Vanlightly: a replica that hears of a later view cuts its log to what it knows to be committed, asks for state, and votes
 /// with the short log: what it acknowledged, and somebody counted, is gone.
-fn state_transfer_that_truncates<Q: Rules>() {
-    let mut it: Script<Q> = serving(3);
+fn state_transfer_that_truncates(kind: Kind) {
+    let mut it = serving_kind(kind, 3);
     // Replica 1 acknowledges an op of which it never hears that it is committed; replica 2 never has it.
     it.lose(R(0), R(2), &[Command::Prepare]);
     it.lose(R(0), R(1), &[Command::Commit]);
@@ -23,15 +22,15 @@ fn state_transfer_that_truncates<Q: Rules>() {
 
 #[test]
 fn state_transfer_that_truncates_acknowledged_prepares() {
-    without!(Truncates, KEEP_SUFFIX_IN_NEWER_VIEW);
-    state_transfer_that_truncates::<Strict>();
-    noticed("and acknowledged op", state_transfer_that_truncates::<Truncates>);
+    let broken = without!(KEEP_SUFFIX_IN_NEWER_VIEW);
+    state_transfer_that_truncates(STRICT);
+    noticed("and acknowledged op", || state_transfer_that_truncates(broken));
 }
 
 /// Michael et al., B.1: a replica votes in view 1, dies, and is back in view 0, which it helps to commit an op that its vote
 /// says it never had.
-fn recovery_that_forgets<Q: Rules>() {
-    let mut it: Script<Q> = serving(3);
+fn recovery_that_forgets(kind: Kind) {
+    let mut it = serving_kind(kind, 3);
     // Replica 1 hears of nobody's vote, but goes to view 1 with replica 2, which dies at once after its vote.
     it.lose(All, R(1), &[Command::DoViewChange]);
     it.lose(R(0), R(1), &[]);
@@ -55,15 +54,15 @@ fn recovery_that_forgets<Q: Rules>() {
 
 #[test]
 fn recovery_that_forgets_a_vote() {
-    without!(Forgets, VOTE_AWAITS_DURABLE_VIEW);
-    recovery_that_forgets::<Strict>();
-    noticed("votes for view 0", recovery_that_forgets::<Forgets>);
+    let broken = without!(VOTE_AWAITS_DURABLE_VIEW);
+    recovery_that_forgets(STRICT);
+    noticed("votes for view 0", || recovery_that_forgets(broken));
 }
 
 /// The same by itself: a view is said before it is on the disk, and a power cut takes it back.
 #[test]
 fn a_view_that_was_not_durable() {
-    let script = |mut it: Script<Strict>| {
+    let script = |mut it: super::script::Script| {
         it.partition(&[&[0], &[1, 2]]);
         it.until("a view is left", |it| it.view(1) == 1 || it.view(2) == 1);
         it.power_cut(1);
@@ -81,7 +80,7 @@ fn a_view_that_was_not_durable() {
 /// logs. What its vote named may not be what its journal holds when it comes back.
 #[test]
 fn a_changed_vote() {
-    let mut it: Script<Strict> = serving(3);
+    let mut it = serving(3);
     it.lose(R(0), R(2), &[Command::Prepare]);
     it.begin(Ask::Write);
     it.until("it is written", |it| it.head(1) == it.head(0));
@@ -105,8 +104,8 @@ fn a_changed_vote() {
 
 /// A corrupt entry is not an absent one: if its holder denied it, one damaged copy beside one that never was would cut off
 /// what was committed.
-fn nacking<Q: Rules>(part: Part) {
-    let mut it: Script<Q> = serving(3);
+fn nacking(kind: Kind, part: Part) {
+    let mut it = serving_kind(kind, 3);
     it.partition(&[&[0, 1], &[2]]);
     it.writes(1);
     let op = it.head(0);
@@ -125,18 +124,18 @@ fn nacking<Q: Rules>(part: Part) {
 
 #[test]
 fn nacking_a_corrupt_entry() {
-    without!(Nacks, NEVER_NACK_DECAY);
+    let broken = without!(NEVER_NACK_DECAY);
     for part in [Part::Prepare, Part::Body, Part::Both] {
-        nacking::<Strict>(part);
+        nacking(STRICT, part);
     }
-    noticed("never acknowledged op", || nacking::<Nacks>(Part::Both));
+    noticed("never acknowledged op", || nacking(broken, Part::Both));
 }
 
 /// The client's table is replicated: a copy of a request that the new primary has not seen, but its predecessor executed,
 /// must be answered, not executed.
 #[test]
 fn session_table_loss_after_a_failover() {
-    let mut it: Script<Strict> = serving(3);
+    let mut it = serving(3);
     for replica in 0..3 {
         it.lose(R(replica), C(0), &[]);
     }
@@ -155,7 +154,7 @@ fn session_table_loss_after_a_failover() {
 #[test]
 fn session_table_loss_after_a_restart_of_all() {
     for writes in [1, 20] {
-        let mut it: Script<Strict> = serving(3);
+        let mut it = serving(3);
         it.writes(writes);
         it.settle();
         let before = it.head(0);
@@ -176,8 +175,8 @@ fn session_table_loss_after_a_restart_of_all() {
 
 /// A request is in an op that the new primary inherits and that is not committed; the client sends it again, and it gets into
 /// the log a second time. Whoever decides on duplicates anywhere but at execution executes it twice.
-fn double_execution<Q: Rules>() {
-    let mut it: Script<Q> = serving(3);
+fn double_execution(kind: Kind) {
+    let mut it = serving_kind(kind, 3);
     let before = it.head(0);
     it.lose(R(0), R(2), &[Command::Prepare]);
     it.lose(All, R(0), &[Command::PrepareOk]);
@@ -198,15 +197,15 @@ fn double_execution<Q: Rules>() {
 
 #[test]
 fn double_execution_of_an_inherited_request() {
-    without!(Twice, EXECUTE_ONCE);
-    double_execution::<Strict>();
-    noticed("", double_execution::<Twice>);
+    let broken = without!(EXECUTE_ONCE);
+    double_execution(STRICT);
+    noticed("", || double_execution(broken));
 }
 
 /// An acknowledgement is of its view. Replica 1 acknowledges an op in view 0, and is by now in view 2, whose log has no such op;
 /// counted together with one of view 5 it would commit an op that only two of five hold for good.
-fn acks_across_views<Q: Rules>() {
-    let mut it: Script<Q> = serving(5);
+fn acks_across_views(kind: Kind) {
+    let mut it = serving_kind(kind, 5);
     let op = it.head(0) + 1;
     for other in [2, 3, 4] {
         it.lose(R(0), R(other), &[Command::Prepare]);
@@ -241,7 +240,7 @@ fn acks_across_views<Q: Rules>() {
 
 #[test]
 fn acks_mixed_across_views() {
-    without!(Mixes, ACKS_DIE_WITH_VIEW);
-    acks_across_views::<Strict>();
-    noticed("", acks_across_views::<Mixes>);
+    let broken = without!(ACKS_DIE_WITH_VIEW);
+    acks_across_views(STRICT);
+    noticed("", || acks_across_views(broken));
 }

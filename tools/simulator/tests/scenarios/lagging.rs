@@ -3,9 +3,8 @@
 use super::script::{All, Ask, GEOMETRY, MILLISECOND, R, SECOND, Script, serving};
 use simulator::disk::DiskSpeed;
 use storage::header::Command;
-use viewstone::rules::Strict;
 
-fn three() -> Script<Strict> {
+fn three() -> Script {
     serving(3)
 }
 

@@ -2,9 +2,8 @@
 
 use super::script::{All, Ask, C, MILLISECOND, R, SECOND, Script, serving};
 use storage::header::{Command, ReplicaStatus};
-use viewstone::rules::Strict;
 
-fn three() -> Script<Strict> {
+fn three() -> Script {
     serving(3)
 }
 
@@ -119,7 +118,7 @@ fn a_chain_whose_end_leads() {
 /// Three of five hear nothing of the primary: they are enough to leave it, whomever else it reaches (quorum loss).
 #[test]
 fn a_primary_that_reaches_too_few() {
-    let mut it: Script = serving(5);
+    let mut it = serving(5);
     for other in [2, 3, 4] {
         it.cut(0, other);
         it.cut(other, 0);
@@ -135,7 +134,7 @@ fn a_primary_that_reaches_too_few() {
 /// With four, two are enough to commit; the other two must not begin a view beside them.
 #[test]
 fn half_of_four_goes_on_and_the_other_half_waits() {
-    let mut it: Script = serving(4);
+    let mut it = serving(4);
     it.partition(&[&[0, 1], &[2, 3]]);
     it.writes(5);
     it.pass(5 * SECOND);
@@ -148,7 +147,7 @@ fn half_of_four_goes_on_and_the_other_half_waits() {
 /// But the half without the primary is too little for a view.
 #[test]
 fn half_of_four_without_the_primary_waits() {
-    let mut it: Script = serving(4);
+    let mut it = serving(4);
     it.partition(&[&[0], &[1], &[2, 3]]);
     it.begin(Ask::Write);
     it.waits(6 * SECOND);
@@ -160,7 +159,7 @@ fn half_of_four_without_the_primary_waits() {
 /// Six: three commit, and it takes four to begin a view.
 #[test]
 fn half_of_six_goes_on_and_the_other_half_waits() {
-    let mut it: Script = serving(6);
+    let mut it = serving(6);
     it.partition(&[&[0, 1, 2], &[3, 4, 5]]);
     it.writes(5);
     it.pass(5 * SECOND);
@@ -172,7 +171,7 @@ fn half_of_six_goes_on_and_the_other_half_waits() {
 /// Two replicas: without the other neither may go on.
 #[test]
 fn one_of_two_waits() {
-    let mut it: Script = serving(2);
+    let mut it = serving(2);
     it.partition(&[&[0], &[1]]);
     it.begin(Ask::Write);
     it.waits(6 * SECOND);

@@ -4,7 +4,7 @@ use simulator::atlas::{StorageFaults, Zone};
 use simulator::client::{Client, ClientOptions};
 use simulator::cluster::{Cluster, ClusterOptions};
 use simulator::disk::{DiskSpeed, DiskState};
-use simulator::host::Crash;
+use simulator::host::{Crash, NodeKind};
 use simulator::network::{NetworkOptions, Node};
 use simulator::prng::Prng;
 use simulator::workload::Workload;
@@ -15,7 +15,7 @@ use storage::SECTOR_SIZE;
 use storage::header::{Command, HEADER_SIZE, Header, ReplicaStatus};
 use storage::layout::{Geometry, HEADERS_PER_SECTOR};
 use viewstone::replica::Progress;
-use viewstone::rules::{Rules, Strict};
+use viewstone::rules::Strict;
 use viewstone::state_machine::kv::Kv;
 use viewstone::state_machine::kv::model::Model;
 use viewstone::state_machine::kv::wire::{Item, Operation};
@@ -142,18 +142,44 @@ pub enum Part {
 }
 
 /// A cluster under a script.
-pub struct Script<Q: Rules = Strict> {
-    pub cluster: Cluster<Calls, Q>,
+pub struct Script {
+    pub cluster: Cluster<Calls>,
     losses: Rc<RefCell<Vec<Loss>>>,
     replicas: u8,
 }
 
+/// Which replicas: with all rules kept, or one broken.
+pub type Kind = fn(&Geometry) -> NodeKind;
+
+/// All rules are kept.
+pub const STRICT: Kind = NodeKind::new::<(Kv,), Strict>;
+
 /// A cluster that nobody has started.
-pub fn stopped<Q: Rules>(replicas: u8, geometry: Geometry) -> Script<Q> {
-    stopped_with(replicas, 1, geometry)
+pub fn stopped(replicas: u8, geometry: Geometry) -> Script {
+    make(STRICT, replicas, 1, geometry)
 }
 
-fn stopped_with<Q: Rules>(replicas: u8, clients: u8, geometry: Geometry) -> Script<Q> {
+/// A cluster that has begun and serves: view 0, replica 0 leads, the client has its session.
+pub fn serving(replicas: u8) -> Script {
+    serving_kind(STRICT, replicas)
+}
+
+/// The same with another geometry.
+pub fn serving_with(replicas: u8, geometry: Geometry) -> Script {
+    begun(stopped(replicas, geometry))
+}
+
+/// The same, of replicas that may break a rule.
+pub fn serving_kind(kind: Kind, replicas: u8) -> Script {
+    begun(make(kind, replicas, 1, GEOMETRY))
+}
+
+/// The same with several clients, which call all at once.
+pub fn serving_clients(kind: Kind, replicas: u8, clients: u8) -> Script {
+    begun(make(kind, replicas, clients, GEOMETRY))
+}
+
+fn make(kind: Kind, replicas: u8, clients: u8, geometry: Geometry) -> Script {
     assert_eq!(geometry.check(), Ok(()));
     let options = ClusterOptions {
         replica_count: replicas,
@@ -169,7 +195,7 @@ fn stopped_with<Q: Rules>(replicas: u8, clients: u8, geometry: Geometry) -> Scri
         },
         turn_max_ns: 20_000,
     };
-    let mut cluster = Cluster::new(options, Prng::new(7), false);
+    let mut cluster = Cluster::of_kind(options, kind(&geometry), Prng::new(7), std::env::var_os("SCENARIO_TRACE").is_some());
     cluster.set_draining(true);
     let losses: Rc<RefCell<Vec<Loss>>> = Rc::default();
     let lost = Rc::clone(&losses);
@@ -188,22 +214,7 @@ fn stopped_with<Q: Rules>(replicas: u8, clients: u8, geometry: Geometry) -> Scri
     }
 }
 
-/// A cluster that has begun and serves: view 0, replica 0 leads, the client has its session.
-pub fn serving<Q: Rules>(replicas: u8) -> Script<Q> {
-    serving_with(replicas, GEOMETRY)
-}
-
-/// The same with another geometry.
-pub fn serving_with<Q: Rules>(replicas: u8, geometry: Geometry) -> Script<Q> {
-    begun(stopped(replicas, geometry))
-}
-
-/// The same with several clients, which call all at once.
-pub fn serving_clients<Q: Rules>(replicas: u8, clients: u8) -> Script<Q> {
-    begun(stopped_with(replicas, clients, GEOMETRY))
-}
-
-fn begun<Q: Rules>(mut script: Script<Q>) -> Script<Q> {
+fn begun(mut script: Script) -> Script {
     script.start_all();
     script.writes(2);
     script.settle();
@@ -212,7 +223,7 @@ fn begun<Q: Rules>(mut script: Script<Q>) -> Script<Q> {
     script
 }
 
-impl<Q: Rules> Script<Q> {
+impl Script {
     // What is.
 
     pub fn all(&self) -> Vec<u8> {
@@ -487,18 +498,21 @@ pub fn noticed(how: &str, script: impl FnOnce()) {
     assert!(text.contains(how), "noticed otherwise: {text}");
 }
 
-/// A type without one rule.
+/// Replicas without one rule.
 macro_rules! without {
-    ($name:ident, $rule:ident) => {
-        #[derive(Clone, Copy, Debug)]
-        struct $name;
-        impl viewstone::rules::Rules for $name {
+    ($rule:ident) => {{
+        struct Broken;
+        impl viewstone::rules::Rules for Broken {
             type Journal = storage::journal::Strict;
             type Superblock = storage::superblock::Sound;
             type Checkpoint = storage::checkpoint::Strict;
             const $rule: bool = false;
         }
-    };
+        let kind: super::script::Kind = |geometry| {
+            simulator::host::NodeKind::new::<(viewstone::state_machine::kv::Kv,), Broken>(geometry)
+        };
+        kind
+    }};
 }
 
 pub(crate) use without;

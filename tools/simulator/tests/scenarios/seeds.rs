@@ -1,11 +1,10 @@
 //! How earlier systems of this kind lose writes, diverge or stop: each was seen in one of them.
 
-use super::script::{All, Ask, C, MILLISECOND, R, SECOND, Script, serving, serving_clients};
+use super::script::{All, Ask, C, MILLISECOND, R, SECOND, STRICT, Script, serving, serving_clients};
 use simulator::network::NetworkOptions;
 use storage::header::Command;
-use viewstone::rules::Strict;
 
-fn three() -> Script<Strict> {
+fn three() -> Script {
     serving(3)
 }
 
@@ -13,7 +12,7 @@ fn three() -> Script<Strict> {
 /// never end.
 #[test]
 fn gaps_do_not_change_the_view() {
-    let mut it: Script<Strict> = serving_clients(3, 4);
+    let mut it = serving_clients(STRICT, 3, 4);
     it.cluster.set_network(NetworkOptions {
         delay_mean_ns: 2 * MILLISECOND,
         loss: 50_000,
@@ -30,7 +29,7 @@ fn gaps_do_not_change_the_view() {
 /// The next primary is dead as well: a view that waits for it for ever is the end of the cluster.
 #[test]
 fn the_next_primary_is_dead_as_well() {
-    let mut it: Script<Strict> = serving(5);
+    let mut it = serving(5);
     it.kill(0);
     it.kill(1);
     it.writes(2);
@@ -41,7 +40,7 @@ fn the_next_primary_is_dead_as_well() {
 /// With one of five dead, those who did not begin the view change count their own votes too.
 #[test]
 fn a_dead_backup_does_not_stop_a_view_change() {
-    let mut it: Script<Strict> = serving(5);
+    let mut it = serving(5);
     it.kill(3);
     it.kill(0);
     it.writes(2);
@@ -65,7 +64,7 @@ fn a_lost_prepare_is_sent_again() {
 /// first.
 #[test]
 fn a_later_prepare_does_not_stand_in_for_a_lost_one() {
-    let mut it: Script<Strict> = serving_clients(3, 2);
+    let mut it = serving_clients(STRICT, 3, 2);
     let head = it.head(0);
     it.lose(R(0), All, &[Command::Prepare]);
     it.begin(Ask::Write);
