@@ -409,6 +409,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn has_work(&self) -> bool {
         self.execution_pending
             || self.checkpoint_pending
+            || self.repair.has_more_to_acknowledge()
             || self.has_gathered_work()
             || self.reads.pending
             || self.sync.pending

@@ -146,7 +146,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.parked.view = None;
         self.enter_normal();
         self.catch_up.target = self.head.op;
-        self.withheld = Some(self.commit_min + 1);
+        self.withheld = Some(self.commit_max + 1);
         if self.primary() == self.options.replica {
             self.send_start_view(None, 0, effects);
             self.timers.heartbeat.set(self.now, HEARTBEAT_NS);

@@ -91,6 +91,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let Some(recovered) = self.opening.recovered.take() else {
             return;
         };
+        self.timers.ping.set(self.now, crate::constants::PING_NS);
         if let Some(op) = recovered.regressed {
             effects.halt = Some(Fatal::Regressed(Regressed::Journal(op)));
             return;

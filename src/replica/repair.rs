@@ -24,6 +24,8 @@ pub(super) struct Repair {
     chain_wanted: u128,
     /// It has become known further down since acknowledgements were last looked at.
     lowered: bool,
+    /// More may be acknowledged than one step sends.
+    more: bool,
     /// Nothing is asked for again before this time.
     asked_until_ns: u64,
     /// Prepares up to this op have been asked for in this interval.
@@ -35,6 +37,18 @@ pub(super) struct Repair {
     whole_until_ns: u64,
     /// The lowest op that is missing, when the journal was last looked through.
     pub(super) lowest_missing: Option<u64>,
+}
+
+impl Repair {
+    /// The rest is acknowledged in the next turn.
+    pub(super) fn acknowledge_more(&mut self) {
+        self.more = true;
+    }
+
+    /// Whether there is such a rest.
+    pub(super) fn has_more_to_acknowledge(&self) -> bool {
+        self.more
+    }
 }
 
 /// Whom to ask for what is missing.
@@ -110,7 +124,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// The chain has become known further down: what waited for it may be acknowledged.
     pub(super) fn acknowledge_chained(&mut self, effects: &mut Effects) {
-        if std::mem::take(&mut self.repair.lowered) && self.withheld.is_some() {
+        let lowered = std::mem::take(&mut self.repair.lowered);
+        let more = std::mem::take(&mut self.repair.more);
+        if (lowered || more) && self.withheld.is_some() {
             self.acknowledge_withheld(effects);
         }
     }
