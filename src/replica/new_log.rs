@@ -348,6 +348,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.parked.headers.clear();
             self.parked.headers.extend_from_slice(headers_of(body));
             self.catch_up.target = self.catch_up.target.max(start.op);
+            // The view has begun, so there is no hurry to wish for the next one.
+            self.timers
+                .view_change
+                .set(self.now, 5 * crate::constants::VIEW_CHANGE_NS);
             return;
         }
         if view > self.view {
