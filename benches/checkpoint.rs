@@ -48,7 +48,9 @@ impl Host {
             used: Vec::new(),
         };
         let genesis = CheckpointRecord::genesis(CLUSTER, fingerprint());
-        let event = host.checkpoint.open_start(&genesis, &mut host.io);
+        let event =
+            host.checkpoint
+                .open_start(&genesis, None, false, &mut host.pages, &mut host.io);
         assert!(matches!(event, CheckpointEvent::Opened));
         host.used = (0..PAGES_USED).map(|_| host.pages.allocate()).collect();
         for &page in &host.used {
@@ -112,7 +114,7 @@ impl Host {
         let mut checkpoint = <Checkpoint>::new(layout);
         let record = *self.checkpoint.record();
         let begin = Instant::now();
-        let mut event = checkpoint.open_start(&record, &mut self.io);
+        let mut event = checkpoint.open_start(&record, None, false, &mut pages, &mut self.io);
         while !matches!(event, CheckpointEvent::Opened) {
             assert!(matches!(event, CheckpointEvent::None), "undamaged");
             let request = self.io.pop().expect("it reads on until it is open");

@@ -90,6 +90,45 @@ pub const VIEW_CHANGE_NS: u64 = 400 * MILLISECOND;
 /// longer than a checkpoint or a slow disk holds it up now and then.
 pub const ABDICATE_NS: u64 = 3000 * MILLISECOND;
 
+/// Answers with pages of state that a replica puts together at once, for others that fetch them.
+pub const SERVE_ANSWERS_MAX: usize = 2;
+
+/// Pages of state asked for at once: 256 KiB, what a link of 1 Gbit/s carries in two milliseconds.
+pub const SYNC_PAGES_MAX: usize = 64;
+
+/// Replicas that are asked for pages at the same time, each for other ones.
+pub const SYNC_ASKS_MAX: usize = 3;
+
+/// How long an answer with pages may take at first, in nanoseconds; twice as long each time that one does not come.
+pub const SYNC_PATIENCE_NS: u64 = 300 * MILLISECOND;
+
+/// And at most, in nanoseconds: 256 KiB on a link of 256 kbit/s.
+pub const SYNC_PATIENCE_MAX_NS: u64 = 10_000 * MILLISECOND;
+
+/// A replica that fetches a checkpoint looks after what it asked for this often, in nanoseconds.
+pub const SYNC_TICK_NS: u64 = 50 * MILLISECOND;
+
+/// Others are asked which checkpoint they have this often, in nanoseconds, each time another one.
+pub const SYNC_RECORD_NS: u64 = 100 * MILLISECOND;
+
+/// Without a page for this long, in nanoseconds, a replica that fetches a checkpoint asks for a newer one: this one may
+/// be gone.
+pub const SYNC_STUCK_NS: u64 = 2000 * MILLISECOND;
+
+/// Repair that has made no progress for this long, in nanoseconds, while others have newer checkpoints, gives up: what is
+/// missing may be nowhere any more.
+pub const REPAIR_STUCK_NS: u64 = 3000 * MILLISECOND;
+
+/// After so many fetched pages, 16 MiB, what is here so far is written: a crash loses no more.
+pub const SYNC_WRITE_PAGES: u64 = 4096;
+
+/// For how long a greeting of a lost file makes a primary commit ops that do nothing, one in a heartbeat's time, in
+/// nanoseconds: a few of its greetings.
+pub const NOOP_NS: u64 = 1000 * MILLISECOND;
+
+/// How long a replica whose state is not that of the others compares before it stops, in nanoseconds.
+pub const DIVERGENCE_NS: u64 = 3000 * MILLISECOND;
+
 /// A primary to which fewer than a replication quorum have answered for this long gives its view up, in nanoseconds: they
 /// answer each heartbeat.
 pub const DEAF_NS: u64 = 500 * MILLISECOND;

@@ -259,9 +259,11 @@ impl Disk<'_> {
     }
 
     fn open_checkpoint<M: Machines>(&mut self, engine: &mut Engine<M>) -> Result<(), Damages> {
-        let record = &self.file.superblock.state.checkpoint;
+        let state = &self.file.superblock.state;
+        let (record, syncing) = (&state.checkpoint, state.sync.syncing == 1);
         let mut checkpoint = <Checkpoint>::new(self.file.layout);
-        let mut event = checkpoint.open_start(record, &mut self.io);
+        let pages = engine.pages_mut();
+        let mut event = checkpoint.open_start(record, None, syncing, pages, &mut self.io);
         loop {
             match event {
                 CheckpointEvent::None => {
@@ -275,8 +277,8 @@ impl Disk<'_> {
                     engine.reopened();
                     return Ok(());
                 }
-                CheckpointEvent::Damaged(damages) => return Err(damages),
-                CheckpointEvent::Written(_) => unreachable!("nothing is being written"),
+                CheckpointEvent::Incomplete(damages) => return Err(damages),
+                event => unreachable!("nothing else is going on: {event:?}"),
             }
         }
     }

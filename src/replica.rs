@@ -16,21 +16,29 @@
 mod backup;
 mod catch_up;
 mod commit;
+mod divergence;
 mod event;
+mod lost;
 mod new_log;
 mod opening;
 mod peers;
 mod prepares;
 mod primary;
+mod promises;
 mod reads;
 mod repair;
+mod scrub;
+mod serving;
 mod starting;
 mod status;
+mod sync;
 mod timers;
 mod view_change;
 mod vote;
 
-pub use event::{ConnectionId, Effects, Event, Fatal, Now, Peer, Send};
+pub use event::{
+    ConnectionId, DIVERGED_PAGES_MAX, Diverged, Effects, Event, Fatal, Now, Peer, Regressed, Send,
+};
 pub use status::{Ignored, Metrics, Progress};
 
 use crate::clock::Clock;
@@ -43,23 +51,29 @@ use crate::rules::{Rules, Strict};
 use crate::table::Table;
 use catch_up::CatchUp;
 use commit::Executing;
+use divergence::Divergence;
+use lost::Lost;
 use new_log::{Installing, Parked};
 use opening::Opening;
 use peers::PeerState;
 use prepares::Prepares;
 use primary::InFlightRequest;
+use promises::Promises;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use reads::Reads;
 use repair::{Asking, Repair};
+use scrub::Scrub;
+use serving::Serving;
 use std::collections::VecDeque;
 use storage::buffer::{Message, MessagePool, SharedMessage};
 use storage::checkpoint::Checkpoint;
-use storage::header::{Command, Header, Prepare, ReplicaStatus, Start, Typed};
+use storage::header::{Command, Commit, Header, Prepare, ReplicaStatus, Start, Typed};
 use storage::io::IoOwner;
 use storage::journal::Journal;
 use storage::layout::{Geometry, Layout, REPLICAS_MAX};
 use storage::superblock::Superblock;
+use sync::StateSync;
 use timers::Timers;
 use view_change::{Election, Moved};
 
@@ -200,6 +214,15 @@ pub struct Replica<M, R: Rules = Strict> {
     serving_reads: usize,
     timers: Timers,
     metrics: Metrics,
+
+    sync: StateSync,
+    serving: Serving,
+    /// The superblock that names the checkpoint that was written, until it is durable.
+    written_checkpoint: Option<u64>,
+    promises: Promises,
+    lost: Lost,
+    divergence: Divergence,
+    scrub: Scrub,
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -273,6 +296,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             serving_reads: 0,
             timers: Timers::default(),
             metrics: Metrics::default(),
+            sync: StateSync::new(),
+            serving: Serving::new(),
+            written_checkpoint: None,
+            promises: Promises::default(),
+            lost: Lost::default(),
+            divergence: Divergence::new(),
+            scrub: Scrub::default(),
         }
     }
 
@@ -371,6 +401,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         self.load_inherited(effects);
         self.repair(effects);
+        self.sync(effects);
+        if self.timers.scrub.is_clear() {
+            self.timers
+                .scrub
+                .set(self.now, self.checkpoint.scrub_interval_ns());
+        }
     }
 
     /// Whether [`Self::finish_turn`] has more to do at once.
@@ -379,6 +415,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             || self.checkpoint_pending
             || self.has_gathered_work()
             || self.reads.pending
+            || self.sync.pending
     }
 
     /// The monotonic time at which the replica wants a [`Event::Tick`].
@@ -511,11 +548,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         match command {
             Command::Ping => self.on_ping(from, *message.header().typed(), effects),
             Command::Pong => self.on_pong(from, message.header().typed(), effects),
+            Command::Commit if self.status == ReplicaStatus::Lost => {
+                let commit: &Commit = message.header().typed();
+                self.hear_commit_while_lost(commit.commit, commit.frame.view);
+                self.advance_lost(effects);
+            }
+            Command::Page => self.on_page(from, &message, effects),
             _ if self.start_state() != Start::Begun => self.metrics.ignored(Ignored::NotReady),
             Command::Prepare => self.on_prepare(from, message.freeze(), effects),
-            Command::PrepareOk => self.on_prepare_ok(from, message.header().typed()),
+            Command::PrepareOk => self.on_prepare_ok(from, message.header().typed(), effects),
             Command::Commit => self.on_commit(from, *message.header().typed(), effects),
-            Command::CommitOk => self.on_commit_ok(from, message.header().typed()),
+            Command::CommitOk => self.on_commit_ok(from, message.header().typed(), effects),
+            Command::RequestPages => self.on_request_pages(from, &message, effects),
             Command::StartViewChange => {
                 self.on_start_view_change(from, message.header().frame.view, effects);
             }

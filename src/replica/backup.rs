@@ -107,21 +107,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn acknowledge_one(&mut self, durable: Durable, effects: &mut Effects) {
         let op = durable.op();
         let beyond =
-            self.checkpoint_required(op) > self.checkpoint_op && R::WITHHOLD_BEYOND_CHECKPOINT;
-        if beyond || !self.is_chained_for_ack(op) {
+            self.checkpoint_required(op) > self.checkpoint_reach() && R::WITHHOLD_BEYOND_CHECKPOINT;
+        if beyond || !self.is_chained_for_ack(op) || !self.may_promise() {
             self.withheld = Some(self.withheld.map_or(op, |lowest| lowest.min(op)));
             return;
         }
+        self.promises.acknowledge(op);
         if self.is_primary() {
             let entry = self.prepares.get(op);
             if entry.is_some_and(|entry| entry.prepare().frame.checksum == durable.checksum()) {
-                let checkpoint = self.superblock.working().checkpoint;
-                self.count_ack(
-                    op,
-                    self.options.replica,
-                    checkpoint.prepare.op,
-                    checkpoint.id,
-                );
+                let (checkpoint_op, checkpoint_id) = self.checkpoint_to_announce();
+                self.count_ack(op, self.options.replica, checkpoint_op, checkpoint_id);
             }
         } else if self.is_backup() {
             let view = self.superblock.durable_view();
@@ -144,11 +140,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 header.frame.checksum == durable.checksum() && header.frame.view == self.view
             })
             .map_or(0, |header| header.round);
-        let checkpoint = self.superblock.working().checkpoint;
         let mut ok: PrepareOk = self.header();
         ok.prepare = durable.checksum();
-        ok.checkpoint_id = checkpoint.id;
-        ok.checkpoint_op = checkpoint.prepare.op;
+        (ok.checkpoint_op, ok.checkpoint_id) = self.checkpoint_to_announce();
         ok.op = durable.op();
         ok.commit_min = self.commit_min;
         ok.round = round;
@@ -172,10 +166,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return;
         }
         self.commit_max = self.commit_max.max(commit.commit);
-        let checkpoint = self.superblock.working().checkpoint;
+        self.peers[from as usize].on_progress(commit.commit, commit.checkpoint_op, 0);
+        self.hear_checkpoint(from, commit.checkpoint_op, commit.checkpoint_id, effects);
+        if !self.may_promise() {
+            return; // it might have voted for a later view
+        }
         let mut ok: CommitOk = self.header();
-        ok.checkpoint_id = checkpoint.id;
-        ok.checkpoint_op = checkpoint.prepare.op;
+        (ok.checkpoint_op, ok.checkpoint_id) = self.checkpoint_to_announce();
         ok.round = commit.round;
         ok.commit_min = self.commit_min;
         ok.op = self.head.op;

@@ -11,6 +11,7 @@ use storage::header::{Eviction, HEADER_SIZE, Prepare, Reply, SubHeader, sub_requ
 use storage::io::{IoDone, IoError};
 use storage::journal::JournalEvent;
 use storage::superblock::{CheckpointRecord, SuperblockEvent};
+use zerocopy::FromZeros;
 
 /// A prepare whose requests are being executed.
 #[derive(Debug)]
@@ -34,6 +35,9 @@ pub(super) const READ_TO_EXECUTE: u64 = u64::MAX;
 
 /// As [`READ_TO_EXECUTE`]: by a new primary, to have it acknowledged in its view.
 pub(super) const READ_TO_INHERIT: u64 = u64::MAX - 1;
+
+/// As [`READ_TO_EXECUTE`]: to see that it can still be read.
+pub(super) const READ_TO_SCRUB: u64 = u64::MAX - 2;
 
 /// How far [`Replica::execute`] got with one op.
 enum Step {
@@ -385,10 +389,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         {
             CheckpointEvent::None => {}
             CheckpointEvent::Opened => self.on_checkpoint_opened(effects),
-            CheckpointEvent::Damaged(damage) => {
-                effects.halt = Some(Fatal::DataFile(damage.to_string()));
+            CheckpointEvent::Incomplete(damages) => {
+                self.on_checkpoint_incomplete(damages, effects);
             }
             CheckpointEvent::Written(record) => self.on_checkpoint_written(&record, effects),
+            CheckpointEvent::Served { token, page } => self.on_page_served(token, page, effects),
+            CheckpointEvent::Scrubbed(found) => self.on_scrubbed(found, effects),
         }
         Ok(())
     }
@@ -397,28 +403,57 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(record.prepare.op <= self.commit_min);
         // What others say of ops that are not here is not recorded.
         let commit_max = self.commit_max.min(self.head.op);
-        self.superblock.update(
+        // Pages that are still being fetched are not in it.
+        let syncing = u8::from(!self.checkpoint.is_complete());
+        let whole = self.is_checkpoint_whole();
+        let sequence = self.superblock.update(
             |state, _| {
+                let before = state.checkpoint;
+                if before.prepare.op < record.prepare.op && whole {
+                    // What is executed beyond the one before is committed beyond its reach.
+                    state.previous = before;
+                    state.sync.quorum_op = state.sync.quorum_op.max(before.prepare.op);
+                } else {
+                    state.previous = CheckpointRecord::new_zeroed();
+                }
                 state.checkpoint = *record;
+                state.sync.syncing = syncing;
                 state.commit_max = state.commit_max.max(commit_max);
             },
             &mut effects.io,
         );
+        self.written_checkpoint = Some(sequence);
     }
 
     /// The newest state of the superblock is durable.
     fn on_superblock_durable(&mut self, effects: &mut Effects) {
-        let record = self.superblock.working().checkpoint;
-        if record.prepare.op > self.checkpoint_op {
-            self.checkpoint_op = record.prepare.op;
-            self.checkpoint.installed(&record);
-            self.journal.set_checkpoint(record.prepare.op);
-            self.acknowledge_withheld(effects);
-            self.execution_pending = true;
+        let sequence = self.superblock.working().sequence;
+        let written = self
+            .written_checkpoint
+            .take_if(|written| sequence >= *written);
+        if written.is_some() {
+            self.on_checkpoint_durable(effects);
         }
+        self.jump_if_named();
+        self.become_one_of_many_if_begun(effects);
         self.apply_durable_log(effects);
         self.vote_if_durable(effects);
         self.on_start_durable(effects);
+    }
+
+    /// The superblock names the checkpoint that was written last.
+    fn on_checkpoint_durable(&mut self, effects: &mut Effects) {
+        let record = self.superblock.working().checkpoint;
+        assert!(record.prepare.op >= self.checkpoint_op);
+        self.checkpoint.installed(&record);
+        if self.checkpoint.is_complete() {
+            self.sync.damaged = false;
+        }
+        self.checkpoint_op = record.prepare.op;
+        self.journal.set_checkpoint(record.prepare.op);
+        self.acknowledge_withheld(effects);
+        self.execution_pending = true;
+        self.look_for_divergence(effects);
     }
 
     pub(super) fn on_superblock_io(
@@ -453,6 +488,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             } => self.on_read_to_execute(op, message, effects),
             JournalEvent::Read {
                 op,
+                purpose: READ_TO_SCRUB,
+                message,
+            } => self.on_journal_scrubbed(op, message.is_ok()),
+            JournalEvent::Read {
+                op,
                 purpose: READ_TO_INHERIT,
                 message,
             } => self.on_read_to_inherit(op, message, effects),
@@ -476,7 +516,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         effects: &mut Effects,
     ) {
         assert_eq!(self.reading_op.take(), Some(op));
-        if op != self.commit_min + 1 || self.executing.is_some() {
+        if op != self.commit_min + 1 || self.executing.is_some() || !self.state_ready {
             return;
         }
         if let Ok(message) = message {
@@ -495,10 +535,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             });
         } else if self.is_solo() {
             let slot = self.layout.slot(op);
-            effects.halt = Some(Fatal::DataFile(format!(
-                "the prepare of op {op} in journal slot {slot} was whole at the start and cannot be read now: the medium \
-                 fails, and there is no other replica to fetch it from. Copy the file to a sound device, then start again"
-            )));
+            effects.halt = Some(Fatal::PrepareLost { op, slot });
         }
         // Among others the journal has marked the slot as faulty, and it is fetched from a peer.
         self.execution_pending = true;

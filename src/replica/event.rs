@@ -2,8 +2,10 @@
 //! and effects into the world; a replica itself touches neither.
 
 use std::collections::VecDeque;
+use std::fmt;
 use storage::buffer::{Message, SharedMessage};
 use storage::io::{IoDone, IoError, IoQueue};
+use storage::pages::PageId;
 
 /// The time, as it comes with every event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -65,9 +67,106 @@ pub enum Fatal {
     /// The data file cannot be opened as it is.
     #[error("{0}")]
     DataFile(String),
-    /// Another replica reports different state after the same ops.
+    /// A prepare cannot be read any more, and there is nobody to fetch it from.
+    #[error(
+        "the prepare of op {op} in journal slot {slot} was whole at the start and cannot be read now: the medium fails, and \
+         there is no other replica to fetch it from. Copy the file to a sound device, then start again"
+    )]
+    PrepareLost {
+        /// The op.
+        op: u64,
+        /// Its slot.
+        slot: usize,
+    },
+    /// The state of a checkpoint contradicts itself, though all its pages are what they are called.
+    #[error(
+        "the checkpoint of op {op} contradicts itself: what it says of the pages in use is not what it has. The replicas that \
+         made it have a fault; keep a data file for examination"
+    )]
+    State {
+        /// The checkpoint's op.
+        op: u64,
+    },
+    /// The file was put back to an older state.
+    #[error(
+        "{0}: the file, or part of it, was put back to an older state, and with it what this replica promised is forgotten. \
+         It counts as lost: move it away and run `viewstone recover`"
+    )]
+    Regressed(Regressed),
+    /// A page has changed in memory though nothing wrote it.
+    #[error(
+        "page {} has changed in memory though nothing wrote it: the machine's memory fails, and what was executed since cannot \
+         be trusted. The data file has what it had: check the memory, then start again", .0.0
+    )]
+    Memory(PageId),
+    /// Other replicas have made another state of the same ops.
     #[error("{0}")]
-    Divergence(String),
+    Diverged(Diverged),
+}
+
+/// How it was noticed that a file was put back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Regressed {
+    /// The journal is newer than the superblock.
+    #[error("the journal holds op {0}, which this superblock cannot have allowed")]
+    Journal(u64),
+    /// Another replica remembers more than this file holds.
+    #[error("replica {0} remembers a later state of this replica than its file holds")]
+    Peer(u8),
+}
+
+/// Pages that are named when states differ.
+pub const DIVERGED_PAGES_MAX: usize = 12;
+
+/// States that differ though the same ops made them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Diverged {
+    /// Op of the checkpoint.
+    pub op: u64,
+    /// The replica with which this one was compared.
+    pub other: u8,
+    /// Whether most replicas agree with each other, and this one does not.
+    pub majority: bool,
+    /// The first of the pages that differ.
+    pub pages: [u32; DIVERGED_PAGES_MAX],
+    /// How many of them are named; none if the comparison took too long.
+    pub count: usize,
+}
+
+impl fmt::Display for Diverged {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "the state of op {} is not that of other replicas, though the same ops made it; ",
+            self.op
+        )?;
+        formatter.write_str(if self.majority {
+            "most of them agree with each other, so this replica stops"
+        } else {
+            "no majority agrees, so all stop"
+        })?;
+        let pages = &self.pages[..self.count];
+        match pages.split_first() {
+            None => formatter.write_str("; which pages differ could not be learnt")?,
+            Some((first, rest)) => {
+                write!(
+                    formatter,
+                    "; compared with replica {}, these pages differ: {first}",
+                    self.other
+                )?;
+                for page in rest {
+                    write!(formatter, ", {page}")?;
+                }
+                if self.count == DIVERGED_PAGES_MAX {
+                    formatter.write_str(" and perhaps more")?;
+                }
+            }
+        }
+        formatter.write_str(
+            ". The state machine is not deterministic, or the machine's memory fails: keep the data file for examination, \
+             then recover this replica from the others",
+        )
+    }
 }
 
 /// A message to send. Messages may be lost, and are when the peer's queue is full or it is not connected.

@@ -8,6 +8,7 @@
 //! * Inherited prepares keep their identity. They are acknowledged anew in this view, and the primary prepares nothing of its
 //!   own before they are all executed.
 
+use super::sync::name_target;
 use super::vote::headers_max;
 use super::{Effects, Executing, Head, Ignored, Peer, Replica};
 use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VOTE_HEADERS_MAX};
@@ -15,7 +16,7 @@ use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::{Message, SharedMessage};
 use storage::header::{HEADER_SIZE, Prepare, ReplicaStatus, RequestStartView, StartView};
-use storage::superblock::VIEW_HEADERS_MAX;
+use storage::superblock::{CheckpointRecord, VIEW_HEADERS_MAX};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A log that reaches beyond what this journal can hold: it is begun together with a newer checkpoint.
@@ -54,8 +55,15 @@ pub(super) fn headers_of(body: &[u8]) -> &[Prepare] {
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
-    /// Makes the log whose end is in `log_end` durable as that of `view`.
-    pub(super) fn install(&mut self, view: u32, commit_max: u64, effects: &mut Effects) {
+    /// Makes the log whose end is in `log_end` durable as that of `view`; together with the checkpoint that it begins with, if
+    /// it lies beyond this journal. Returns the superblock's sequence.
+    pub(super) fn install(
+        &mut self,
+        view: u32,
+        commit_max: u64,
+        checkpoint: Option<&CheckpointRecord>,
+        effects: &mut Effects,
+    ) -> u64 {
         assert!(view >= self.view && self.log_view <= view);
         self.view = view;
         self.status = ReplicaStatus::ViewChange;
@@ -66,13 +74,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 state.log_view = view;
                 state.commit_max = state.commit_max.max(commit_max);
                 headers.set(log_end);
+                if let Some(checkpoint) = checkpoint {
+                    name_target(state, checkpoint);
+                }
             },
             &mut effects.io,
         );
         self.installing = Some(Installing { sequence, view });
-        if !R::LOG_AWAITS_DURABLE_LOG_VIEW {
+        if !R::LOG_AWAITS_DURABLE_LOG_VIEW && checkpoint.is_none() {
             self.apply_log(view, effects);
         }
+        sequence
     }
 
     /// The superblock is durable: acts on the log that it names, if that is a new one.
@@ -103,6 +115,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         );
         self.log_view = log_view;
         self.uncertain = None;
+        self.promises.cut(head.op);
         self.journal.view_durable(log_view, head.op);
         let window = self.checkpoint_op + 1..=self.checkpoint_op + self.journal.slots();
         for index in 0..self.log_end.len() {
@@ -342,6 +355,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         self.log_end.clear();
         self.log_end.extend_from_slice(headers_of(body));
-        self.install(view, start.commit_max, effects);
+        self.install(view, start.commit_max, None, effects);
     }
 }

@@ -1,6 +1,6 @@
 //! Opening the data file: the superblock first, then checkpoint and journal at once, then the role that follows.
 
-use super::{Effects, Fatal, Head, Replica};
+use super::{Effects, Fatal, Head, Regressed, Replica};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::checkpoint::CheckpointEvent;
@@ -32,10 +32,20 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let log_view = state.log_view;
         self.view = state.view;
         self.log_view = log_view;
+        self.begin_life();
+        let state = self.superblock.working();
         self.checkpoint_op = record.prepare.op;
         self.commit_max = state.commit_max.max(record.prepare.op);
         let solo = self.is_solo();
-        let opened = self.checkpoint.open_start(&record, &mut effects.io);
+        let syncing = state.sync.syncing == 1;
+        let previous = state.previous().copied();
+        let opened = self.checkpoint.open_start(
+            &record,
+            previous.as_ref(),
+            syncing,
+            self.engine.pages_mut(),
+            &mut effects.io,
+        );
         let headers = self.superblock.view_headers();
         self.journal.open_start(
             record.prepare.op,
@@ -45,8 +55,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             solo,
             &mut effects.io,
         );
-        if matches!(opened, CheckpointEvent::Opened) {
-            self.on_checkpoint_opened(effects); // nothing to read: the state before the first op
+        // There may be nothing to read: before the first op, or nothing has been fetched yet.
+        match opened {
+            CheckpointEvent::Opened => self.on_checkpoint_opened(effects),
+            CheckpointEvent::Incomplete(damages) => self.on_checkpoint_incomplete(damages, effects),
+            _ => {}
         }
     }
 
@@ -55,10 +68,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if record.prepare.op > 0 {
             self.engine.reopened();
         }
-        self.commit_min = record.prepare.op;
-        self.commit_checksum = record.prepare.frame.checksum;
-        let last = u64::from(record.prepare.requests).saturating_sub(1);
-        self.commit_timestamp = record.prepare.timestamp + last;
+        self.on_checkpoint_read(true, effects);
+    }
+
+    /// What the disk has of the checkpoint is in memory; whether that is all of it.
+    pub(super) fn on_checkpoint_read(&mut self, complete: bool, effects: &mut Effects) {
+        self.state_ready = complete;
+        self.stand_at_checkpoint();
         self.opening.checkpoint = true;
         self.opened(effects);
     }
@@ -76,10 +92,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return;
         };
         if let Some(op) = recovered.regressed {
-            effects.halt = Some(Fatal::DataFile(format!(
-                "the journal holds op {op}, which this superblock cannot have allowed: the file, or part of it, was \
-                 put back to an older state. It counts as lost; do not use it"
-            )));
+            effects.halt = Some(Fatal::Regressed(Regressed::Journal(op)));
             return;
         }
         let head = self.head_header(recovered.head_op);
@@ -89,10 +102,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         // What a primary knew to be committed when it prepared, is.
         self.commit_max = self.commit_max.max(head.commit);
         self.uncertain = (!recovered.head_certain).then_some(recovered.op_max);
-        self.state_ready = true;
+        self.promises.opened(self.head.op.max(recovered.op_max));
         self.rebuild_chain();
         self.metrics.ops_recovered = self.head.op - self.commit_min;
         self.status = ReplicaStatus::Starting;
+        if self.state_ready && !self.is_checkpoint_whole() {
+            // All was fetched before the process ended, and not all written: now, before anything is executed on it.
+            self.write_checkpoint_anew(effects);
+        }
         if self.is_solo() {
             self.open_solo(effects);
         } else {
@@ -100,6 +117,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 self.open_one_of_many(effects);
             } else {
                 self.timers.starting(self.now);
+                if self.superblock.working().sync.recovering == 1 {
+                    self.become_lost();
+                }
             }
             // Those who were connected while there was nothing true to say do not know us before they hear us.
             self.ping_others(effects);

@@ -1,5 +1,7 @@
 //! What a replica knows of the others, and the greetings by which it learns it.
 
+use super::divergence::NamedCheckpoints;
+use super::promises::Remembered;
 use super::{Effects, Ignored, Peer, Replica};
 use crate::machines::Machines;
 use crate::rules::Rules;
@@ -10,8 +12,15 @@ use storage::header::{Ping, PingClient, Pong, PongClient, ReplicaStatus, Start};
 pub(super) struct PeerState {
     /// How far its first start has come; none before its first greeting.
     pub(super) start: Option<Start>,
+    /// When it last greeted.
+    pub(super) greeted_ns: u64,
     pub(super) commit_min: u64,
+    /// Op of the newest checkpoint that is durable there.
     pub(super) checkpoint_op: u64,
+    /// The checkpoints that it has named last.
+    pub(super) named: NamedCheckpoints,
+    /// What it has said to hold durably, compared with at each of its lives.
+    pub(super) remembered: Remembered,
     /// The newest read round that it has returned in this view.
     pub(super) round: u64,
     /// When it last answered in this view, on the monotonic clock.
@@ -31,8 +40,7 @@ macro_rules! say_facts {
     ($replica:ident, $greeting:ident) => {
         let state = $replica.superblock.working();
         $greeting.fingerprint = $replica.fingerprint;
-        $greeting.checkpoint_id = state.checkpoint.id;
-        $greeting.checkpoint_op = state.checkpoint.prepare.op;
+        ($greeting.checkpoint_op, $greeting.checkpoint_id) = $replica.checkpoint_to_announce();
         $greeting.superblock_sequence = state.sequence;
         $greeting.op = $replica.head.op;
         $greeting.commit_min = $replica.commit_min;
@@ -55,6 +63,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let mut ping: Ping = self.header();
         say_facts!(self, ping);
         ping.monotonic_ns = self.now.monotonic_ns;
+        self.say_promises(&mut ping);
         self.send_header(Peer::Replica(to), &ping, effects);
     }
 
@@ -65,10 +74,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let mut pong: Pong = self.header();
         say_facts!(self, pong);
         pong.ping_monotonic_ns = ping.monotonic_ns;
+        pong.ping_life = ping.life;
+        let peer = &mut self.peers[from as usize];
+        pong.regressed = u8::from(peer.remembered.hear(&ping));
+        peer.greeted_ns = self.now.monotonic_ns;
+        peer.checkpoint_op = ping.checkpoint_op;
         // The clock as it is: what others make of it is their affair, and ours what we make of theirs.
         pong.realtime_ns = self.now.realtime_ns;
         self.send_header(Peer::Replica(from), &pong, effects);
+        self.hear_checkpoint(from, ping.checkpoint_op, ping.checkpoint_id, effects);
+        self.hear_greeting_while_lost(from, &ping);
         self.advance_start(effects);
+        self.advance_lost(effects);
     }
 
     pub(super) fn on_pong(&mut self, from: u8, pong: &Pong, effects: &mut Effects) {
@@ -77,6 +94,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         self.clock
             .sample(from, pong.ping_monotonic_ns, pong.realtime_ns, self.now);
+        self.hear_checkpoint(from, pong.checkpoint_op, pong.checkpoint_id, effects);
+        self.hear_verdict(from, pong, effects);
         self.advance_start(effects);
     }
 

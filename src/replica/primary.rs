@@ -63,7 +63,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         message: Message,
         effects: &mut Effects,
     ) -> Result<(), Rejection> {
-        if !matches!(self.status, ReplicaStatus::Normal) {
+        if !matches!(self.status, ReplicaStatus::Normal) || !self.state_ready {
             return Err(Rejection::NotReady);
         }
         let request = request_of(&message).ok_or(Rejection::Invalid)?;
@@ -139,7 +139,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     /// Whether this replica may add to the log: as primary, once all that it inherited is executed.
-    fn may_prepare(&self) -> bool {
+    pub(super) fn may_prepare(&self) -> bool {
         self.is_primary() && self.state_ready && self.commit_min >= self.inherited
     }
 
@@ -240,7 +240,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             .is_some_and(|deadline_ns| deadline_ns <= time_ns)
     }
 
-    fn prepare_internal(&mut self, operation: u16, body: &[u8], effects: &mut Effects) {
+    pub(super) fn prepare_internal(&mut self, operation: u16, body: &[u8], effects: &mut Effects) {
         let sub = SubHeader {
             client: 0,
             session: 0,
@@ -314,7 +314,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.timers.flush.set(self.now, constants::JOURNAL_FLUSH_NS);
     }
 
-    pub(super) fn on_prepare_ok(&mut self, from: u8, ok: &PrepareOk) {
+    pub(super) fn on_prepare_ok(&mut self, from: u8, ok: &PrepareOk, effects: &mut Effects) {
         if !self.is_primary() || ok.frame.view != self.view || ok.round > self.reads.round_begun {
             self.metrics.ignored(Ignored::OtherView);
             return;
@@ -323,6 +323,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let peer = &mut self.peers[from as usize];
         peer.on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
         peer.heard_ns = now_ns;
+        self.hear_checkpoint(from, ok.checkpoint_op, ok.checkpoint_id, effects);
         let entry = self.prepares.get(ok.op);
         if entry.is_some_and(|entry| entry.prepare().frame.checksum == ok.prepare) {
             self.count_ack(ok.op, from, ok.checkpoint_op, ok.checkpoint_id);

@@ -165,13 +165,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn send_commit(&mut self, effects: &mut Effects) {
         self.reads.round_sent = self.reads.round_begun;
         self.timers.heartbeat.set(self.now, HEARTBEAT_NS);
-        let checkpoint = self.superblock.working().checkpoint;
         let mut commit: Commit = self.header();
         assert_eq!(commit.frame.view, self.view);
         commit.commit = self.commit_min; // executed here, so its identity is at hand
         commit.commit_checksum = self.commit_checksum;
-        commit.checkpoint_id = checkpoint.id;
-        commit.checkpoint_op = checkpoint.prepare.op;
+        (commit.checkpoint_op, commit.checkpoint_id) = self.checkpoint_to_announce();
         commit.round = self.reads.round_begun;
         commit.monotonic_ns = self.now.monotonic_ns;
         commit.op = self.head.op;
@@ -184,7 +182,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.broadcast(&message, effects);
     }
 
-    pub(super) fn on_commit_ok(&mut self, from: u8, ok: &CommitOk) {
+    pub(super) fn on_commit_ok(&mut self, from: u8, ok: &CommitOk, effects: &mut Effects) {
         if !self.is_primary() || ok.frame.view != self.view || ok.round > self.reads.round_begun {
             self.metrics.ignored(Ignored::OtherView);
             return;
@@ -193,11 +191,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let peer = &mut self.peers[from as usize];
         peer.on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
         peer.heard_ns = now_ns;
+        self.hear_checkpoint(from, ok.checkpoint_op, ok.checkpoint_id, effects);
     }
 
     /// Answers the reads whose conditions hold, in order of arrival, up to the turn's bound.
     pub(super) fn serve_reads(&mut self, effects: &mut Effects) {
         self.reads.pending = false;
+        if !self.state_ready {
+            return;
+        }
         self.confirm_rounds();
         for _ in 0..EXECUTE_PER_TURN_MAX {
             let Some(read) = self.reads.queue.front() else {

@@ -27,10 +27,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             })
         };
         let next = match self.start_state() {
-            Start::Blank if any_begun => {
-                self.status = ReplicaStatus::Lost;
+            Start::Blank if any_begun && R::LOST_FILE_AWAITS_OTHERS => {
+                self.become_lost();
                 return;
             }
+            Start::Blank if any_begun => Start::Begun,
             Start::Blank if all_at_least(Start::Blank) => Start::Initialised,
             Start::Initialised if any_begun || all_at_least(Start::Initialised) => Start::Begun,
             _ => return,

@@ -73,6 +73,16 @@ pub struct Metrics {
     pub clock_losses: u64,
     /// Ops that the journal held above the checkpoint at start.
     pub ops_recovered: u64,
+    /// Times that this replica gave its state up for a checkpoint of the others.
+    pub syncs: u64,
+    /// Pages of state and nodes of the tag tree sent to others.
+    pub pages_served: u64,
+    /// Bad blocks of the checkpoint that the scrubber wrote again from memory.
+    pub blocks_mended: u64,
+    /// Bad blocks found by the scrubber that the next checkpoint supersedes.
+    pub blocks_superseded: u64,
+    /// Prepares that the scrubber could not read.
+    pub prepares_decayed: u64,
 }
 
 impl Metrics {

@@ -33,6 +33,10 @@ impl Timer {
         self.due_ns = u64::MAX;
     }
 
+    pub(super) fn is_clear(&self) -> bool {
+        self.due_ns == u64::MAX
+    }
+
     /// Whether it is due; if so it is cleared.
     pub(super) fn fires(&mut self, now: Now) -> bool {
         let fires = now.monotonic_ns >= self.due_ns;
@@ -58,6 +62,10 @@ pub(super) struct Timers {
     pub(super) view_change: Timer,
     /// When a vote is sent again.
     pub(super) vote: Timer,
+    /// When what was asked for to complete the state is looked after.
+    pub(super) sync: Timer,
+    /// When the next step against decay is due.
+    pub(super) scrub: Timer,
 }
 
 impl Timers {
@@ -72,6 +80,8 @@ impl Timers {
             self.suspect,
             self.view_change,
             self.vote,
+            self.sync,
+            self.scrub,
         ];
         all.iter()
             .map(|timer| timer.due_ns)
@@ -115,13 +125,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_tick(&mut self, effects: &mut Effects) {
         let now = self.now;
         if self.timers.ping.fires(now) {
-            let starting = self.status == ReplicaStatus::Starting;
+            let starting = matches!(self.status, ReplicaStatus::Starting | ReplicaStatus::Lost);
             self.timers
                 .ping
                 .set(now, if starting { PING_STARTING_NS } else { PING_NS });
             self.ping_others(effects);
         }
         if self.timers.heartbeat.fires(now) && self.is_primary() && !self.abdicating {
+            self.prepare_noop_for_lost(effects);
             self.send_commit(effects);
         }
         if self.timers.resend.fires(now) && self.is_primary() && self.commit_max < self.head.op {
@@ -137,6 +148,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         if self.timers.flush.fires(now) {
             self.journal.flush(&mut effects.io);
+        }
+        if self.timers.scrub.fires(now) {
+            self.scrub(effects);
+        }
+        if self.timers.sync.fires(now) {
+            self.advance_lost(effects);
+            self.compare(effects);
+            // The rest is looked after at the end of the turn.
         }
         if self.timers.pump.fires(now) {
             // Looked after at the end of the turn.

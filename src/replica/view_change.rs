@@ -82,7 +82,7 @@ impl Suspicions {
 impl<M: Machines, R: Rules> Replica<M, R> {
     /// Whether this replica can lead: it has a state to execute on.
     pub(super) fn may_lead(&self) -> bool {
-        self.state_ready
+        self.state_ready && !self.divergence.is_found()
     }
 
     /// A message says that its author is in a view above ours.
@@ -243,7 +243,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let due = self.status == ReplicaStatus::ViewChange
             && durable.view() == self.view
             && durable.log_view() < self.view
-            && self.installing.is_none();
+            && self.installing.is_none()
+            && self.may_promise();
         if due && !self.election.voted {
             self.vote(effects);
         }
@@ -318,7 +319,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                     self.metrics.ignored(Ignored::Implausible); // somebody's vote is
                 } else if self.can_lead_from(op) {
                     self.clock.raise(log.timestamp);
-                    self.install(self.view, commit_max, effects);
+                    self.install(self.view, commit_max, None, effects);
                 } else {
                     self.pass_on(effects);
                 }
@@ -401,6 +402,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.timers.vote.set(self.now, VOTE_RESEND_NS);
         let durable = self.superblock.durable_view();
         if durable.view() != self.view || self.installing.is_some() {
+            return;
+        }
+        if !self.may_promise() {
+            self.ping_others(effects); // until they have said that nothing is wrong with this file
             return;
         }
         if durable.log_view() == self.view {

@@ -18,12 +18,21 @@
 //! [`Checkpoint::begin`], [`Checkpoint::pump`] after each commit and completion, a superblock write when
 //! [`CheckpointEvent::Written`] comes, and [`Checkpoint::installed`] when that is durable.
 //!
-//! Not here: scrubbing, fetching pages from peers, syncing to another checkpoint.
+//! What cannot be read, or is to be another checkpoint's, is fetched from other replicas ([`Checkpoint::fetch_start`] and
+//! what follows it) and written anew; others are served from the durable checkpoint and the one before
+//! ([`Checkpoint::serve`]); and the scrubber looks for decay while there are copies ([`Checkpoint::scrub`]).
 
 mod blocks;
+mod compare;
+mod fetch;
+mod generation;
 mod map;
 mod pace;
+mod previous;
 mod reader;
+mod rewrite;
+mod scrub;
+mod serve;
 mod shape;
 mod tags;
 #[cfg(test)]
@@ -31,18 +40,26 @@ mod tests;
 mod walk;
 mod writer;
 
+pub use compare::Comparison;
+pub use fetch::{FetchProgress, Taken};
 pub use reader::{Damage, DamagedItem, Damages};
+pub use scrub::{ScrubStatistics, Scrubbed};
+pub use serve::{SERVE_READS_MAX, Serve, ServedPage};
 pub use walk::{Walk, walk};
 pub use writer::CheckpointStart;
 
 use crate::buffer::AlignedBuffer;
-use crate::io::{Buffer, InFlight, IoDone, IoError, IoOwner, IoQueue};
+use crate::io::{Buffer, InFlight, IoDone, IoError, IoId, IoOwner, IoQueue};
 use crate::layout::{Layout, PAGE_SIZE};
 use crate::pages::Pages;
 use crate::superblock::CheckpointRecord;
 use blocks::{Blocks, Zone};
+use fetch::Fetch;
+use generation::Generations;
 use map::AddressMap;
 use reader::Opening;
+use scrub::Scrub;
+use serve::Serving;
 use std::marker::PhantomData;
 use tags::TagTree;
 use writer::Writer;
@@ -85,11 +102,21 @@ pub enum CheckpointEvent {
     None,
     /// All pages are restored.
     Opened,
-    /// The checkpoint cannot be opened from this disk alone.
-    Damaged(Damages),
+    /// The state is not complete: the disk is damaged, or a sync was cut short. What is missing is now to be fetched
+    /// ([`Checkpoint::fetch_pump`]); alone, a replica cannot go on.
+    Incomplete(Damages),
     /// The new checkpoint is durable, save for its mention in the superblock: write that, then call
     /// [`Checkpoint::installed`].
     Written(CheckpointRecord),
+    /// A read for another replica has ended ([`Checkpoint::serve`]).
+    Served {
+        /// As given to `serve`.
+        token: u64,
+        /// The page, to be given back; none: it cannot be read (any more).
+        page: Option<ServedPage>,
+    },
+    /// A step of the scrubber has ended ([`Checkpoint::scrub`]).
+    Scrubbed(Scrubbed),
 }
 
 /// Counters, for people.
@@ -123,12 +150,14 @@ enum Mode {
     New,
     /// Reading a level of the address map.
     OpenMap,
-    /// Reading a level of the tag tree.
+    /// Reading the nodes of the tag tree.
     OpenTags,
     /// Reading the pages.
     OpenPages,
-    /// Opening has failed.
-    Damaged,
+    /// Reading the address map of the checkpoint before.
+    OpenPreviousMap,
+    /// Reading its tag tree.
+    OpenPreviousTags,
     /// The durable checkpoint is all there is.
     Idle,
     /// Copying frozen pages.
@@ -143,6 +172,8 @@ enum Mode {
     Sync,
     /// Waiting for the superblock.
     Written,
+    /// Given up: waiting for the writes on their way.
+    Abandoned,
 }
 
 /// What an I/O in flight is for.
@@ -151,8 +182,14 @@ enum Purpose {
     ReadMap { node: u32, second: bool },
     ReadTags { node: u32, count: u32 },
     ReadPages { block: u32, count: u32 },
+    ReadPreviousMap { node: u32, second: bool },
+    ReadPreviousTags { node: u32 },
+    ReadFetch { logical: u32 },
     Write { second: u32, count: u32 },
     Sync,
+    Serve(serve::Reading),
+    ScrubRead(scrub::Reading),
+    ScrubWrite(scrub::Reading),
 }
 
 /// The checkpoint of one data file: opens the durable one, writes new ones. See the module's description.
@@ -169,7 +206,14 @@ pub struct Checkpoint<R: Rules = Strict> {
     owners: Box<[u32]>,
     buffers: Vec<AlignedBuffer>,
     in_flight: InFlight<Purpose>,
+    /// I/Os in flight of opening, writing and fetching: those that have a buffer of `buffers`, and the sync.
+    work: usize,
+    /// What the blocks of the last two checkpoints hold.
+    generations: Generations,
     opening: Opening,
+    fetch: Fetch,
+    serving: Serving,
+    scrub: Scrub,
     writer: Writer,
     statistics: CheckpointStatistics,
     rules: PhantomData<R>,
@@ -183,7 +227,7 @@ impl Checkpoint {
 
     /// Most requests that this part has in the I/O queue and in flight at one time.
     pub fn io_max(_layout: &Layout) -> usize {
-        BUFFER_COUNT
+        BUFFER_COUNT + SERVE_READS_MAX + 1
     }
 }
 
@@ -192,7 +236,8 @@ impl<R: Rules> Checkpoint<R> {
     pub fn with_rules(layout: Layout) -> Self {
         let page_count = layout.geometry.page_count();
         let tags = TagTree::new(page_count);
-        let map = AddressMap::new(page_count + tags.shape().node_count());
+        let (logical_count, node_count) = (tags.logical_count(), tags.shape().node_count());
+        let map = AddressMap::new(logical_count);
         Self {
             layout,
             mode: Mode::New,
@@ -204,8 +249,13 @@ impl<R: Rules> Checkpoint<R> {
             buffers: (0..BUFFER_COUNT)
                 .map(|_| AlignedBuffer::new(BUFFER_PAGES as usize * PAGE_SIZE))
                 .collect(),
-            in_flight: InFlight::new(IoOwner::Checkpoint, BUFFER_COUNT),
+            in_flight: InFlight::new(IoOwner::Checkpoint, Checkpoint::io_max(&layout)),
+            work: 0,
+            generations: Generations::new(page_count),
             opening: Opening::new(),
+            fetch: Fetch::new(logical_count, node_count),
+            serving: Serving::new(),
+            scrub: Scrub::new(),
             writer: Writer::new(),
             statistics: CheckpointStatistics::default(),
             rules: PhantomData,
@@ -256,7 +306,7 @@ impl<R: Rules> Checkpoint<R> {
             .expect("nothing of ours is cancelled, so no completion is stale");
         let mut buffer = done.buffer;
         match (&purpose, &mut buffer) {
-            (Purpose::Write { .. } | Purpose::Sync, _) => done.result?,
+            (Purpose::Write { .. } | Purpose::ScrubWrite(_) | Purpose::Sync, _) => done.result?,
             // What cannot be read is damaged, page by page.
             (_, Some(buffer)) => buffer.settle_read(&done.result),
             (purpose, None) => unreachable!("{purpose:?} comes home with its buffer"),
@@ -266,24 +316,78 @@ impl<R: Rules> Checkpoint<R> {
             Buffer::Message(_) | Buffer::Shared(_) => unreachable!("we send sectors"),
         });
         match (purpose, buffer) {
-            (Purpose::Sync, None) => Ok(self.on_sync_done()),
+            (Purpose::Serve(reading), Some(buffer)) => Ok(self.on_served(reading, buffer)),
+            (Purpose::ScrubRead(reading), Some(buffer)) => {
+                Ok(self.on_scrub_read(reading, buffer, pages, io))
+            }
+            (Purpose::ScrubWrite(reading), Some(buffer)) => {
+                Ok(self.on_scrub_written(reading, buffer))
+            }
+            (purpose, buffer) => Ok(self.on_work_done(purpose, buffer, pages, io)),
+        }
+    }
+
+    /// I/O of opening, writing or fetching has completed.
+    fn on_work_done(
+        &mut self,
+        purpose: Purpose,
+        buffer: Option<AlignedBuffer>,
+        pages: &mut Pages,
+        io: &mut IoQueue,
+    ) -> CheckpointEvent {
+        self.work -= 1;
+        let event = match (purpose, buffer) {
+            (Purpose::Sync, None) => self.on_sync_done(),
             (Purpose::Write { second, count }, Some(buffer)) => {
-                Ok(self.on_write_done(second, count, buffer, io))
+                self.on_write_done(second, count, buffer, io)
             }
             (Purpose::ReadMap { node, second }, Some(buffer)) => {
                 self.on_read_map_done(node, second, buffer, io);
-                Ok(self.open_continue(pages, io))
+                self.open_continue(pages, io)
             }
             (Purpose::ReadTags { node, count }, Some(buffer)) => {
                 self.on_read_tags_done(node, count, buffer);
-                Ok(self.open_continue(pages, io))
+                self.open_continue(pages, io)
             }
             (Purpose::ReadPages { block, count }, Some(buffer)) => {
                 self.on_read_pages_done(block, count, buffer, pages);
-                Ok(self.open_continue(pages, io))
+                self.open_continue(pages, io)
+            }
+            (Purpose::ReadPreviousMap { node, second }, Some(buffer)) => {
+                self.on_read_previous_map_done(node, second, buffer, io);
+                self.open_continue(pages, io)
+            }
+            (Purpose::ReadPreviousTags { node }, Some(buffer)) => {
+                self.on_read_previous_tags_done(node, buffer);
+                self.open_continue(pages, io)
+            }
+            (Purpose::ReadFetch { logical }, Some(buffer)) => {
+                self.on_read_fetch_done(logical, buffer, pages);
+                CheckpointEvent::None
             }
             (purpose, _) => unreachable!("{purpose:?} comes home with its buffer"),
+        };
+        if self.mode == Mode::Abandoned && self.work == 0 {
+            self.mode = Mode::Idle;
         }
+        event
+    }
+
+    fn begin_work(&mut self, purpose: Purpose) -> IoId {
+        self.work += 1;
+        self.in_flight.begin(purpose)
+    }
+
+    fn is_opening(&self) -> bool {
+        matches!(
+            self.mode,
+            Mode::New
+                | Mode::OpenMap
+                | Mode::OpenTags
+                | Mode::OpenPages
+                | Mode::OpenPreviousMap
+                | Mode::OpenPreviousTags
+        )
     }
 
     /// The logical page of a node of the tag tree: they follow the state's pages.

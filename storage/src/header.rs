@@ -658,7 +658,7 @@ impl Start {
 
 typed_header! {
     /// Hello between replicas: what is durable here, and a clock sample.
-    Ping reserved 104 {
+    Ping reserved 80 {
         /// Fingerprint of the geometry; a peer with another one is refused.
         fingerprint: u128,
         /// Id of the newest checkpoint durable here.
@@ -673,17 +673,25 @@ typed_header! {
         commit_min: u64,
         /// The sender's monotonic clock, in nanoseconds.
         monotonic_ns: u64,
+        /// No op above this can have been acknowledged here.
+        op_max: u64,
+        /// The highest op that was acknowledged here in this life, and is still of this log.
+        op_acknowledged: u64,
+        /// Names this life of the sender's process; zero while it reads its data file, and knows nothing yet.
+        life: u64,
         /// The sender's durable log_view.
         log_view: u32,
         /// Ordinal of a [`Start`].
         start: u8,
         /// Number of replicas the sender believes in.
         replica_count: u8,
+        /// One: the sender has promised nothing in this life. The sequence is that which it began with.
+        fresh: u8,
         /// Zero.
-        pad: [u8; 10],
+        pad: [u8; 9],
     }
     rules |this| {
-        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
+        bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
         rule(bodiless(&this.frame), "a ping has a body")?;
         zero(&this.pad)?;
         rule(Start::from_u8(this.start).is_some(), "a ping's start state is unknown")
@@ -692,7 +700,7 @@ typed_header! {
 
 typed_header! {
     /// Answers a ping, with the same facts about the answering replica.
-    Pong reserved 96 {
+    Pong reserved 88 {
         /// Fingerprint of the geometry.
         fingerprint: u128,
         /// Id of the newest checkpoint durable here.
@@ -709,6 +717,8 @@ typed_header! {
         ping_monotonic_ns: u64,
         /// The answering replica's wall clock, in nanoseconds since 1970.
         realtime_ns: u64,
+        /// The ping's life, echoed.
+        ping_life: u64,
         /// Its durable log_view.
         log_view: u32,
         /// Ordinal of a [`Start`].

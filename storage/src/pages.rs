@@ -268,6 +268,44 @@ impl Pages {
     }
 }
 
+/// What fetching a checkpoint from others, and writing it anew, does.
+impl Pages {
+    /// Forgets what was changed, frozen and moved aside: the pages are about to be replaced by those of a checkpoint.
+    /// Contents stay, for those that are the same. Nothing may be executed before [`Self::restored`].
+    pub fn discard(&mut self) {
+        self.dirty.clear();
+        self.freed.clear();
+        self.frozen.clear();
+        self.frozen_freed.clear();
+        while let Some(spare) = self.spares_used.next_set(0) {
+            self.spare_of[self.page_in_spare[spare] as usize] = NO_SPARE;
+            self.spares_used.remove(spare);
+            self.spares_free.push(spare as u32);
+        }
+        assert!(self.spares_free.len() == self.spares_used.capacity());
+    }
+
+    /// What a page's place holds, in use or not.
+    pub fn content(&self, page: PageId) -> &[u8; PAGE_SIZE] {
+        self.slot(page.index())
+    }
+
+    /// Freezes one page more, changed or not, so that it is written: in its place of the disk it is not what it is here.
+    pub fn freeze_page(&mut self, page: PageId, is_free: bool) {
+        let index = page.index();
+        assert!(self.frozen.insert(index));
+        if is_free {
+            self.frozen_freed.insert(index);
+        }
+    }
+
+    /// Whether a page is what the newest checkpoint, durable or being written, has of it, and is not needed for writing.
+    pub fn is_clean(&self, page: PageId) -> bool {
+        let index = page.index();
+        !self.dirty.contains(index) && !self.frozen.contains(index)
+    }
+}
+
 /// What opening a checkpoint does.
 impl Pages {
     /// Puts the content of a page, as read from disk.

@@ -115,7 +115,11 @@ pub struct SyncState {
     /// has learnt from the others what its predecessor may have promised.
     pub recovering: u8,
     /// Zero.
-    pub reserved: [u8; 510],
+    pub pad: [u8; 6],
+    /// Op of the highest checkpoint that is known to be durable on a replication quorum.
+    pub quorum_op: u64,
+    /// Zero.
+    pub reserved: [u8; 496],
 }
 
 static_assertions::const_assert_eq!(size_of::<SyncState>(), 512);
@@ -160,8 +164,10 @@ pub struct SuperblockState {
     pub checkpoint: CheckpointRecord,
     /// How much of the checkpoint is here.
     pub sync: SyncState,
+    /// The checkpoint before, if all of it is here: others may still be fetching it. All zero: it is not.
+    pub previous: CheckpointRecord,
     /// Zero.
-    pub reserved: [u8; 2944],
+    pub reserved: [u8; 2432],
 }
 
 static_assertions::const_assert_eq!(size_of::<SuperblockState>(), SECTOR_SIZE);
@@ -195,6 +201,11 @@ impl SuperblockState {
         self.start = start as u8;
     }
 
+    /// The checkpoint before, if all of it is here.
+    pub fn previous(&self) -> Option<&CheckpointRecord> {
+        (self.previous.id != 0).then_some(&self.previous)
+    }
+
     /// Bytes of a copy that mean something, in whole sectors.
     pub fn size_on_disk(&self) -> usize {
         SECTOR_SIZE + sector_ceil(self.view_headers_count as usize * HEADER_SIZE)
@@ -213,6 +224,7 @@ impl SuperblockState {
         assert!(self.commit_max >= before.commit_max);
         assert!(self.checkpoint.prepare.op >= before.checkpoint.prepare.op);
         assert!(self.commit_max >= self.checkpoint.prepare.op);
+        assert!(self.sync.quorum_op >= before.sync.quorum_op);
         assert!(self.start >= before.start);
         assert!(Start::from_u8(self.start).is_some());
     }
@@ -238,6 +250,7 @@ impl SuperblockState {
                 self.pad == 0
                     && self.sync.syncing <= 1
                     && self.sync.recovering <= 1
+                    && zero(&self.sync.pad)
                     && zero(&self.sync.reserved)
                     && zero(&self.reserved),
                 "a reserved byte is not zero",

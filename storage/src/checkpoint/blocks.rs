@@ -75,8 +75,11 @@ pub(super) struct Blocks {
     durable: Bits,
     /// Blocks of the checkpoint being written; equal to `durable` when none is.
     writing: Bits,
-    /// The union of the three, kept for quick searches.
+    /// The union of the three, and the held one, kept for quick searches.
     used: Bits,
+    /// A block of the durable checkpoint that is being written again in its place: not to be taken before that has ended,
+    /// however old it has become meanwhile.
+    held: Option<u32>,
 }
 
 impl Blocks {
@@ -91,6 +94,7 @@ impl Blocks {
             durable: bits.clone(),
             writing: bits.clone(),
             used: bits,
+            held: None,
         }
     }
 
@@ -178,7 +182,36 @@ impl Blocks {
     pub(super) fn install(&mut self) {
         self.previous.copy_from(&self.durable);
         self.durable.copy_from(&self.writing);
+        self.unite();
+    }
+
+    fn unite(&mut self) {
         self.used.union_from(&self.previous, &self.durable);
+        if let Some(block) = self.held {
+            self.used.insert(block as usize);
+        }
+    }
+
+    /// A write of what a block of the durable checkpoint holds anyway begins.
+    pub(super) fn hold(&mut self, block: u32) {
+        assert!(self.held.is_none() && self.durable.contains(block as usize));
+        self.held = Some(block);
+    }
+
+    /// The write has ended.
+    pub(super) fn let_go(&mut self) {
+        let block = self.held.take().expect("it was held") as usize;
+        let sets = [&self.previous, &self.durable, &self.writing];
+        if sets.iter().all(|set| !set.contains(block)) {
+            self.used.remove(block);
+        }
+    }
+
+    /// The checkpoint that was being written is given up: what was taken for it is free again. Nothing is being written
+    /// any more, or what is will have come to its end before a block is taken.
+    pub(super) fn abandon(&mut self) {
+        self.writing.copy_from(&self.durable);
+        self.unite();
     }
 
     /// Begins to open: no block is known to hold anything.
@@ -200,6 +233,31 @@ impl Blocks {
             && self.durable.insert(block as usize)
             && self.writing.insert(block as usize)
             && self.used.insert(block as usize)
+    }
+}
+
+impl Blocks {
+    /// The checkpoint before the durable one says that it uses this block. False if it cannot.
+    #[must_use]
+    pub(super) fn restore_previous(&mut self, zone: Zone, block: u32) -> bool {
+        if !self.zones.range(zone).contains(&block) || !self.previous.insert(block as usize) {
+            return false;
+        }
+        self.used.insert(block as usize);
+        true
+    }
+
+    /// Takes back every [`Self::restore_previous`].
+    pub(super) fn forget_previous(&mut self) {
+        self.previous.clear();
+        self.unite();
+    }
+
+    /// Takes back [`Self::restore`]: the block serves for nothing.
+    pub(super) fn unrestore(&mut self, block: u32) {
+        assert!(self.durable.remove(block as usize));
+        assert!(self.writing.remove(block as usize));
+        assert!(self.used.remove(block as usize));
     }
 }
 

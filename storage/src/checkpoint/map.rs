@@ -161,6 +161,31 @@ impl AddressMap {
         true
     }
 
+    /// Where both copies of a node should be there can be none: it is not stored.
+    pub(super) fn forget(&mut self, node: u32) {
+        match self.shape.parent(node) {
+            None => self.root = BlockReference::new_zeroed(),
+            Some((parent, place)) => {
+                let index = self.reference_index(parent, place);
+                self.references[index] = BlockReference::new_zeroed();
+                self.dirty.insert(parent as usize);
+            }
+        }
+        self.dirty.insert(node as usize);
+    }
+
+    /// Records where a logical page is: nothing becomes dirty.
+    pub(super) fn record_address(&mut self, logical: u32, block: u32) {
+        self.addresses[logical as usize] = block;
+    }
+
+    /// Makes the nodes, but not the addresses, those of another map.
+    pub(super) fn copy_nodes_from(&mut self, other: &Self) {
+        self.references.copy_from_slice(&other.references);
+        self.root = other.root;
+        self.dirty.copy_from(&other.dirty);
+    }
+
     /// A copy of the node is bad: the next checkpoint writes it anew, elsewhere.
     pub(super) fn rewrite(&mut self, node: u32) {
         self.dirty.insert(node as usize);

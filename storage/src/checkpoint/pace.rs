@@ -45,6 +45,8 @@ pub(super) struct Pace {
     commit_ns: u64,
     /// When the start delay was over.
     started_ns: Option<u64>,
+    /// Nothing is to be waited for: others wait for this checkpoint.
+    hurried: bool,
 }
 
 impl Pace {
@@ -59,6 +61,16 @@ impl Pace {
             commit_op: op,
             commit_ns: 0,
             started_ns: None,
+            hurried: false,
+        }
+    }
+
+    /// For a checkpoint that was fetched: until it is on the disk this replica is no full member of its cluster. A few
+    /// writes in flight stream at the disk's speed, and leave the journal its turn.
+    pub(super) fn hurried(op: u64, pages: u32) -> Self {
+        Self {
+            hurried: true,
+            ..Self::new(op, 0, op + 1, pages)
         }
     }
 
@@ -76,12 +88,19 @@ impl Pace {
         spares_lack: bool,
     ) -> Allowance {
         assert!(copied <= self.pages);
-        assert!(commit_op >= self.commit_op);
+        // (While pages are still being fetched, less is executed than the checkpoint stands for.)
+        assert!(commit_op >= self.commit_op || self.hurried);
         if commit_op > self.commit_op {
             (self.commit_op, self.commit_ns) = (commit_op, elapsed_ns);
         }
+        if self.hurried && !spares_lack {
+            return Allowance {
+                pages: self.pages,
+                writes: IDLE_WRITES_MAX,
+            };
+        }
         let ops_max = self.deadline_op - self.op;
-        let ops = commit_op - self.op;
+        let ops = commit_op.saturating_sub(self.op);
         let deadline_is_near = ops >= ops_max - ops_max / 8;
         if spares_lack || deadline_is_near {
             return Allowance {

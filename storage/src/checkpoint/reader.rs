@@ -1,4 +1,8 @@
-//! Opening a checkpoint: the address map from its root down, the tag tree from its root down, then all pages.
+//! Opening a checkpoint: the address map from its root down, then the tag tree's nodes, then all pages.
+//!
+//! Every block that has an address is read, and what it holds goes where it belongs in memory, with a note of its tag;
+//! only then is it asked what the checkpoint wants ([`super::fetch`]). So one bad block costs what was in it, a bad node
+//! of the tag tree costs that node, and what an older map still has serves a sync that was cut short.
 //!
 //! Pages are read in the order of blocks, not of pages: copy-on-write scatters neighbours over the grid, but a grid a
 //! third full has something to read in nearly every buffer's length, so that the whole state comes in large reads.
@@ -83,11 +87,14 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Why a checkpoint cannot be opened.
+/// Why a checkpoint cannot be opened from this disk alone.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub struct Damages {
     /// The op of the checkpoint.
     pub op: u64,
+    /// Pages and nodes that are known to be missing, if the checkpoint was still being fetched from others. What a
+    /// missing node would tell of is not counted.
+    pub unfetched: u64,
     /// How much is damaged that could be looked at. Under a damaged node nothing can be.
     pub count: u64,
     /// The first of them.
@@ -98,6 +105,7 @@ impl Damages {
     pub(super) fn new(op: u64) -> Self {
         Self {
             op,
+            unfetched: 0,
             count: 0,
             list: Vec::with_capacity(DAMAGES_LISTED_MAX),
         }
@@ -113,6 +121,17 @@ impl Damages {
 
 impl fmt::Display for Damages {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.unfetched > 0 {
+            write!(
+                formatter,
+                "the checkpoint of op {} was still being fetched from other replicas: {} pages and nodes known of are \
+                 not here. ",
+                self.op, self.unfetched
+            )?;
+            if self.count == 0 {
+                return formatter.write_str("Start the replica among the others, and it goes on");
+            }
+        }
         write!(
             formatter,
             "the checkpoint of op {} is damaged in {} place(s): ",
@@ -131,11 +150,17 @@ impl fmt::Display for Damages {
 /// Progress of opening.
 #[derive(Debug)]
 pub(super) struct Opening {
-    key: PageKey,
-    /// The level of the map or the tree being read; the top one first.
+    pub(super) key: PageKey,
+    /// The map may be of an older checkpoint.
+    syncing: bool,
+    /// The checkpoint before, if it is to be opened as well.
+    pub(super) previous: Option<CheckpointRecord>,
+    /// A node of the map is lost, and with it the addresses under it.
+    map_lost: bool,
+    /// The level of the map being read; the top one first.
     level: usize,
     /// The next node, or block, to look at.
-    cursor: u32,
+    pub(super) cursor: u32,
     damages: Damages,
 }
 
@@ -143,6 +168,9 @@ impl Opening {
     pub(super) fn new() -> Self {
         Self {
             key: PageKey([0; 16]),
+            syncing: false,
+            previous: None,
+            map_lost: false,
             level: 0,
             cursor: 0,
             damages: Damages::new(0),
@@ -151,77 +179,87 @@ impl Opening {
 }
 
 impl<R: Rules> Checkpoint<R> {
-    /// Begins to open the checkpoint that the superblock names, into new pages. The state before the first op is not
-    /// stored: it is opened at once, and the caller makes it anew.
-    pub fn open_start(&mut self, record: &CheckpointRecord, io: &mut IoQueue) -> CheckpointEvent {
+    /// Begins to open the checkpoint that the superblock names, into new pages. `syncing`: pages of it were still being
+    /// fetched from others when the superblock was written, and its map may be of an older one. The state before the
+    /// first op is not stored: it is opened at once, and the caller makes it anew.
+    ///
+    /// `previous` is the checkpoint before, of which others may still want pages, if all of it is here.
+    pub fn open_start(
+        &mut self,
+        record: &CheckpointRecord,
+        previous: Option<&CheckpointRecord>,
+        syncing: bool,
+        pages: &mut Pages,
+        io: &mut IoQueue,
+    ) -> CheckpointEvent {
         assert_eq!(self.mode, Mode::New);
         self.record = *record;
         self.tags.open(record.root);
         self.map.open(record.map);
         self.blocks.open();
+        self.generations.open();
         self.owners.fill(0);
         self.opening.key = PageKey(record.page_key);
+        self.opening.syncing = syncing;
+        self.opening.previous = previous.copied();
         self.opening.damages.op = record.prepare.op;
-        if record.map.first == 0 {
+        if record.root == 0 {
             self.mode = Mode::Idle;
+            self.generations.durable.record = Some(*record);
             return CheckpointEvent::Opened;
         }
         self.mode = Mode::OpenMap;
         self.opening.level = self.map.shape().levels() - 1;
         self.opening.cursor = self.map.shape().level(self.opening.level).start;
-        self.open_read(io);
-        if self.in_flight.used() == 0 {
-            // Not even the map's root is in a block that exists.
-            return self.open_failed();
-        }
-        CheckpointEvent::None
+        self.open_continue(pages, io)
     }
 
     /// After a read: more reads, or the next phase, or the end.
     pub(super) fn open_continue(&mut self, pages: &mut Pages, io: &mut IoQueue) -> CheckpointEvent {
         loop {
             self.open_read(io);
-            if self.in_flight.used() > 0 {
+            if self.work > 0 {
                 return CheckpointEvent::None;
             }
             // Nothing in flight and nothing to read: this level is complete.
-            if self.opening.damages.count > 0 && self.mode != Mode::OpenPages {
-                return self.open_failed();
-            }
             match self.mode {
-                Mode::OpenMap | Mode::OpenTags if self.opening.level > 0 => {
+                Mode::OpenMap if self.opening.level > 0 => {
                     self.opening.level -= 1;
-                    self.opening.cursor = self.open_shape().level(self.opening.level).start;
+                    self.opening.cursor = self.map.shape().level(self.opening.level).start;
                 }
                 Mode::OpenMap => {
                     self.check_addresses();
                     self.mode = Mode::OpenTags;
-                    self.opening.level = self.tags.shape().levels() - 1;
-                    self.opening.cursor = self.tags.shape().level(self.opening.level).start;
+                    self.opening.cursor = 0;
                 }
                 Mode::OpenTags => {
-                    self.check_tags();
                     self.mode = Mode::OpenPages;
                     self.opening.cursor = self.blocks.zones().range(Zone::Data).start;
                 }
-                Mode::OpenPages => return self.open_finish(pages),
+                Mode::OpenPages => {
+                    let event = self.open_finish(pages, io);
+                    let Some(previous) = self.opening.previous else {
+                        return event;
+                    };
+                    if !matches!(event, CheckpointEvent::Opened) {
+                        return event;
+                    }
+                    self.open_previous(&previous);
+                }
+                Mode::OpenPreviousMap => {
+                    self.mode = Mode::OpenPreviousTags;
+                    self.opening.cursor = self.tags.shape().node_count();
+                }
+                Mode::OpenPreviousTags if self.opening.previous.is_some() => {
+                    return self.finish_previous();
+                }
+                Mode::OpenPreviousTags => {
+                    self.mode = Mode::Idle;
+                    return CheckpointEvent::Opened;
+                }
                 _ => unreachable!("reads happen while opening"),
             }
         }
-    }
-
-    fn open_shape(&self) -> &super::shape::Shape {
-        match self.mode {
-            Mode::OpenMap => self.map.shape(),
-            _ => self.tags.shape(),
-        }
-    }
-
-    fn open_failed(&mut self) -> CheckpointEvent {
-        assert!(self.opening.damages.count > 0);
-        self.mode = Mode::Damaged;
-        let damages = std::mem::replace(&mut self.opening.damages, Damages::new(0));
-        CheckpointEvent::Damaged(damages)
     }
 
     fn damage(&mut self, item: DamagedItem, block: u32) {
@@ -236,6 +274,8 @@ impl<R: Rules> Checkpoint<R> {
                 Mode::OpenMap => self.open_read_map(io),
                 Mode::OpenTags => self.open_read_tags(io),
                 Mode::OpenPages => self.open_read_pages(io),
+                Mode::OpenPreviousMap => self.open_read_previous_map(io),
+                Mode::OpenPreviousTags => self.open_read_previous_tags(io),
                 _ => false,
             };
             if !more {
@@ -244,7 +284,7 @@ impl<R: Rules> Checkpoint<R> {
         }
     }
 
-    fn read(&mut self, block: u32, count: u32, purpose: Purpose, io: &mut IoQueue) {
+    pub(super) fn read(&mut self, block: u32, count: u32, purpose: Purpose, io: &mut IoQueue) {
         let buffer = self.buffers.pop().expect("asked before");
         self.read_into(buffer, block, count, purpose, io);
     }
@@ -258,7 +298,7 @@ impl<R: Rules> Checkpoint<R> {
         io: &mut IoQueue,
     ) {
         assert!((1..=BUFFER_PAGES).contains(&count));
-        let id = self.in_flight.begin(purpose);
+        let id = self.begin_work(purpose);
         io.push(IoRequest::Read {
             id,
             at: self.layout.block_at(block),
@@ -285,9 +325,17 @@ impl<R: Rules> Checkpoint<R> {
                 second: false,
             };
             self.read(reference.first, 1, purpose, io);
-        } else {
-            self.damage(DamagedItem::MapNode(node), 0);
+            return true;
         }
+        if first {
+            self.blocks.unrestore(reference.first);
+        }
+        if second {
+            self.blocks.unrestore(reference.second);
+        }
+        self.map.forget(node);
+        self.opening.map_lost = true;
+        self.damage(DamagedItem::MapNode(node), 0);
         true
     }
 
@@ -303,6 +351,7 @@ impl<R: Rules> Checkpoint<R> {
             self.buffers.push(buffer);
         } else if second {
             self.buffers.push(buffer);
+            self.opening.map_lost = true;
             self.damage(DamagedItem::MapNode(node), reference.second);
         } else {
             // One copy is enough to go on; the next checkpoint makes it two again.
@@ -313,10 +362,9 @@ impl<R: Rules> Checkpoint<R> {
         }
     }
 
-    /// All addresses are known: claims their blocks.
+    /// All addresses are known: claims their blocks. One that cannot be is none.
     fn check_addresses(&mut self) {
-        let page_count = self.layout.geometry.page_count();
-        for logical in 0..page_count + self.tags.shape().node_count() {
+        for logical in 0..self.tags.logical_count() {
             let block = self.map.address(logical);
             if block == 0 {
                 continue;
@@ -324,36 +372,34 @@ impl<R: Rules> Checkpoint<R> {
             if self.blocks.restore(Zone::Data, block) {
                 self.owners[block as usize] = logical + 1;
             } else {
-                let item = match logical.checked_sub(page_count) {
-                    None => DamagedItem::Page(PageId(logical)),
-                    Some(node) => DamagedItem::TagNode(node),
-                };
-                self.damage(item, block);
+                self.map.set_address(logical, 0);
+                self.damage(self.item_of(logical), block);
             }
+        }
+    }
+
+    pub(super) fn item_of(&self, logical: u32) -> DamagedItem {
+        match self.tags.node_of(logical) {
+            None => DamagedItem::Page(PageId(logical)),
+            Some(node) => DamagedItem::TagNode(node),
         }
     }
 
     /// Reads nodes of the tag tree that lie one after the other.
     fn open_read_tags(&mut self, io: &mut IoQueue) -> bool {
-        let end = self.tags.shape().level(self.opening.level).end;
+        let end = self.tags.shape().node_count();
         let node = self.opening.cursor;
         if node == end {
             return false;
         }
         let block = self.map.address(self.logical_of_tags(node));
-        if (self.tags.node_tag(node) == 0) != (block == 0) {
-            self.damage(DamagedItem::TagNode(node), block);
-            self.opening.cursor += 1;
-            return true;
-        }
         if !self.has_tags_in(block, node) {
-            self.opening.cursor += 1; // nothing there, or already reported
+            self.opening.cursor += 1;
             return true;
         }
         let mut count = 1;
         while count < BUFFER_PAGES
             && node + count < end
-            && self.tags.node_tag(node + count) != 0
             && self.has_tags_in(block + count, node + count)
         {
             count += 1;
@@ -363,7 +409,7 @@ impl<R: Rules> Checkpoint<R> {
         true
     }
 
-    /// Whether a block is the valid one of a node of the tag tree.
+    /// Whether a block is that of a node of the tag tree.
     fn has_tags_in(&self, block: u32, node: u32) -> bool {
         block != 0 && self.owners.get(block as usize) == Some(&(self.logical_of_tags(node) + 1))
     }
@@ -371,22 +417,11 @@ impl<R: Rules> Checkpoint<R> {
     pub(super) fn on_read_tags_done(&mut self, node: u32, count: u32, buffer: AlignedBuffer) {
         for index in 0..count {
             let bytes = &buffer[index as usize * PAGE_SIZE..][..PAGE_SIZE];
-            if !self.tags.load(node + index, bytes, self.opening.key) {
-                let block = self.map.address(self.logical_of_tags(node + index));
-                self.damage(DamagedItem::TagNode(node + index), block);
-            }
+            let logical = self.logical_of_tags(node + index);
+            self.generations.read(logical, self.opening.key.tag(bytes));
+            self.tags.put(node + index, bytes);
         }
         self.buffers.push(buffer);
-    }
-
-    /// All tags are known: every page that has one has an address, and no other.
-    fn check_tags(&mut self) {
-        for page in 0..self.layout.geometry.page_count() {
-            let block = self.map.address(page);
-            if (self.tags.page_tag(page) == 0) != (block == 0) {
-                self.damage(DamagedItem::Page(PageId(page)), block);
-            }
-        }
     }
 
     /// The first block at or after `from` that holds a page of state.
@@ -394,11 +429,10 @@ impl<R: Rules> Checkpoint<R> {
         (from..end).find(|&block| self.page_in(block).is_some())
     }
 
-    /// The page of state that the checkpoint has in a block.
+    /// The page of state that the map has in a block.
     fn page_in(&self, block: u32) -> Option<PageId> {
         let page = self.owners[block as usize].checked_sub(1)?;
-        let is_state = page < self.layout.geometry.page_count() && self.tags.page_tag(page) != 0;
-        is_state.then_some(PageId(page))
+        (page < self.layout.geometry.page_count()).then_some(PageId(page))
     }
 
     fn open_read_pages(&mut self, io: &mut IoQueue) -> bool {
@@ -432,30 +466,68 @@ impl<R: Rules> Checkpoint<R> {
                 continue; // read along
             };
             let bytes = &buffer[index as usize * PAGE_SIZE..][..PAGE_SIZE];
-            if self.opening.key.tag(bytes) == self.tags.page_tag(page.0) {
-                pages.restore(page, bytes);
-            } else {
-                self.damage(DamagedItem::Page(page), block + index);
-            }
+            self.generations.read(page.0, self.opening.key.tag(bytes));
+            pages.restore(page, bytes);
         }
         self.buffers.push(buffer);
     }
 
-    fn open_finish(&mut self, pages: &mut Pages) -> CheckpointEvent {
+    /// All is in memory that has a block: compares it with what the checkpoint wants.
+    fn open_finish(&mut self, pages: &mut Pages, io: &mut IoQueue) -> CheckpointEvent {
         assert_eq!(self.buffers.len(), BUFFER_COUNT);
         assert_eq!(pages.count(), self.layout.geometry.page_count());
-        if self.opening.damages.count > 0 {
-            return self.open_failed();
-        }
-        let agree = pages.restored()
-            && u64::from(self.tags.pages_used()) == self.record.pages_used
-            && (0..pages.count())
-                .all(|page| pages.is_used(PageId(page)) == (self.tags.page_tag(page) != 0));
-        if !agree {
-            self.damage(DamagedItem::Allocator, 0);
-            return self.open_failed();
-        }
         self.mode = Mode::Idle;
+        self.generations.opened(&self.map, None);
+        let record = self.record;
+        self.aim(&record);
+        self.fetch.memory_is_disk = true;
+        while self.resolve_next(pages, io) {}
+        self.fetch.memory_is_disk = false;
+        self.report_missing();
+        let damages = std::mem::replace(&mut self.opening.damages, Damages::new(0));
+        if damages.count > 0 || damages.unfetched > 0 {
+            return CheckpointEvent::Incomplete(damages);
+        }
+        if !self.fetch_finish(pages) {
+            let mut damages = damages;
+            damages.add(Damage::new(&self.layout, DamagedItem::Allocator, 0));
+            return CheckpointEvent::Incomplete(damages);
+        }
+        if !self.opening.syncing {
+            self.generations.durable.record = Some(record);
+        }
         CheckpointEvent::Opened
+    }
+
+    /// Names what the disk should have and has not; what it has and should not have is as wrong.
+    fn report_missing(&mut self) {
+        if self.opening.syncing {
+            self.opening.damages.unfetched = self.fetch_progress().missing;
+            return;
+        }
+        for logical in 0..self.tags.logical_count() {
+            let block = self.map.address(logical);
+            let stray = block != 0 && self.is_wanted_empty(logical);
+            // What a lost node of the map knew is not damaged itself.
+            let lost = self.fetch.is_missing(logical) && !(block == 0 && self.opening.map_lost);
+            if stray || lost {
+                self.damage(self.item_of(logical), block);
+            }
+        }
+    }
+
+    /// Whether it is known that a page or node is not to be there.
+    fn is_wanted_empty(&self, logical: u32) -> bool {
+        let known = match self.tags.node_of(logical) {
+            None => {
+                let leaf = logical as usize / super::tags::TAGS_PER_NODE;
+                self.fetch.known.contains(leaf)
+            }
+            Some(node) => match self.tags.shape().parent(node) {
+                None => true,
+                Some((parent, _)) => self.fetch.known.contains(parent as usize),
+            },
+        };
+        known && self.tags.tag(logical) == 0
     }
 }

@@ -57,15 +57,31 @@ impl Shape {
         self.starts[level]..self.starts[level + 1]
     }
 
+    /// The nodes right below a node; none below a lowest one.
+    pub(super) fn children(&self, node: u32) -> Range<u32> {
+        assert!(node < self.node_count());
+        if node < self.leaf_nodes() {
+            return 0..0;
+        }
+        let level = self.level_of(node);
+        let below = self.level(level - 1);
+        let first = below.start + (node - self.starts[level]) * self.upper_fanout;
+        first..below.end.min(first + self.upper_fanout)
+    }
+
+    fn level_of(&self, node: u32) -> usize {
+        (0..self.levels)
+            .find(|&level| node < self.starts[level + 1])
+            .expect("levels cover all nodes")
+    }
+
     /// The parent of a node, and the node's place in it; none for the root.
     pub(super) fn parent(&self, node: u32) -> Option<(u32, usize)> {
         assert!(node < self.node_count());
         if node + 1 == self.node_count() {
             return None;
         }
-        let level = (0..self.levels)
-            .find(|&level| node < self.starts[level + 1])
-            .expect("levels cover all nodes");
+        let level = self.level_of(node);
         let index = node - self.starts[level];
         let parent = self.starts[level + 1] + index / self.upper_fanout;
         assert!(parent > node && parent < self.starts[level + 2]);
@@ -88,10 +104,13 @@ mod tests {
                     Some((parent, place)) => {
                         assert!(parent > node && place < 3);
                         assert!(taken.insert((parent, place)));
+                        assert_eq!(shape.children(parent).start + place as u32, node);
+                        assert!(shape.children(parent).contains(&node));
                     }
                 }
             }
             assert_eq!(shape.level(0).end, leaves.div_ceil(4));
+            assert!(shape.level(0).all(|leaf| shape.children(leaf).is_empty()));
             assert_eq!(shape.level(shape.levels() - 1).len(), 1);
         }
     }

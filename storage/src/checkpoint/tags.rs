@@ -8,6 +8,7 @@ use super::shape::Shape;
 use crate::bits::Bits;
 use crate::checksum::PageKey;
 use crate::layout::PAGE_SIZE;
+use std::ops::Range;
 use zerocopy::IntoBytes;
 
 /// Tags in a node.
@@ -17,6 +18,7 @@ pub(super) const TAGS_PER_NODE: usize = PAGE_SIZE / size_of::<u128>();
 #[derive(Debug)]
 pub(super) struct TagTree {
     shape: Shape,
+    page_count: u32,
     /// Nodes one after the other, in the order of their numbers; so the tag of page p is entry p.
     entries: Box<[u128]>,
     root: u128,
@@ -36,6 +38,7 @@ impl TagTree {
         let nodes = shape.node_count() as usize;
         Self {
             shape,
+            page_count,
             entries: vec![0; nodes * TAGS_PER_NODE].into_boxed_slice(),
             root: 0,
             dirty: Bits::new(nodes),
@@ -56,6 +59,45 @@ impl TagTree {
     pub(super) fn root(&self) -> u128 {
         assert!(self.dirty.is_empty());
         self.root
+    }
+
+    /// Logical pages: the pages of state, then the nodes of this tree.
+    pub(super) fn logical_count(&self) -> u32 {
+        self.page_count + self.shape.node_count()
+    }
+
+    /// The node that a logical page is, if it is not a page of state.
+    pub(super) fn node_of(&self, logical: u32) -> Option<u32> {
+        assert!(logical < self.logical_count());
+        logical.checked_sub(self.page_count)
+    }
+
+    /// The tag of a logical page, as its parent has it.
+    pub(super) fn tag(&self, logical: u32) -> u128 {
+        match self.node_of(logical) {
+            None => self.page_tag(logical),
+            Some(node) => self.node_tag(node),
+        }
+    }
+
+    /// Records what a block holds: nothing becomes dirty, and no other node follows.
+    pub(super) fn record_tag(&mut self, logical: u32, tag: u128) {
+        match self.node_of(logical) {
+            None => self.entries[logical as usize] = tag,
+            Some(node) => match self.shape.parent(node) {
+                None => self.root = tag,
+                Some((parent, place)) => {
+                    self.entries[parent as usize * TAGS_PER_NODE + place] = tag;
+                }
+            },
+        }
+    }
+
+    /// The pages of state whose tags a lowest node holds.
+    pub(super) fn pages_of(&self, leaf: u32) -> Range<u32> {
+        assert!(leaf < self.shape.leaf_nodes());
+        let first = leaf * TAGS_PER_NODE as u32;
+        first..self.page_count.min(first + TAGS_PER_NODE as u32)
     }
 
     /// The tag of a page; zero if it is not in use.
@@ -118,7 +160,7 @@ impl TagTree {
     }
 }
 
-/// What opening does.
+/// What opening and fetching do.
 impl TagTree {
     /// Forgets everything but the root that the checkpoint names.
     pub(super) fn open(&mut self, root: u128) {
@@ -126,6 +168,36 @@ impl TagTree {
         self.dirty.clear();
         self.pages_used = 0;
         self.root = root;
+    }
+
+    /// Another tree is to be had, whose root is this. Entries stay as they are: where they are the same they need not come
+    /// from elsewhere.
+    pub(super) fn aim(&mut self, root: u128) {
+        self.dirty.clear();
+        self.root = root;
+    }
+
+    /// Puts the entries of a node, whatever its tag.
+    pub(super) fn put(&mut self, node: u32, bytes: &[u8]) {
+        assert_eq!(bytes.len(), PAGE_SIZE);
+        let entries = &mut self.entries[node as usize * TAGS_PER_NODE..][..TAGS_PER_NODE];
+        entries.as_mut_bytes().copy_from_slice(bytes);
+    }
+
+    /// A node has no entries.
+    pub(super) fn put_empty(&mut self, node: u32) {
+        self.entries[node as usize * TAGS_PER_NODE..][..TAGS_PER_NODE].fill(0);
+    }
+
+    /// All nodes were put: counts the pages in use.
+    pub(super) fn counted(&mut self) {
+        let pages = &self.entries[..self.page_count as usize];
+        self.pages_used = pages.iter().filter(|&&tag| tag != 0).count() as u32;
+    }
+
+    /// A node is not in its block: it is to be written though nothing in it has changed.
+    pub(super) fn rewrite(&mut self, node: u32) {
+        self.dirty.insert(node as usize);
     }
 
     /// Takes a node as read from disk, if it has the tag that its parent says. The parent was loaded before.

@@ -1,5 +1,8 @@
 //! Whole checkpoints over a disk in memory, with power cuts.
 
+mod fetch;
+mod scrub;
+
 use super::*;
 use crate::checksum::{self, PageKey};
 use crate::header::Prepare;
@@ -42,6 +45,10 @@ type Sector = Rc<[u8; PAGE_SIZE]>;
 struct Disk {
     durable: BTreeMap<u64, Sector>,
     unsynced: Vec<(u64, Sector)>,
+    /// What the superblock says: the checkpoint, and whether it is still being fetched.
+    named: Option<(CheckpointRecord, bool)>,
+    /// The checkpoint before, if all of it is there.
+    previous: Option<CheckpointRecord>,
     /// A read that touches this sector fails, after its bytes have come.
     unreadable: Option<u64>,
 }
@@ -66,14 +73,17 @@ impl Disk {
         Self {
             durable,
             unsynced: Vec::new(),
+            named: self.named,
+            previous: self.previous,
             unreadable: self.unreadable,
         }
     }
 
     fn read(&self, at: u64, into: &mut [u8]) {
-        assert!(self.unsynced.is_empty(), "tests read after a cut or a sync");
         for (index, sector) in into.chunks_exact_mut(PAGE_SIZE).enumerate() {
-            match self.durable.get(&(at + (index * PAGE_SIZE) as u64)) {
+            let at = at + (index * PAGE_SIZE) as u64;
+            let cached = self.unsynced.iter().rev().find(|(other, _)| *other == at);
+            match cached.map(|(_, sector)| sector).or(self.durable.get(&at)) {
                 Some(content) => sector.copy_from_slice(&content[..]),
                 None => sector.fill(0),
             }
@@ -145,6 +155,21 @@ impl<R: Rules> Host<R> {
         disk: Disk,
         record: &CheckpointRecord,
     ) -> Result<Self, Damages> {
+        match Self::open_any(layout, spares, seed, disk, record, false) {
+            (host, None) => Ok(host),
+            (_, Some(damages)) => Err(damages),
+        }
+    }
+
+    /// Opens what is there; the damages, if that is not all.
+    fn open_any(
+        layout: Layout,
+        spares: u32,
+        seed: u64,
+        disk: Disk,
+        record: &CheckpointRecord,
+        syncing: bool,
+    ) -> (Self, Option<Damages>) {
         let mut host = Self {
             layout,
             pages: Pages::new(layout.geometry.page_count(), spares),
@@ -161,20 +186,30 @@ impl<R: Rules> Host<R> {
             frozen: Snapshot::new(),
             spares_waits: 0,
         };
-        let mut event = host.checkpoint.open_start(record, &mut host.io);
+        let mut event = host.checkpoint.open_start(
+            record,
+            host.disk.previous.as_ref(),
+            syncing,
+            &mut host.pages,
+            &mut host.io,
+        );
         loop {
             match event {
                 CheckpointEvent::None => event = host.complete_one(),
                 CheckpointEvent::Opened => break,
-                CheckpointEvent::Damaged(damages) => return Err(damages),
-                CheckpointEvent::Written(_) => unreachable!("nothing is written"),
+                CheckpointEvent::Incomplete(damages) => return (host, Some(damages)),
+                event => unreachable!("nothing else is going on: {event:?}"),
             }
         }
-        host.live = (2..host.pages.count())
+        host.find_live();
+        (host, None)
+    }
+
+    fn find_live(&mut self) {
+        self.live = (2..self.pages.count())
             .map(PageId)
-            .filter(|&page| host.pages.is_used(page))
+            .filter(|&page| self.pages.is_used(page))
             .collect();
-        Ok(host)
     }
 
     /// Submits what is queued; writes reach the disk's cache in any order.
@@ -184,7 +219,13 @@ impl<R: Rules> Host<R> {
                 IoRequest::Write {
                     at, size, buffer, ..
                 } => self.disk.write(*at, &buffer.bytes()[..*size]),
-                IoRequest::Sync { .. } => assert!(self.pending.is_empty()),
+                // Others may read, and the scrubber write, while the checkpoint's own writes are awaited.
+                IoRequest::Sync { .. } => assert!(
+                    !self
+                        .pending
+                        .iter()
+                        .any(|it| matches!(it, IoRequest::Write { durable: false, .. }))
+                ),
                 IoRequest::Read { .. } => {}
             }
             if let Some(cuts) = &mut self.cuts {

@@ -53,6 +53,8 @@ pub(super) struct Writer {
     /// Where the next frozen page is looked for: all below are copied.
     cursor: PageId,
     fill: Option<Fill>,
+    /// A checkpoint that was fetched is written: its tags are what they are.
+    is_rewrite: bool,
 }
 
 impl Writer {
@@ -64,14 +66,46 @@ impl Writer {
             pace: Pace::new(0, 0, 1, 0),
             cursor: PageId(0),
             fill: None,
+            is_rewrite: false,
         }
+    }
+
+    /// Writes `pages` frozen pages of a checkpoint that is known already, as fast as does no harm.
+    pub(super) fn rewrite(
+        record: &CheckpointRecord,
+        key: PageKey,
+        fingerprint: u128,
+        pages: u32,
+    ) -> Self {
+        Self {
+            record: *record,
+            key,
+            fingerprint,
+            pace: Pace::hurried(record.prepare.op, pages),
+            cursor: PageId(0),
+            fill: None,
+            is_rewrite: true,
+        }
+    }
+
+    /// Stops filling; the buffer, if there is one.
+    pub(super) fn give_up(&mut self) -> Option<AlignedBuffer> {
+        self.fill.take().map(|fill| fill.buffer)
     }
 }
 
 impl<R: Rules> Checkpoint<R> {
+    /// The checkpoint that is written, and waits to be installed.
+    #[cfg(test)]
+    pub(super) fn writer_record(&self) -> CheckpointRecord {
+        assert_eq!(self.mode, Mode::Written);
+        self.writer.record
+    }
+
     /// Begins to write a checkpoint of the pages, which were frozen just now. Does no work that grows with the state.
     pub fn begin(&mut self, pages: &Pages, start: &CheckpointStart) {
         assert_eq!(self.mode, Mode::Idle, "one checkpoint at a time");
+        assert!(self.is_complete() && self.work == 0);
         assert!(start.prepare.op > self.record.prepare.op);
         if self.record.root != 0 {
             assert_eq!(self.record.page_key, start.key.0, "one key for all");
@@ -95,6 +129,7 @@ impl<R: Rules> Checkpoint<R> {
             ),
             cursor: PageId(0),
             fill: None,
+            is_rewrite: false,
         };
         self.mode = Mode::WritePages;
     }
@@ -142,7 +177,7 @@ impl<R: Rules> Checkpoint<R> {
             self.mode,
             Mode::WritePages | Mode::WriteTags | Mode::WriteMap
         );
-        (is_paced && self.in_flight.used() == 0).then(|| self.writer.pace.idle_at_ns())
+        (is_paced && self.work == 0).then(|| self.writer.pace.idle_at_ns())
     }
 
     fn frozen_left(&self, pages: &Pages) -> u32 {
@@ -157,9 +192,9 @@ impl<R: Rules> Checkpoint<R> {
         let frozen = pages.frozen_count();
         if frozen == 0 {
             self.flush(io);
-            assert_eq!(
-                u64::from(self.tags.pages_used()),
-                self.writer.record.pages_used,
+            assert!(
+                self.fetch.active
+                    || u64::from(self.tags.pages_used()) == self.writer.record.pages_used,
                 "every page in use has a tag"
             );
             self.mode = Mode::WriteTags;
@@ -181,13 +216,13 @@ impl<R: Rules> Checkpoint<R> {
             let content = pages.frozen_read(page).expect("it is in use");
             let (block, copy) = self.fill_next(content);
             let tag = key.tag(copy);
-            self.tags.set_page_tag(page.0, tag);
+            self.set_page_tag(page, tag);
             self.blocks.take(Zone::Data, block);
             self.relocate(page.0, block);
             self.statistics.pages_written += 1;
             self.flush_if_full(io);
         } else {
-            self.tags.set_page_tag(page.0, 0);
+            self.set_page_tag(page, 0);
             self.relocate(page.0, 0);
         }
         pages.frozen_done(page);
@@ -195,6 +230,15 @@ impl<R: Rules> Checkpoint<R> {
             self.writer.cursor = PageId(page.0 + 1);
         }
         true
+    }
+
+    fn set_page_tag(&mut self, page: PageId, tag: u128) {
+        assert!(
+            !self.writer.is_rewrite || self.tags.page_tag(page.0) == tag,
+            "page {} has changed in memory by itself",
+            page.0
+        );
+        self.tags.set_page_tag(page.0, tag);
     }
 
     /// Deals with one changed node of the tag tree, children before parents. False: it must wait.
@@ -230,7 +274,7 @@ impl<R: Rules> Checkpoint<R> {
             self.flush(io);
             self.finish_record();
             self.mode = Mode::Drain;
-            if self.in_flight.used() == 0 {
+            if self.work == 0 {
                 self.sync(io);
             }
             return false;
@@ -260,7 +304,9 @@ impl<R: Rules> Checkpoint<R> {
         let record = &mut self.writer.record;
         record.root = self.tags.root();
         record.map = self.map.root();
-        record.id = record.compute_id(self.writer.fingerprint);
+        let id = record.compute_id(self.writer.fingerprint);
+        assert!(!self.writer.is_rewrite || record.id == id);
+        record.id = id;
         assert_ne!(record.root, 0);
         assert_ne!(record.map.first, 0);
     }
@@ -269,6 +315,7 @@ impl<R: Rules> Checkpoint<R> {
     fn relocate(&mut self, logical: u32, block: u32) {
         let old = self.map.set_address(logical, block);
         self.blocks.release(old);
+        self.generations.moved(logical);
     }
 
     /// Makes sure that there is a buffer with room for one page more, and blocks to write it to. False: none is free,
@@ -277,7 +324,7 @@ impl<R: Rules> Checkpoint<R> {
         if self.writer.fill.is_some() {
             return true;
         }
-        if self.in_flight.used() >= writes_max {
+        if self.work >= writes_max {
             return false;
         }
         let Some(buffer) = self.buffers.pop() else {
@@ -334,7 +381,7 @@ impl<R: Rules> Checkpoint<R> {
         io: &mut IoQueue,
     ) {
         self.blocks.assert_writable(first, count);
-        let id = self.in_flight.begin(Purpose::Write { second, count });
+        let id = self.begin_work(Purpose::Write { second, count });
         io.push(IoRequest::Write {
             id,
             at: self.layout.block_at(first),
@@ -351,12 +398,12 @@ impl<R: Rules> Checkpoint<R> {
         buffer: AlignedBuffer,
         io: &mut IoQueue,
     ) -> CheckpointEvent {
-        if second != 0 {
+        if second != 0 && self.mode != Mode::Abandoned {
             self.write(second, 0, count, buffer, io);
             return CheckpointEvent::None;
         }
         self.buffers.push(buffer);
-        if self.mode != Mode::Drain || self.in_flight.used() > 0 {
+        if self.mode != Mode::Drain || self.work > 0 {
             return CheckpointEvent::None;
         }
         if R::SYNC_BEFORE_WRITTEN {
@@ -371,13 +418,16 @@ impl<R: Rules> Checkpoint<R> {
     /// One sync for all: the writes were not durable one by one.
     fn sync(&mut self, io: &mut IoQueue) {
         assert_eq!(self.mode, Mode::Drain);
-        assert_eq!(self.in_flight.used(), 0, "a sync covers what has completed");
-        let id = self.in_flight.begin(Purpose::Sync);
+        assert_eq!(self.work, 0, "a sync covers what has completed");
+        let id = self.begin_work(Purpose::Sync);
         io.push(IoRequest::Sync { id });
         self.mode = Mode::Sync;
     }
 
     pub(super) fn on_sync_done(&mut self) -> CheckpointEvent {
+        if self.mode == Mode::Abandoned || self.mode == Mode::Idle {
+            return CheckpointEvent::None; // it was for one that was given up
+        }
         assert_eq!(self.mode, Mode::Sync);
         assert_eq!(self.buffers.len(), BUFFER_COUNT);
         self.mode = Mode::Written;
@@ -389,7 +439,10 @@ impl<R: Rules> Checkpoint<R> {
         assert_eq!(self.mode, Mode::Written);
         assert_eq!(*record, self.writer.record);
         self.record = *record;
+        self.fetch.target.map = record.map;
         self.blocks.install();
+        let whole = self.is_complete().then_some(record);
+        self.generations.install(&self.tags, &self.map, whole);
         self.statistics.checkpoints += 1;
         self.mode = Mode::Idle;
     }

@@ -12,6 +12,8 @@ pub enum PageRequest {
     Record = 1,
     /// Pages of state and nodes of the tag tree, by number and tag.
     Pages = 2,
+    /// The record of the checkpoint of one op, whether it is durable on a quorum or not.
+    Named = 3,
 }
 
 /// Names a page by place and content.
@@ -37,7 +39,7 @@ typed_header! {
     /// Asks for pages. The body of a request for pages is as many [`PageReference`]s as fit into one answer, or fewer; a
     /// request for a record has none.
     RequestPages reserved 160 {
-        /// For a record: the lowest op of interest.
+        /// For a record: the lowest op of interest, or the very one.
         checkpoint_op: u64,
         /// Echoed in the answer.
         nonce: u64,
@@ -52,7 +54,7 @@ typed_header! {
         bounded(&[this.checkpoint_op])?;
         let body = this.frame.size as usize - HEADER_SIZE;
         match this.kind {
-            1 => rule(this.count == 0, "a request for a record names pages")?,
+            1 | 3 => rule(this.count == 0, "a request for a record names pages")?,
             2 => rule(this.count > 0, "a request for pages names none")?,
             _ => return Err(Invalid::Rule("a request_pages asks for an unknown kind")),
         }
@@ -62,7 +64,8 @@ typed_header! {
 }
 
 typed_header! {
-    /// Pages: as many [`PageReference`]s as pages, then the pages; not necessarily all that were asked for. Or a record.
+    /// Pages: as many [`PageReference`]s as pages, then the pages. What was asked for and is not among them is not here (any
+    /// more). Or a record.
     Page reserved 160 {
         /// The highest op that the author knows to be committed.
         commit_max: u64,
@@ -80,7 +83,7 @@ typed_header! {
         let body = this.frame.size as usize - HEADER_SIZE;
         rule(this.pad == 0, "a page has a stray byte")?;
         match this.kind {
-            1 => rule(this.count == 0 && body == 512, "a record has another size"),
+            1 | 3 => rule(this.count == 0 && body == 512, "a record has another size"),
             2 => rule(body == this.count as usize * (size_of::<PageReference>() + PAGE_SIZE), "pages are not whole"),
             _ => Err(Invalid::Rule("a page is of an unknown kind")),
         }

@@ -31,7 +31,7 @@ const SERVED_MIN: u64 = 10;
 const REST_NS: u64 = 3 * SECOND;
 
 /// Whether replicas fetch pages from each other: until they do, one that lags beyond the others' journals stays behind.
-const STATE_SYNC: bool = false;
+const STATE_SYNC: bool = true;
 
 /// What the replicas themselves counted, over all their lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -99,6 +99,7 @@ impl Run {
     /// A replica that has executed everything.
     fn progress(&self) -> Progress {
         Progress {
+            lost_op: None,
             status: ReplicaStatus::Normal,
             view: 0,
             log_view: 0,
