@@ -199,7 +199,7 @@ fn double_execution(kind: Kind) {
 fn double_execution_of_an_inherited_request() {
     let broken = without!(EXECUTE_ONCE);
     double_execution(STRICT);
-    noticed("", || double_execution(broken));
+    noticed("request > record.request", || double_execution(broken));
 }
 
 /// An acknowledgement is of its view. Replica 1 acknowledges an op in view 0, and is by now in view 2, whose log has no such op;
@@ -244,5 +244,5 @@ fn acks_across_views(kind: Kind) {
 fn acks_mixed_across_views() {
     let broken = without!(ACKS_DIE_WITH_VIEW);
     acks_across_views(STRICT);
-    noticed("", || acks_across_views(broken));
+    noticed("executed another prepare", || acks_across_views(broken));
 }

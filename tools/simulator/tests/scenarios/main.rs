@@ -11,3 +11,4 @@ mod lagging;
 mod schedules;
 mod script;
 mod seeds;
+mod storage_patterns;

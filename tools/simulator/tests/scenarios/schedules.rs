@@ -148,7 +148,7 @@ fn read_before_inherited(kind: Kind) {
 fn schedule_10_a_read_waits_for_what_was_inherited() {
     let broken = without!(READ_AWAITS_INHERITED);
     read_before_inherited(STRICT);
-    noticed("", || read_before_inherited(broken));
+    noticed("a read begun when", || read_before_inherited(broken));
 }
 
 /// 11: a primary is paused with reads under way; a new view commits writes; the pause ends.
@@ -340,5 +340,5 @@ fn longest_log(kind: Kind) {
 fn schedule_24_the_log_of_the_highest_log_view() {
     let broken = without!(LOG_VIEW_FIRST);
     longest_log(STRICT);
-    noticed("", || longest_log(broken));
+    noticed("executed another prepare", || longest_log(broken));
 }
