@@ -134,9 +134,16 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.superblock.working().sync.syncing == 0 && !self.sync.damaged
     }
 
+    /// Whether a commit has proved that a quorum holds the checkpoint, so that no acknowledgement from here proves anything of
+    /// it any more. Without this a quorum of two, one of which lacks a page that the other has replaced since, could
+    /// commit nothing, and so never get to a newer checkpoint that has it.
+    fn is_checkpoint_proved(&self) -> bool {
+        self.commit_max > self.checkpoint_op + self.layout.geometry.checkpoint_lag()
+    }
+
     /// The highest checkpoint op that acknowledgements from here may rest on.
     pub(super) fn checkpoint_reach(&self) -> u64 {
-        if self.is_checkpoint_whole() {
+        if self.is_checkpoint_whole() || self.is_checkpoint_proved() {
             self.checkpoint_op
         } else {
             self.checkpoint_op - 1
@@ -147,7 +154,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// it: a quorum has it, so nothing rests on the ones before any more.
     pub(super) fn checkpoint_to_announce(&self) -> (u64, u128) {
         let checkpoint = &self.superblock.working().checkpoint;
-        if self.is_checkpoint_whole() || !R::WITHHOLD_BEYOND_CHECKPOINT {
+        let may_name = self.is_checkpoint_whole() || self.is_checkpoint_proved();
+        if may_name || !R::WITHHOLD_BEYOND_CHECKPOINT {
             (checkpoint.prepare.op, checkpoint.id)
         } else {
             (checkpoint.prepare.op.saturating_sub(1), 0)
