@@ -196,7 +196,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.catch_up.target = self.catch_up.target.max(op);
         // Beyond the reach of the primary's journal nothing can be fetched op by op any more. What was lost below the head
         // must be fetched as well.
-        let held = self.repair.lowest_missing.map_or(self.head.op, |op| op - 1);
+        let held = if self.is_chained() {
+            self.repair.lowest_missing.map_or(self.head.op, |op| op - 1)
+        } else {
+            self.commit_min
+        };
         let behind = self.catch_up.target.saturating_sub(held);
         self.lagging = behind >= u64::from(self.layout.geometry.slots);
     }
