@@ -6,9 +6,10 @@
 
 mod damage;
 mod known_faults;
-mod partitions;
 mod lagging;
+mod partitions;
 mod schedules;
 mod script;
 mod seeds;
 mod storage_patterns;
+mod sync;
