@@ -91,7 +91,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     /// Whether enough others have found nothing wrong with this replica's file.
-    fn is_confirmed(&self) -> bool {
+    pub(super) fn is_confirmed(&self) -> bool {
         self.is_solo()
             || !R::REGRESSED_IS_LOST
             || 1 + self.promises.confirmed.count() >= self.quorums.view_change

@@ -235,6 +235,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             &mut effects.io,
         );
         self.timers.view_change.set(self.now, self.patience_ns());
+        // Who may not promise anything yet does not vote, and must ask again whether it may.
+        self.timers.vote.set(self.now, VOTE_RESEND_NS);
         if !R::VOTE_AWAITS_DURABLE_VIEW {
             self.vote(effects);
         }

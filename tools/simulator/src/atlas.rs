@@ -245,6 +245,11 @@ impl Atlas {
         self.lost[replica as usize]
     }
 
+    /// The replica's disk is lost.
+    pub(crate) fn lose(&mut self, replica: u8) {
+        self.lost[replica as usize] = true;
+    }
+
     /// Whether `core` alone, without what is outside of it, holds a good copy of everything that is committed.
     pub fn is_enough(&self, core: &[u8], replica_count: u8) -> bool {
         let outside = usize::from(replica_count) - core.len();
@@ -280,7 +285,8 @@ impl Atlas {
             .all(|slot| self.may_damage_slot(replica, slot))
     }
 
-    fn mark(&mut self, replica: u8, zone: Zone, read: bool) {
+    /// Notes a damage; one that is seen by the process's reads only, or that is on the disk.
+    pub(crate) fn mark(&mut self, replica: u8, zone: Zone, read: bool) {
         let (prepare, header) = if read {
             (SlotFault::PrepareRead, SlotFault::HeaderRead)
         } else {
