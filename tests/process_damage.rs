@@ -26,6 +26,9 @@ const CALM: Shape = Shape {
     ..Shape::STEADY
 };
 
+/// Longer than replicas wait between two greetings, in which they say what they have promised.
+const GREETING: Duration = Duration::from_millis(1500);
+
 /// How many places of a file are damaged at a time.
 const PLACES: usize = 32;
 
@@ -228,35 +231,51 @@ fn a_write_that_fails_ends_the_replica_and_nobody_else() {
     );
 }
 
-/// A data file that is put back to what it was a while ago has forgotten what its replica promised. The others live and
-/// remember: nothing is lost, and it is no more than one replica that is missing.
+/// A data file that is put back to what it was a while ago has forgotten what its replica promised. The others remember:
+/// the replica ends and says why, nothing is lost, and with the right file it is back.
 #[test]
-fn a_file_put_back_to_an_earlier_state_loses_nothing() {
+fn a_file_put_back_to_an_earlier_state_is_noticed_and_loses_nothing() {
     let rounds = rounds(2);
     let mut random = Random::new();
     let mut cluster = Cluster::new("rolled-back", 3, &RING);
     cluster.start_all();
     let load = Recorder::start(&[&cluster.addresses], CALM);
     load.wait_for_more(100);
+    let mut noticed = Vec::new();
     for _ in 0..rounds {
         cluster.wait_healthy();
         let replica = random.below(3) as usize;
-        let (file, copy) = (cluster.file(replica), cluster.directory.0.join("copy"));
+        let file = cluster.file(replica);
+        let [old, new] = ["old", "new"].map(|name| cluster.directory.0.join(name));
         cluster.stop(replica);
-        std::fs::copy(&file, &copy).expect("copied");
+        std::fs::copy(&file, &old).expect("copied");
         cluster.start(replica);
         cluster.wait_healthy();
         load.wait_for_more(50 + random.below(300));
+        thread::sleep(GREETING); // until the others have heard what it has promised
         cluster.kill(replica);
-        std::fs::copy(&copy, &file).expect("copied");
+        std::fs::rename(&file, &new).expect("renamed");
+        std::fs::rename(&old, &file).expect("renamed");
+        let begin = Instant::now();
         cluster.spawn(replica);
+        let (code, errors) = cluster.take(replica).ended();
+        noticed.push(begin.elapsed());
+        let told = code.is_some_and(|code| code < 10) && !errors.contains("panicked");
+        assert!(told, "{code:?} {errors}");
+        assert!(errors.contains("put back to an older state"), "{errors}");
         load.wait_for_more(50);
+        std::fs::rename(&new, &file).expect("renamed");
+        cluster.start(replica);
         cluster.wait_healthy();
         load.wait_for_more(50);
     }
     let history = load.finish(&cluster.addresses);
     cluster.stop_all_well();
     println!("{rounds} times a file put back: {}", history.summary());
+    println!(
+        "start to the end with its reason: {}",
+        distribution(&mut noticed)
+    );
 }
 
 #[test]
