@@ -158,7 +158,7 @@ fn damage_third(victim: &Victim, part: usize, random: &mut Random) {
 /// Damages some blocks of pages, tags and addresses, none of those that were damaged on another replica.
 fn damage_pages(victim: &Victim, random: &mut Random, spoilt: &mut BTreeSet<u64>) {
     let used = victim.used(victim.layout.grid_at..victim.layout.size);
-    for _ in 0..BLOCKS {
+    for _ in 0..BLOCKS.min(used.len()) {
         let at = used[random.below(used.len() as u64) as usize];
         if spoilt.insert(at) {
             victim.damage(at, Damage::any(random), random);
