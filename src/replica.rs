@@ -365,7 +365,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(now.monotonic_ns >= self.now.monotonic_ns);
         self.now = now;
         self.detector.ran(now.monotonic_ns);
+        let agreed = self.clock.is_synchronised();
         self.clock.advance(now, self.head.timestamp_next);
+        if agreed && !self.clock.is_synchronised() {
+            self.metrics.clock_losses += 1;
+        }
     }
 
     /// Ends a turn of the host's loop: acknowledges what became durable, commits, executes, answers, prepares what was
@@ -409,6 +413,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub fn has_work(&self) -> bool {
         self.execution_pending
             || self.checkpoint_pending
+            || self.repair.has_more_to_acknowledge()
             || self.has_gathered_work()
             || self.reads.pending
             || self.sync.pending

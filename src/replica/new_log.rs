@@ -146,7 +146,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.parked.view = None;
         self.enter_normal();
         self.catch_up.target = self.head.op;
-        self.withheld = Some(self.commit_min + 1);
+        self.withheld = Some(self.commit_max + 1);
         if self.primary() == self.options.replica {
             self.send_start_view(None, 0, effects);
             self.timers.heartbeat.set(self.now, HEARTBEAT_NS);
@@ -348,6 +348,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.parked.headers.clear();
             self.parked.headers.extend_from_slice(headers_of(body));
             self.catch_up.target = self.catch_up.target.max(start.op);
+            // The view has begun, so there is no hurry to wish for the next one.
+            self.timers
+                .view_change
+                .set(self.now, 5 * crate::constants::VIEW_CHANGE_NS);
             return;
         }
         if view > self.view {

@@ -91,6 +91,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let Some(recovered) = self.opening.recovered.take() else {
             return;
         };
+        self.timers.ping.set(self.now, crate::constants::PING_NS);
         if let Some(op) = recovered.regressed {
             effects.halt = Some(Fatal::Regressed(Regressed::Journal(op)));
             return;
@@ -101,7 +102,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(self.head.op >= self.commit_min);
         // What a primary knew to be committed when it prepared, is.
         self.commit_max = self.commit_max.max(head.commit);
-        self.uncertain = (!recovered.head_certain).then_some(recovered.op_max);
+        self.uncertain = (!recovered.head_certain && R::UNCERTAIN_HEAD_AWAITS_START_VIEW)
+            .then_some(recovered.op_max);
         self.promises.opened(self.head.op.max(recovered.op_max));
         self.rebuild_chain();
         self.metrics.ops_recovered = self.head.op - self.commit_min;
@@ -168,7 +170,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let primary = self.primary() == self.options.replica;
         if was_normal && primary && R::RESTARTED_PRIMARY_LEAVES_VIEW {
             self.enter_view_change(self.view + 1, effects);
-        } else if was_normal && (self.uncertain.is_none() || !R::UNCERTAIN_HEAD_AWAITS_START_VIEW) {
+        } else if was_normal && self.uncertain.is_none() {
             self.enter_normal();
             self.catch_up.target = self.commit_max;
         } else {

@@ -224,7 +224,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let next = self.commit_min + 1;
         let missing = self.state_ready
             && next <= self.commit_max
-            && (next > self.head.op || self.journal.faulty(next).is_some());
+            && (next > self.head.op || !self.is_chained() || self.journal.faulty(next).is_some());
         if !missing || self.sync.waiting.0 != next {
             self.sync.waiting = (if missing { next } else { 0 }, self.now.monotonic_ns);
         }

@@ -33,7 +33,7 @@ impl Timer {
         self.due_ns = u64::MAX;
     }
 
-    pub(super) fn is_clear(&self) -> bool {
+    pub(super) fn is_clear(self) -> bool {
         self.due_ns == u64::MAX
     }
 

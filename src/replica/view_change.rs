@@ -67,9 +67,27 @@ pub(super) struct Suspicions {
 pub(super) struct Moved {
     op: u64,
     round: u64,
-    pub(super) at_ns: u64,
+    at_ns: u64,
     /// When it began to act in its view.
-    pub(super) begun_ns: u64,
+    begun_ns: u64,
+    /// When it last looked.
+    ran_ns: u64,
+    /// It did not run for a while: the others' silence counts from here.
+    grace_ns: u64,
+}
+
+impl Moved {
+    /// A view begins, in which `op` is executed already; rounds are counted anew.
+    pub(super) fn new(now_ns: u64, op: u64) -> Self {
+        Self {
+            op,
+            round: 0,
+            at_ns: now_ns,
+            begun_ns: now_ns,
+            ran_ns: now_ns,
+            grace_ns: 0,
+        }
+    }
 }
 
 impl Suspicions {
@@ -432,29 +450,42 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             };
         }
         let was_silent = self.abdicating;
-        self.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS || self.hears_no_quorum();
-        if !self.abdicating {
+        self.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS;
+        let gives_up = self.abdicating || self.hears_no_quorum();
+        if !gives_up {
             self.election.suspicions.own_is_over();
             let next_ns = self.moved.at_ns + ABDICATE_NS;
             self.timers
                 .suspect
                 .set_at(next_ns.min(now_ns + DEAF_NS / 4));
-            if was_silent {
-                self.timers.heartbeat.set(self.now, 0);
-            }
-        } else if self.timers.suspect.fires(self.now) || !was_silent {
+        } else if self.timers.suspect.fires(self.now) {
             self.suspect(effects);
+        }
+        if was_silent && !self.abdicating {
+            self.timers.heartbeat.set(self.now, 0);
         }
     }
 
-    /// Whether the others' answers have stayed away, of so many that nothing can be committed: they may still hear this
-    /// replica, and would wait for it for ever.
-    fn hears_no_quorum(&self) -> bool {
-        let since_ns = self.now.monotonic_ns.saturating_sub(DEAF_NS);
-        let heard = self
-            .others()
-            .filter(|&replica| self.peers[replica as usize].heard_ns > since_ns);
-        self.moved.begun_ns < since_ns && 1 + heard.count() < usize::from(self.quorums.replication)
+    /// Whether the others' answers stay away, of so many that nothing can be committed, though they came before: they may
+    /// still hear this replica, and would wait for it for ever. Before they have come for the first time in a view nothing
+    /// is said: they answer when they have recorded the view, however slow their disks are. It goes on with its
+    /// heartbeats: without them nobody could answer.
+    fn hears_no_quorum(&mut self) -> bool {
+        let now_ns = self.now.monotonic_ns;
+        let absent_ns = now_ns - self.moved.ran_ns;
+        self.moved.ran_ns = now_ns;
+        if absent_ns > DEAF_NS / 2 {
+            // This replica did not run: what has come meanwhile is read first.
+            self.moved.grace_ns = now_ns + DEAF_NS / 2;
+        }
+        let needed = usize::from(self.quorums.replication) - 1;
+        let heard_since = |since_ns: u64| {
+            let heard = |&replica: &u8| self.peers[replica as usize].heard_ns > since_ns;
+            self.others().filter(heard).count()
+        };
+        let heard_before = heard_since(self.moved.begun_ns) >= needed;
+        let heard_now = heard_since(now_ns.saturating_sub(DEAF_NS)) >= needed;
+        heard_before && !heard_now && now_ns >= self.moved.grace_ns
     }
 
     /// The host will stop this replica: a primary hands its view over first. True: [`Self::may_stop`] will tell when.

@@ -235,6 +235,11 @@ impl Atlas {
         self.lost[replica as usize] || self.slots[slot][replica as usize] != SlotFault::None
     }
 
+    /// Whether a copy of the replica's superblock may be bad.
+    pub fn is_copy_damaged(&self, replica: u8, copy: usize) -> bool {
+        self.copies[replica as usize] >> copy & 1 == 1
+    }
+
     /// Whether the replica's disk is lost, and it has not recovered yet.
     pub fn is_lost(&self, replica: u8) -> bool {
         self.lost[replica as usize]
