@@ -155,12 +155,13 @@ fn damage_third(victim: &Victim, part: usize, random: &mut Random) {
     victim.damage(Layout::superblock_at(part), how, random);
 }
 
-/// Damages some blocks of pages, tags and addresses, none of those that were damaged on another replica.
-fn damage_pages(victim: &Victim, random: &mut Random, spoilt: &mut BTreeSet<u64>) {
+/// Damages some blocks of pages, tags and addresses, none of whose bytes were damaged before: where a page lies is each
+/// replica's own affair, so the place does not tell whether it is the same page.
+fn damage_pages(victim: &Victim, random: &mut Random, spoilt: &mut BTreeSet<Vec<u8>>) {
     let used = victim.used(victim.layout.grid_at..victim.layout.size);
     for _ in 0..BLOCKS.min(used.len()) {
         let at = used[random.below(used.len() as u64) as usize];
-        if spoilt.insert(at) {
+        if spoilt.insert(victim.read(at)) {
             victim.damage(at, Damage::any(random), random);
         }
     }
