@@ -131,9 +131,10 @@ impl<W: Workload> Cluster<W> {
         let process = self.replica(replica).expect("only a living process ends");
         let metrics = *process.metrics();
         self.metrics.push(metrics);
-        self.hosts[replica as usize].crash(crash);
+        let host = &mut self.hosts[replica as usize];
+        host.crash(crash);
+        self.atlas.on_crash(replica, &mut host.disk);
         self.checker.on_crash(replica);
-        self.atlas.on_crash(replica);
         self.connecting
             .retain(|&(_, from, to)| from != replica && to != replica);
         self.touched(replica);
