@@ -6,8 +6,10 @@
 //! * [`measure`]: latencies, batch sizes, counts.
 //! * [`verify`]: reading back, through a fresh client or out of the data files.
 //! * [`cluster`]: what it asks of a cluster that it starts and stops itself.
+//! * [`failover`]: a cluster of processes whose primary is killed under the load.
 
 pub mod cluster;
+pub mod failover;
 pub mod ledger;
 pub mod load;
 pub mod measure;

@@ -178,3 +178,35 @@ fn an_embedded_cluster_is_loaded_stopped_and_verified() {
         }
     }
 }
+
+#[test]
+fn primaries_are_killed_and_nothing_is_lost() {
+    let name = format!("bench-failover-{}", std::process::id());
+    let place = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir(&place).expect("a new directory");
+    // Replicas are processes of the same binary, so it must be the real one.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_viewstone"));
+    command.args(["bench", "--kill-primary", "2", "--clients", "4", "--json"]);
+    // A load that leaves whoever was killed the time to catch up.
+    command.args(["--rate", "300"]);
+    command.args([
+        "--geometry",
+        "small",
+        "--slots",
+        "16384",
+        "--message-size",
+        "8KiB",
+    ]);
+    let output = command.arg("--directory").arg(&place).output();
+    let output = output.expect("the binary runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["failovers"], 2);
+    assert_eq!(report["lost"], 0);
+    let gap = &report["failover_gap_us"];
+    let (p50, max) = (gap["p50"].as_f64(), gap["max"].as_f64());
+    println!("longest time without a write, in microseconds: {gap}");
+    assert!(p50 > Some(0.0) && max >= p50);
+    std::fs::remove_dir(&place).expect("the data files of a good run are removed");
+}

@@ -14,6 +14,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use std::collections::VecDeque;
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// When to stop.
@@ -84,7 +85,10 @@ struct State<'a> {
     value: Vec<u8>,
 }
 
-/// Loads the cluster; `progress` is called about every second.
+/// What is called about every second, with the time since the start. It may break the load off.
+pub type Progress<'a> = &'a mut dyn FnMut(Duration, &mut Measurements) -> ControlFlow<()>;
+
+/// Loads the cluster.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -92,7 +96,7 @@ pub fn run(
     host: &mut Host,
     options: LoadOptions,
     ledger: &mut Ledger,
-    progress: &mut dyn FnMut(Duration, &mut Measurements),
+    progress: Progress<'_>,
 ) -> Result<Measurements, LoadError> {
     wait_for_primary(host, options.deadline)?;
     let worker = || Worker {
@@ -165,7 +169,7 @@ impl State<'_> {
         &mut self,
         host: &mut Host,
         start: u64,
-        progress: &mut dyn FnMut(Duration, &mut Measurements),
+        progress: Progress<'_>,
     ) -> Result<(), LoadError> {
         let batch = self.options.batch as u64;
         let per_second = self.options.rate.map(|rate| rate / batch as f64);
@@ -175,13 +179,14 @@ impl State<'_> {
         };
         let mut requests = 0;
         let mut shown_at = start;
+        let mut broken_off = false;
         loop {
             let now = host.now_ns();
             while self.resting.front().is_some_and(|&(until, _)| until <= now) {
                 let (_, worker) = self.resting.pop_front().expect("there is a front");
                 self.ready.push(worker);
             }
-            let more = now < end && requests < requests_max;
+            let more = now < end && requests < requests_max && !broken_off;
             let mut arrival = now;
             while more && requests < requests_max && !self.ready.is_empty() {
                 if let Some(per_second) = per_second {
@@ -197,7 +202,8 @@ impl State<'_> {
                 requests += 1;
             }
             if now >= shown_at + 1_000_000_000 {
-                progress(Duration::from_nanos(now - start), &mut self.measurements);
+                let elapsed = Duration::from_nanos(now - start);
+                broken_off |= progress(elapsed, &mut self.measurements).is_break();
                 self.measurements.recent.clear();
                 self.measurements.recent_operations = 0;
                 shown_at = now;
@@ -313,6 +319,8 @@ impl State<'_> {
         if self.measuring {
             self.measurements.writes.record(latency);
             self.measurements.batches.record(reply.op);
+            let now_ns = self.clock.elapsed().as_nanos() as u64;
+            self.measurements.gap.answered(now_ns);
             self.count(keys.len(), latency);
         }
         false

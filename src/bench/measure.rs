@@ -131,6 +131,40 @@ impl BatchSizes {
     }
 }
 
+/// The longest time between two acknowledged writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Gap {
+    last_ns: Option<u64>,
+    longest_ns: u64,
+    answers: u64,
+}
+
+impl Gap {
+    /// A write was acknowledged.
+    pub fn answered(&mut self, now_ns: u64) {
+        let gap_ns = self.last_ns.map_or(0, |last_ns| now_ns - last_ns);
+        self.longest_ns = self.longest_ns.max(gap_ns);
+        self.last_ns = Some(now_ns);
+        self.answers += 1;
+    }
+
+    /// Counts anew, from the last acknowledged write on.
+    pub fn restart(&mut self) {
+        self.longest_ns = 0;
+        self.answers = 0;
+    }
+
+    /// The longest since the last restart, in nanoseconds.
+    pub fn longest_ns(&self) -> u64 {
+        self.longest_ns
+    }
+
+    /// Writes acknowledged since the last restart.
+    pub fn answers(&self) -> u64 {
+        self.answers
+    }
+}
+
 /// Everything counted in a run. An operation is one get or put; a request carries one or several.
 #[derive(Clone, Debug)]
 pub struct Measurements {
@@ -156,6 +190,8 @@ pub struct Measurements {
     pub stale: u64,
     /// From the first request to the last answer, in nanoseconds.
     pub elapsed_ns: u64,
+    /// How long nothing was acknowledged.
+    pub gap: Gap,
     /// The first failure, for people.
     pub first_failure: Option<String>,
 }
@@ -175,6 +211,7 @@ impl Measurements {
             failed: 0,
             stale: 0,
             elapsed_ns: 0,
+            gap: Gap::default(),
             first_failure: None,
         }
     }

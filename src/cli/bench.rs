@@ -2,14 +2,16 @@
 
 use super::cluster::{cluster_id, duration, grouped, size, table};
 use crate::bench::cluster::{Footprint, Machines};
+use crate::bench::failover::Failover;
 use crate::bench::ledger::{KEY_SIZE_MIN, Ledger, VALUE_SIZE_MIN};
 use crate::bench::load::{self, LoadError, LoadOptions, Stop};
-use crate::bench::measure::{Measurements, human_bytes, human_us};
+use crate::bench::measure::{Latencies, Measurements, human_bytes, human_us};
 use crate::bench::verify::{self, Verification, VerifyError};
 use crate::client::{ClientOptions, ConnectError, Host};
 use crate::server::embedded::EmbeddedCluster;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use storage::layout::{Geometry, GeometryError};
@@ -17,7 +19,7 @@ use storage::layout::{Geometry, GeometryError};
 /// Load a cluster, measure it, and verify that every acknowledged write is there.
 ///
 /// Without --addresses: formats and starts a cluster of its own in this process (threads, TCP on loopback, real data
-/// files), loads it, stops all of it, starts it again where that is possible, and reads everything back.
+/// files), loads it, stops all of it, starts it again, and reads everything back.
 ///
 /// Exit status: 0 all acknowledged writes are there; 1 one is missing, or a read was stale; 2 it could not be run.
 #[derive(Clone, Debug, clap::Args)]
@@ -73,6 +75,10 @@ pub struct BenchArgs {
     /// How long a call may take.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
+    /// Run the replicas as processes, kill the primary so many times under the load, and measure how long nobody can write;
+    /// at the end all are killed and started again before everything is read back.
+    #[arg(long, value_name = "ROUNDS", value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with_all = ["addresses", "duration", "count"])]
+    pub kill_primary: Option<u32>,
     /// The embedded cluster's data files.
     #[command(flatten)]
     pub geometry: BenchGeometry,
@@ -189,7 +195,11 @@ impl BenchArgs {
             workers: self.clients as usize,
             batch: self.batch as usize,
             read_share: self.read_share,
-            stop: self.count.map_or(Stop::After(self.duration), Stop::Count),
+            stop: match (self.count, self.kill_primary) {
+                (_, Some(_)) => Stop::Count(u64::MAX),
+                (Some(count), None) => Stop::Count(count),
+                (None, None) => Stop::After(self.duration),
+            },
             rate: self.rate,
             deadline: self.timeout,
             seed: self.seed,
@@ -231,6 +241,8 @@ struct Report {
     how: &'static str,
     footprint: Option<Footprint>,
     replicas: Option<u8>,
+    /// The longest time without a write, of each primary that was killed.
+    failovers: Option<Latencies>,
 }
 
 impl Report {
@@ -244,10 +256,10 @@ impl Report {
 /// # Errors
 /// [`BenchError`]: exit status 2.
 pub fn run(args: &BenchArgs) -> Result<u8, BenchError> {
-    let mut report = if args.addresses.is_empty() {
-        run_embedded(args)?
-    } else {
-        run_remote(args)?
+    let mut report = match (args.kill_primary, args.addresses.is_empty()) {
+        (Some(rounds), _) => run_failovers(args, rounds)?,
+        (None, true) => run_embedded(args)?,
+        (None, false) => run_remote(args)?,
     };
     if args.json {
         println!("{}", to_json(args, &mut report));
@@ -261,7 +273,7 @@ fn run_remote(args: &BenchArgs) -> Result<Report, BenchError> {
     let cluster = args.cluster.unwrap_or_default();
     let options = args.client_options(cluster, &args.addresses);
     let mut ledger = args.ledger(&args.geometry.resolve()?)?;
-    let measurements = load_and_drop(args, &options, &mut ledger)?;
+    let measurements = load_and_drop(args, &options, &mut ledger, None)?;
     let verification = verify::through_client(&mut options.host()?, &ledger, args.timeout)?;
     Ok(Report {
         measurements,
@@ -269,6 +281,7 @@ fn run_remote(args: &BenchArgs) -> Result<Report, BenchError> {
         how: "read back through a fresh client",
         footprint: None,
         replicas: None,
+        failovers: None,
     })
 }
 
@@ -276,11 +289,16 @@ fn load_and_drop(
     args: &BenchArgs,
     options: &ClientOptions,
     ledger: &mut Ledger,
+    mut failover: Option<&mut Failover>,
 ) -> Result<Measurements, BenchError> {
     let mut host: Host = options.host()?;
     let live = std::io::stderr().is_terminal();
     let mut progress = |elapsed: Duration, measurements: &mut Measurements| {
         show_progress(elapsed, measurements, live);
+        let step = failover
+            .as_mut()
+            .map(|failover| failover.step(measurements));
+        step.unwrap_or(ControlFlow::Continue(()))
     };
     let measurements = load::run(&mut host, args.load_options(), ledger, &mut progress)?;
     if live {
@@ -310,75 +328,88 @@ fn show_progress(elapsed: Duration, measurements: &Measurements, live: bool) {
     };
 }
 
-fn run_embedded(args: &BenchArgs) -> Result<Report, BenchError> {
-    let geometry = args.geometry.resolve()?;
+/// What a cluster of this process or of others needs before it runs: a place for its files, and its files.
+fn prepare(
+    args: &BenchArgs,
+    geometry: Geometry,
+) -> Result<(Directory, u128, EmbeddedCluster<Machines>), BenchError> {
     if args.clients > geometry.sessions_max {
         return Err(BenchError::Arguments(format!(
             "{} clients need a session each; the geometry has {}: raise --sessions or lower --clients",
             args.clients, geometry.sessions_max
         )));
     }
-    let mut ledger = args.ledger(&geometry)?;
     let directory = make_directory(&args.directory)?;
     warn_of_memory(&directory.path);
     let id = u128::from(args.seed) << 64 | u128::from(std::process::id());
-    let mut cluster = EmbeddedCluster::format(id, args.replicas, geometry, &directory.path)
-        .and_then(|mut cluster| cluster.start().map(|()| cluster))
+    let cluster = EmbeddedCluster::format(id, args.replicas, geometry, &directory.path)
         .map_err(BenchError::Cluster)?;
+    Ok((directory, id, cluster))
+}
+
+fn run_embedded(args: &BenchArgs) -> Result<Report, BenchError> {
+    let geometry = args.geometry.resolve()?;
+    let mut ledger = args.ledger(&geometry)?;
+    let (directory, id, mut cluster) = prepare(args, geometry)?;
+    cluster.start().map_err(BenchError::Cluster)?;
     let client_options = args.client_options(id, cluster.addresses());
-    let measurements = load_and_drop(args, &client_options, &mut ledger)?;
+    let measurements = load_and_drop(args, &client_options, &mut ledger, None)?;
     let footprint = Footprint::of(&cluster);
-    let (verification, how) = verify_embedded(args, id, &mut cluster, &ledger)?;
+    cluster.stop().map_err(BenchError::Cluster)?;
+    cluster.start().map_err(BenchError::Cluster)?;
+    let verification = read_back(args, id, cluster.addresses(), &ledger)?;
+    cluster.stop().map_err(BenchError::Cluster)?;
     let report = Report {
         measurements,
         verification,
-        how,
+        how: "all replicas were stopped and started again, then all was read back by a fresh client",
         footprint: Some(footprint),
         replicas: Some(args.replicas),
+        failovers: None,
     };
-    drop(cluster);
-    if report.is_good() {
-        directory.remove()?;
-    } else {
-        eprintln!("the data files are kept: {}", directory.path.display());
-    }
+    directory.finish(&report)?;
     Ok(report)
 }
 
-/// By restart where that is enough; otherwise through a fresh client, and then in each data file.
-fn verify_embedded(
+/// Reads every key back through a client that knows nothing of the load.
+fn read_back(
     args: &BenchArgs,
     id: u128,
-    cluster: &mut EmbeddedCluster<Machines>,
+    addresses: &[String],
     ledger: &Ledger,
-) -> Result<(Verification, &'static str), BenchError> {
-    let read_back = |cluster: &EmbeddedCluster<Machines>| {
-        let options = args.client_options(id, cluster.addresses());
-        Ok::<_, BenchError>(verify::through_client(
-            &mut options.host()?,
-            ledger,
-            args.timeout,
-        )?)
-    };
-    if args.replicas == 1 {
-        cluster.stop().map_err(BenchError::Cluster)?;
-        cluster.start().map_err(BenchError::Cluster)?;
-        let verification = read_back(cluster)?;
-        cluster.stop().map_err(BenchError::Cluster)?;
-        return Ok((
-            verification,
-            "the replica was stopped and started again, then all was read back by a fresh client",
-        ));
+) -> Result<Verification, BenchError> {
+    let mut host = args.client_options(id, addresses).host()?;
+    Ok(verify::through_client(&mut host, ledger, args.timeout)?)
+}
+
+/// Kills primaries under the load.
+fn run_failovers(args: &BenchArgs, rounds: u32) -> Result<Report, BenchError> {
+    if args.replicas < 3 {
+        let message = "nobody can take over from a primary of fewer than three replicas";
+        return Err(BenchError::Arguments(message.to_owned()));
     }
-    // A primary of several cannot go on after a restart before views can change.
-    let before = read_back(cluster)?;
-    cluster.stop().map_err(BenchError::Cluster)?;
-    let after = verify::in_data_files(cluster.files(), ledger)?;
-    let worse = if before.is_good() { after } else { before };
-    Ok((
-        worse,
-        "read back by a fresh client; then all replicas were stopped, and a quorum of data files holds each write",
-    ))
+    let geometry = args.geometry.resolve()?;
+    let mut ledger = args.ledger(&geometry)?;
+    let (directory, id, cluster) = prepare(args, geometry)?;
+    let binary = std::env::current_exe().map_err(|error| BenchError::Cluster(error.to_string()))?;
+    let mut failover =
+        Failover::start(&binary, id, cluster.files(), rounds).map_err(BenchError::Cluster)?;
+    let client_options = args.client_options(id, failover.addresses());
+    let measurements = load_and_drop(args, &client_options, &mut ledger, Some(&mut failover))?;
+    failover.check().map_err(BenchError::Cluster)?;
+    failover.restart_all().map_err(BenchError::Cluster)?;
+    let verification = read_back(args, id, failover.addresses(), &ledger)?;
+    let report = Report {
+        measurements,
+        verification,
+        how: "all replicas were killed and started again, then all was read back by a fresh client",
+        footprint: None,
+        replicas: Some(args.replicas),
+        failovers: Some(failover.gaps().clone()),
+    };
+    drop(failover);
+    directory.finish(&report)?;
+    Ok(report)
 }
 
 struct Directory {
@@ -394,6 +425,15 @@ fn make_directory(parent: &Path) -> Result<Directory, BenchError> {
 }
 
 impl Directory {
+    /// Removes the data files if all was well; otherwise somebody wants to look at them.
+    fn finish(self, report: &Report) -> Result<(), BenchError> {
+        if report.is_good() {
+            return self.remove();
+        }
+        eprintln!("the data files are kept: {}", self.path.display());
+        Ok(())
+    }
+
     fn remove(self) -> Result<(), BenchError> {
         let removed = std::fs::remove_dir_all(&self.path);
         removed.map_err(|error| BenchError::Directory {
@@ -468,6 +508,10 @@ fn to_json(args: &BenchArgs, report: &mut Report) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "machine": machine(),
     });
+    if let Some(failovers) = &report.failovers {
+        object["failovers"] = failovers.count().into();
+        object["failover_gap_us"] = failovers.to_json();
+    }
     if let Some(footprint) = report.footprint {
         object["journal_bytes"] = footprint.journal_bytes.into();
         object["checkpoint_bytes"] = footprint.checkpoint_bytes.into();
@@ -528,6 +572,14 @@ fn to_text(report: &mut Report) -> String {
         facts.push(("journals", human_bytes(footprint.journal_bytes)));
         facts.push(("grids", checkpoints));
         facts.push(("replicas' memory", human_bytes(footprint.memory_bytes)));
+    }
+    if let Some(gaps) = &report.failovers {
+        let [p50, max] = [0.5, 1.0].map(|quantile| human_us(gaps.us(quantile)));
+        let gaps = format!(
+            "{}, longest time without a write: p50 {p50}, max {max}",
+            gaps.count()
+        );
+        facts.push(("primaries killed", gaps));
     }
     facts.push(("process' memory", human_bytes(memory_resident())));
     facts.push(("machine", machine()));

@@ -1,7 +1,7 @@
 //! `status`: asks each replica how it is, without going through the log.
 
 use super::cluster::{ClusterArgs, grouped, table};
-use crate::client::ConnectError;
+use crate::client::{ClientOptions, ConnectError};
 use crate::quorums::Quorums;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -67,7 +67,7 @@ pub struct Answer {
 /// # Errors
 /// The addresses make no sense, or the system gives no sockets.
 pub fn run(args: &StatusArgs) -> Result<u8, ConnectError> {
-    let answers = ask(args)?;
+    let answers = ask(&args.cluster.options(), args.cluster.timeout)?;
     let health = assess(&answers);
     if args.json {
         println!("{}", to_json(&answers, health));
@@ -77,10 +77,13 @@ pub fn run(args: &StatusArgs) -> Result<u8, ConnectError> {
     Ok(health as u8)
 }
 
-/// Waits until each address has answered or failed.
-fn ask(args: &StatusArgs) -> Result<Vec<Answer>, ConnectError> {
-    let mut host = args.cluster.options().host()?;
-    let until = host.now_ns() + args.cluster.timeout.min(WAIT_MAX).as_nanos() as u64;
+/// Waits until each address has answered or failed, at most this long.
+///
+/// # Errors
+/// The addresses make no sense, or the system gives no sockets.
+pub fn ask(options: &ClientOptions, timeout: Duration) -> Result<Vec<Answer>, ConnectError> {
+    let mut host = options.host()?;
+    let until = host.now_ns() + timeout.min(WAIT_MAX).as_nanos() as u64;
     loop {
         let pongs: Vec<_> = host.core().replicas().map(Option::<&_>::copied).collect();
         let answers: Vec<_> = host

@@ -299,12 +299,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             effects.send(Peer::Replica(from), entry.message.clone());
             return;
         }
-        // What it replaced, or what is below the checkpoint, is named by its identity as well as any.
-        let Some(size) = self.journal.held_size(ask.op, ask.prepare) else {
+        // By identity alone: of what lies below a damaged slot at the checkpoint the chain says nothing here any more, and
+        // it may be the last copy.
+        let Some(size) = self.journal.size_of(ask.op, ask.prepare) else {
             self.metrics.ignored(Ignored::NotHere);
             return;
         };
-        let size = storage::sector_ceil(size);
         if self.serving_reads >= SERVE_READS_MAX {
             self.metrics.ignored(Ignored::NoRoom);
             return;

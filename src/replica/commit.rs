@@ -22,6 +22,14 @@ pub(super) struct Executing {
     index: u32,
 }
 
+impl Executing {
+    /// Its op and identity.
+    pub(super) fn name(&self) -> (u64, u128) {
+        let prepare: &Prepare = self.message.header().typed();
+        (prepare.op, prepare.frame.checksum)
+    }
+}
+
 /// Who a prepare is read back for: what the journal hands back with it.
 pub(super) const READ_TO_EXECUTE: u64 = u64::MAX;
 

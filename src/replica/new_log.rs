@@ -10,7 +10,7 @@
 
 use super::sync::name_target;
 use super::vote::headers_max;
-use super::{Effects, Head, Ignored, Peer, Replica};
+use super::{Effects, Executing, Head, Ignored, Peer, Replica};
 use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VOTE_HEADERS_MAX};
 use crate::machines::Machines;
 use crate::rules::Rules;
@@ -50,9 +50,8 @@ pub(super) struct Installing {
 }
 
 /// The headers in a message's body, highest op first.
-pub(super) fn headers_of(body: &[u8]) -> impl Iterator<Item = &Prepare> {
-    body.chunks_exact(HEADER_SIZE)
-        .map(|bytes| Prepare::ref_from_bytes(bytes).expect("256 aligned bytes"))
+pub(super) fn headers_of(body: &[u8]) -> &[Prepare] {
+    <[Prepare]>::ref_from_bytes(body).expect("whole headers, aligned")
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -285,6 +284,24 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
+    /// Whether a log's end has what was executed here, as far as it reaches down to it. One that has not is another
+    /// history, or a lie: it must not become durable here.
+    pub(super) fn agrees_with_executed(&self, headers: &[Prepare]) -> bool {
+        let checkpoint = &self.superblock.working().checkpoint.prepare;
+        let executing = self.executing.as_ref().map(Executing::name);
+        let known = [
+            Some((checkpoint.op, checkpoint.frame.checksum)),
+            Some((self.commit_min, self.commit_checksum)),
+            executing,
+        ];
+        known.into_iter().flatten().all(|(op, checksum)| {
+            headers.iter().all(|header| {
+                (header.op != op || header.frame.checksum == checksum)
+                    && (header.op != op + 1 || header.parent == checksum)
+            })
+        })
+    }
+
     pub(super) fn on_start_view(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let start = *message.header().typed::<StartView>();
         let view = start.frame.view;
@@ -312,10 +329,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let body = message.body();
         let count = body.len() / HEADER_SIZE;
         let lowest = start.op + 1 - count as u64;
-        let sound = self.are_headers_sound(body, start.op, false)
+        let sound = self.are_headers_sound(body, start.op, view, false)
             && lowest <= start.commit_max + 1
             && count <= VIEW_HEADERS_MAX
-            && start.op >= self.commit_min;
+            && start.op >= self.commit_min
+            && self.agrees_with_executed(headers_of(body));
         if !sound {
             self.metrics.ignored(Ignored::Implausible);
             return;
@@ -328,7 +346,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.parked.view = Some(view);
             self.parked.commit_max = start.commit_max;
             self.parked.headers.clear();
-            self.parked.headers.extend(headers_of(body).copied());
+            self.parked.headers.extend_from_slice(headers_of(body));
             self.catch_up.target = self.catch_up.target.max(start.op);
             return;
         }
@@ -336,7 +354,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.leave_view();
         }
         self.log_end.clear();
-        self.log_end.extend(headers_of(body).copied());
+        self.log_end.extend_from_slice(headers_of(body));
         self.install(view, start.commit_max, None, effects);
     }
 }

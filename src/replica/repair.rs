@@ -52,6 +52,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let Some(head) = self.known_header(self.head.op) else {
             unreachable!("the head's header is always known");
         };
+        assert!(
+            head.op != self.commit_min || self.head.checksum == self.commit_checksum,
+            "the log of view {} has another op {} than was executed",
+            self.log_view,
+            head.op
+        );
+        assert_eq!(head.frame.checksum, self.head.checksum);
         self.repair = Repair {
             chain_low: head.op,
             chain_wanted: head.parent,

@@ -274,7 +274,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        if !self.are_headers_sound(message.body(), vote.op, true) {
+        if !self.are_headers_sound(message.body(), vote.op, vote.log_view, true) {
             self.metrics.ignored(Ignored::Implausible);
             return;
         }
@@ -315,7 +315,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Ok(log) => {
                 let (op, commit_max) = (log.op, log.commit_max);
                 self.log_end = log.headers;
-                if self.can_lead_from(op) {
+                if !self.agrees_with_executed(&self.log_end) {
+                    self.metrics.ignored(Ignored::Implausible); // somebody's vote is
+                } else if self.can_lead_from(op) {
                     self.clock.raise(log.timestamp);
                     self.install(self.view, commit_max, None, effects);
                 } else {

@@ -13,7 +13,7 @@ use crate::log_choice::{Vote, Votes};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::SharedMessage;
-use storage::header::{DoViewChange, HEADER_SIZE, Prepare};
+use storage::header::{Command, DoViewChange, HEADER_SIZE, Prepare};
 use storage::layout::{Geometry, REPLICAS_MAX};
 use storage::recovery::State;
 use zerocopy::{FromZeros, IntoBytes};
@@ -185,26 +185,31 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         (present, nack)
     }
 
-    /// Whether the body of a vote or a start_view is headers of this cluster's log, chained, highest op first.
-    pub(super) fn are_headers_sound(&self, body: &[u8], op: u64, gaps: bool) -> bool {
-        new_log::headers_of(body)
-            .enumerate()
-            .all(|(index, header)| {
-                if header.frame.checksum == 0 {
-                    return gaps && header == &Prepare::new_zeroed();
-                }
-                let size_max = self.layout.geometry.message_size_max as usize;
-                let sound = header
-                    .header()
-                    .check(self.options.cluster, size_max)
-                    .is_ok();
-                let is_prepare = header.frame.command == storage::header::Command::Prepare as u8;
-                let below = new_log::headers_of(body).nth(index + 1);
-                let chained = below.is_none_or(|below| {
-                    below.frame.checksum == 0 || below.frame.checksum == header.parent
-                });
-                let place = header.op + index as u64 == op;
-                sound && is_prepare && !header.is_reserved() && place && chained
-            })
+    /// Whether the body of a vote or a start_view is headers of this cluster's log, chained, highest op first, and of no
+    /// view above the log's.
+    pub(super) fn are_headers_sound(
+        &self,
+        body: &[u8],
+        op: u64,
+        log_view: u32,
+        gaps: bool,
+    ) -> bool {
+        let headers = new_log::headers_of(body);
+        let size_max = self.layout.geometry.message_size_max as usize;
+        headers.iter().enumerate().all(|(index, header)| {
+            if header.frame.checksum == 0 {
+                return gaps && header == &Prepare::new_zeroed();
+            }
+            let known = header.header().check(self.options.cluster, size_max);
+            let below = headers.get(index + 1);
+            let chained = below.is_none_or(|below| {
+                below.frame.checksum == 0 || below.frame.checksum == header.parent
+            });
+            known == Ok(Command::Prepare)
+                && !header.is_reserved()
+                && header.frame.view <= log_view
+                && header.op + index as u64 == op
+                && chained
+        })
     }
 }

@@ -548,13 +548,11 @@ impl<R: Rules> Journal<R> {
         self.checkpoint_op
     }
 
-    /// Size in bytes of a prepare that lies in its slot, whether the log has it or not, and be it of before the
-    /// checkpoint: it can be read, and is verified then.
-    pub fn held_size(&self, op: u64, checksum: u128) -> Option<usize> {
-        let slot = self.layout.slot(op);
-        let held = &self.slots[slot];
-        let here = held.disk == checksum && checksum != 0 && !self.writing.contains(slot);
-        here.then_some(held.disk_size as usize)
+    /// Size of a prepare on the disk, in whole sectors, if its slot holds it: of the log or not, below the checkpoint too,
+    /// verified or not. It is served to who asks for it by identity; who is not sure of the chain to it may have it.
+    pub fn size_of(&self, op: u64, checksum: u128) -> Option<usize> {
+        let held = &self.slots[self.layout.slot(op)];
+        (held.disk == checksum && checksum != 0).then(|| sector_ceil(held.disk_size as usize))
     }
 
     /// Reads a prepare; a [`JournalEvent::Read`] will come.
@@ -571,11 +569,12 @@ impl<R: Rules> Journal<R> {
     ) -> Result<(), Message> {
         assert!(self.opening.is_none());
         let slot = self.layout.slot(op);
-        let held = self.held_size(op, checksum);
-        let Some(size) = held.filter(|_| self.reads < READS_MAX) else {
+        let held = &self.slots[slot];
+        let here = held.disk == checksum && checksum != 0 && !self.writing.contains(slot);
+        if !here || self.reads == READS_MAX {
             return Err(into);
-        };
-        let size = sector_ceil(size);
+        }
+        let size = sector_ceil(held.disk_size as usize);
         assert!(size <= into.buffer().len());
         self.reads += 1;
         let id = self.in_flight.begin(Purpose::Read {
@@ -597,13 +596,13 @@ impl<R: Rules> Journal<R> {
     fn on_read(&mut self, op: u64, checksum: u128, purpose: u64, message: Message) -> JournalEvent {
         self.reads -= 1;
         let header = message.header();
-        let named = header.checksum_holds()
-            && header.frame.checksum == checksum
-            && header
-                .try_typed::<Prepare>()
-                .is_some_and(|prepare| prepare.op == op);
+        let named = header.checksum_holds() && header.frame.checksum == checksum;
         let holds = named && crate::recovery::body_holds(header, message.buffer());
-        let message = if holds {
+        // Who asks by identity may name an op that shares the slot: that says nothing against what is there.
+        let is_op = header
+            .try_typed::<Prepare>()
+            .is_some_and(|prepare| prepare.op == op);
+        let message = if holds && is_op {
             Ok(message.freeze())
         } else {
             Err(message)

@@ -292,47 +292,27 @@ impl Caller {
         self.draws = self
             .draws
             .wrapping_mul(0x5851_f42d_4c95_7f2d)
-            .wrapping_add(0x14057b7ef767814f);
+            .wrapping_add(0x1405_7b7e_f767_814f);
         (self.draws >> 33) % bound
     }
 
     /// One operation on one of the keys.
     fn call(&mut self) {
-        let index = self.draw(self.shared.shape.keys as u64) as usize;
+        let place = self.draw(self.shared.shape.keys as u64) as usize;
         let kind = self.draw(10);
-        let shared = Arc::clone(&self.shared);
-        let place = &shared.places[index];
-        let generation = place.generation.load(Relaxed);
-        let key = key_of(index, generation);
-        let bytes = key_bytes(key);
-        let value = shared.values.fetch_add(1, Relaxed);
-        let content = value_bytes(value, shared.shape.value_size);
-        let (seen, expected) = self.last[index];
+        let generation = self.shared.places[place].generation.load(Relaxed);
+        let value = self.shared.values.fetch_add(1, Relaxed);
+        let (seen, expected) = self.last[place];
         let expected = if seen == generation { expected } else { ABSENT };
-        let begin = nanoseconds(shared.epoch);
+        let key = key_of(place, generation);
+        let begin = nanoseconds(self.shared.epoch);
         let result = match kind {
-            0..4 => self.client.get(&bytes).map(|found| {
-                (
-                    Action::Read(found.map_or(ABSENT, |it| value_of(&it.value))),
-                    0,
-                )
-            }),
-            4..7 => self
-                .client
-                .put(&bytes, &content)
-                .map(|version| (Action::Write(value), version)),
-            _ => {
-                let compared = value_bytes(expected, shared.shape.value_size);
-                let compared = (expected != ABSENT).then_some(&compared[..]);
-                let swap = self.client.compare_and_set(&bytes, compared, &content);
-                swap.map(|swap| match swap {
-                    Swap::Done(version) => (swapped(expected, value, true), version),
-                    Swap::Mismatch(_) => (swapped(expected, value, false), 0),
-                })
-            }
+            0..4 => self.read(key),
+            4..7 => self.write(key, value),
+            _ => self.swap(key, expected, value),
         };
-        let end = nanoseconds(shared.epoch);
-        let operation = |action, end, version| Operation {
+        let end = nanoseconds(self.shared.epoch);
+        let operation = |(action, version), end| Operation {
             key,
             begin,
             end,
@@ -340,37 +320,71 @@ impl Caller {
             version,
         };
         match result {
-            Ok((action, version)) => {
-                self.learn(index, generation, action);
-                self.record
-                    .operations
-                    .push(operation(action, Some(end), version));
-                if is_change(&operation(action, None, 0)) {
-                    shared.acknowledged.fetch_add(1, Relaxed);
-                    shared.by_group[self.group].fetch_add(1, Relaxed);
-                }
+            Ok(answer) => {
+                self.learn(place, generation, answer.0);
+                self.note(operation(answer, Some(end)));
             }
             Err(error) if error.is_indeterminate() => {
-                let action = if kind < 7 {
-                    Action::Write(value)
-                } else {
-                    swapped(expected, value, false)
+                let action = match kind {
+                    ..7 => Action::Write(value),
+                    _ => swapped(expected, value, false),
                 };
-                self.record.operations.push(operation(action, None, 0));
-                place.open.fetch_add(1, Relaxed);
+                self.note(operation((action, 0), None));
             }
             Err(KvError::Call(CallError::NotSent(_) | CallError::Definite(Definite::NoAnswer))) => {
                 self.record.failed += 1;
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    fn read(&self, key: u64) -> Result<(Action, u64), KvError> {
+        let found = self.client.get(&key_bytes(key))?;
+        let found = found.map_or(ABSENT, |it| value_of(&it.value));
+        Ok((Action::Read(found), 0))
+    }
+
+    fn write(&self, key: u64, value: Value) -> Result<(Action, u64), KvError> {
+        let content = self.content(value);
+        let version = self.client.put(&key_bytes(key), &content)?;
+        Ok((Action::Write(value), version))
+    }
+
+    fn swap(&self, key: u64, expected: Value, value: Value) -> Result<(Action, u64), KvError> {
+        let (compared, content) = (self.content(expected), self.content(value));
+        let compared = (expected != ABSENT).then_some(&compared[..]);
+        let swap = self
+            .client
+            .compare_and_set(&key_bytes(key), compared, &content)?;
+        Ok(match swap {
+            Swap::Done(version) => (swapped(expected, value, true), version),
+            Swap::Mismatch(_) => (swapped(expected, value, false), 0),
+        })
+    }
+
+    fn content(&self, value: Value) -> Vec<u8> {
+        value_bytes(value, self.shared.shape.value_size)
+    }
+
+    /// Adds an operation to the history, and gives its key up when it has had enough of them.
+    fn note(&mut self, operation: Operation) {
+        self.record.operations.push(operation);
+        let shared = &self.shared;
+        let place = &shared.places[(operation.key >> 32) as usize];
+        if operation.end.is_none() {
+            place.open.fetch_add(1, Relaxed);
+        } else if is_change(&operation) {
+            shared.acknowledged.fetch_add(1, Relaxed);
+            shared.by_group[self.group].fetch_add(1, Relaxed);
+        }
         let used = place.operations.fetch_add(1, Relaxed);
         if used >= OPERATIONS_MAX || place.open.load(Relaxed) >= OPEN_MAX {
-            let next =
-                place
-                    .generation
-                    .compare_exchange(generation, generation + 1, Relaxed, Relaxed);
-            if next.is_ok() {
+            let generation = operation.key & u64::from(u32::MAX);
+            let next = generation + 1;
+            let given_up = place
+                .generation
+                .compare_exchange(generation, next, Relaxed, Relaxed);
+            if given_up.is_ok() {
                 place.operations.store(0, Relaxed);
                 place.open.store(0, Relaxed);
             }

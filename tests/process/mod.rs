@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub mod cluster;
+pub mod damage;
 pub mod history;
 pub mod linearizability;
 pub mod load;
@@ -247,6 +248,14 @@ impl Replica {
         assert_eq!(status.code(), Some(0), "{status}:\n{errors}");
         assert!(!errors.contains("panicked"), "{errors}");
         time
+    }
+
+    /// Waits for its end, which nobody asked for: its exit status, and what it wrote to standard error.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let status = wait(&mut self.child, HANG);
+        let status = status.unwrap_or_else(|| panic!("it goes on:\n{}", self.errors()));
+        thread::sleep(Duration::from_millis(20)); // the other thread still reads its last lines
+        (status.code(), self.errors())
     }
 
     /// It is still running, and has not complained of itself.

@@ -74,15 +74,13 @@ impl Network {
             directions: BTreeMap::new(),
             stop: Arc::default(),
         };
-        for target in 0..count {
-            for source in 0..count {
-                if source != target {
-                    let place = this.path(Node::Replica(source), target, &addresses[target]);
-                    this.replicas[source][target] = place;
-                }
+        for (target, address) in addresses.iter().enumerate() {
+            for source in (0..count).filter(|&source| source != target) {
+                let place = this.path(Node::Replica(source), target, address);
+                this.replicas[source][target] = place;
             }
             for group in 0..groups {
-                let place = this.path(Node::Clients(group), target, &addresses[target]);
+                let place = this.path(Node::Clients(group), target, address);
                 this.clients[group][target] = place;
             }
         }

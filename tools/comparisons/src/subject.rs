@@ -1,5 +1,6 @@
 //! Our side: an embedded cluster under the load generator of `viewstone bench`.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storage::layout::Geometry;
@@ -143,8 +144,10 @@ impl Subject {
             seed: u64::from(self.runs),
         };
         let mut host = self.client(load.clients)?;
-        let measured = load::run(&mut host, options, &mut ledger, &mut |_, _| {})
-            .map_err(failed("the load"))?;
+        let measured = load::run(&mut host, options, &mut ledger, &mut |_, _| {
+            ControlFlow::Continue(())
+        })
+        .map_err(failed("the load"))?;
         match &measured.first_failure {
             Some(failure) => Err(format!("a put was not acknowledged: {failure}")),
             None => Ok(measured),

@@ -522,19 +522,26 @@ impl Atlas {
             }
             Zone::Headers { slot } => {
                 for slot in self.slots_of_sector(slot) {
-                    match self.slots[slot][index] {
-                        SlotFault::Header | SlotFault::HeaderRead => {
-                            self.slots[slot][index] = SlotFault::None;
-                        }
-                        SlotFault::Deferred if self.is_header_down(slot, disk.state()) => {
-                            self.slots[slot][index] = self.spring(replica, slot, disk);
-                        }
-                        _ => {}
-                    }
+                    self.on_header_written(replica, slot, disk);
                 }
             }
             Zone::Grid { .. } => {}
         }
+    }
+
+    /// A sector of headers was written: those of slots about which nothing is known stay invalid.
+    fn on_header_written(&mut self, replica: u8, slot: usize, disk: &mut Disk) {
+        let valid = self.header_at(slot, disk.state()).header().checksum_holds();
+        let fault = self.slots[slot][replica as usize];
+        let now = match fault {
+            SlotFault::None | SlotFault::Header | SlotFault::HeaderRead if valid => SlotFault::None,
+            SlotFault::None | SlotFault::Header | SlotFault::HeaderRead => SlotFault::Header,
+            SlotFault::Deferred if self.is_header_down(slot, disk.state()) => {
+                self.spring(replica, slot, disk)
+            }
+            of_prepare => of_prepare,
+        };
+        self.slots[slot][replica as usize] = now;
     }
 
     /// The time has come for a write that was to be lost.
@@ -557,13 +564,18 @@ impl Atlas {
 
     /// Whether a slot's redundant header is that of the prepare which the slot holds.
     fn is_header_down(&self, slot: usize, disk: &DiskState) -> bool {
-        let header = |at: u64| {
-            let bytes = disk.sector(at / SECTOR_SIZE as u64);
-            let from = at as usize % SECTOR_SIZE;
-            Prepare::read_from_bytes(&bytes[from..from + HEADER_SIZE]).expect("a header's size")
-        };
-        let redundant = self.layout.headers_at + (slot * HEADER_SIZE) as u64;
-        header(redundant).frame.checksum == header(self.layout.prepare_at(slot)).frame.checksum
+        let at = self.layout.prepare_at(slot) / SECTOR_SIZE as u64;
+        let prepare = Prepare::read_from_bytes(&disk.sector(at)[..HEADER_SIZE]);
+        let prepare = prepare.expect("a header's size");
+        self.header_at(slot, disk).frame.checksum == prepare.frame.checksum
+    }
+
+    /// A slot's redundant header.
+    fn header_at(&self, slot: usize, disk: &DiskState) -> Prepare {
+        let sector = self.layout.header_sector_at(slot) / SECTOR_SIZE as u64;
+        let from = slot % HEADERS_PER_SECTOR * HEADER_SIZE;
+        let bytes = &disk.sector(sector)[from..from + HEADER_SIZE];
+        Prepare::read_from_bytes(bytes).expect("a header's size")
     }
 
     /// A process is gone: what was only in its reads is over, and what the device had still in its cache lands.

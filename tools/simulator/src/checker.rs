@@ -12,7 +12,7 @@
 //!   later view cut it off or its disk was damaged; more on what replicas say in [`promises`].
 //! * **Equal checkpoints** have equal ids. **Commit never goes back** while a process lives, nor does **the head within a
 //!   view**.
-//! * **Time** in the log is monotonic, and no clock was ever beyond it.
+//! * **Time** in the log is monotonic, not beyond every clock, and not beyond those of a majority unless it began so.
 //!
 //! A violation is a panic; the run's seed is printed with it.
 
@@ -61,6 +61,15 @@ struct Watched {
     checkpoint_op: u64,
     /// When it was last normal in this life: the view, and the head of its log.
     head: Option<(u32, u64)>,
+}
+
+/// The latest times that wall clocks may have shown, errors included, in nanoseconds since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Times {
+    /// Any of them.
+    pub any_ns: u64,
+    /// So many that they are a majority.
+    pub majority_ns: u64,
 }
 
 /// What of a replica's disk the checker may rely on.
@@ -113,13 +122,11 @@ pub struct Checker<W> {
     watched: [Watched; REPLICAS_MAX],
     promises: Promises,
     solo: bool,
-    /// The latest that any wall clock has shown.
-    realtime_max_ns: u64,
+    times: Times,
+    /// The first op was made by a clock of which nobody could know that it was wrong.
+    began_wild: bool,
     checked: Checked,
 }
-
-/// Requests have times of their own, a nanosecond apart: a burst may run ahead of the clock.
-const TIME_SLACK_NS: u64 = 1_000_000;
 
 /// Ops below the head of the history of which nobody denies any more that they are committed.
 const OPS_SETTLED: u64 = 256;
@@ -138,7 +145,8 @@ impl<W: Workload> Checker<W> {
             watched: [Watched::default(); REPLICAS_MAX],
             promises: Promises::new(replica_count),
             solo: replica_count == 1,
-            realtime_max_ns: 0,
+            times: Times::default(),
+            began_wild: false,
             checked: Checked::default(),
         }
     }
@@ -163,9 +171,9 @@ impl<W: Workload> Checker<W> {
         self.shadow.workload()
     }
 
-    /// The wall clocks show no later time than this now.
-    pub fn on_realtime(&mut self, latest_ns: u64) {
-        self.realtime_max_ns = self.realtime_max_ns.max(latest_ns);
+    /// What the wall clocks may have shown until now.
+    pub fn on_times(&mut self, times: Times) {
+        self.times = times;
     }
 
     /// A replica begins to write this prepare to its journal.
@@ -344,12 +352,7 @@ impl<W: Workload> Checker<W> {
                 "op {} is executed, and no quorum holds it",
                 header.op
             );
-            assert!(header.timestamp >= self.timestamp_next, "time went back");
-            assert!(
-                header.timestamp <= self.realtime_max_ns + TIME_SLACK_NS,
-                "the time of op {} is beyond every clock",
-                header.op
-            );
+            self.check_time(&header);
             self.timestamp_next = header.timestamp + u64::from(header.requests);
             self.checked.requests += u64::from(header.requests);
             self.shadow.execute(&header, &body);
@@ -361,6 +364,24 @@ impl<W: Workload> Checker<W> {
         }
         self.promises
             .settled(self.head().saturating_sub(OPS_SETTLED));
+    }
+
+    fn check_time(&mut self, header: &Prepare) {
+        let (op, time) = (header.op, header.timestamp);
+        assert!(time >= self.timestamp_next, "time went back");
+        assert!(
+            time <= self.times.any_ns,
+            "the time of op {op}, {time}, is beyond every clock: {:?}",
+            self.times
+        );
+        if op == 1 {
+            self.began_wild = time > self.times.majority_ns;
+        }
+        assert!(
+            time <= self.times.majority_ns || self.began_wild,
+            "the time of op {op}, {time}, is beyond the clocks of a majority: {:?}",
+            self.times
+        );
     }
 
     /// The state has changed: notes what each read under way would answer now.

@@ -32,6 +32,8 @@ pub struct Clock {
     /// How far the wall clock is ahead of what it would be without any error, in nanoseconds.
     offset_ns: i64,
     strobe: Option<Strobe>,
+    /// How far the wall clock was ever ahead of true time; negative: it was always behind.
+    ahead_max_ns: i64,
 }
 
 impl Clock {
@@ -43,7 +45,18 @@ impl Clock {
             drift_ppm: 0,
             offset_ns,
             strobe: None,
+            ahead_max_ns: offset_ns,
         }
+    }
+
+    /// How far the wall clock was ever ahead of true time, in nanoseconds; negative: it was always behind.
+    pub fn ahead_max_ns(&self) -> i64 {
+        self.ahead_max_ns
+    }
+
+    fn note_ahead(&mut self) {
+        let strobe_ns = self.strobe.map_or(0, |strobe| strobe.ahead_ns as i64);
+        self.ahead_max_ns = self.ahead_max_ns.max(self.offset_ns + strobe_ns);
     }
 
     /// What the clocks show at a virtual time.
@@ -93,18 +106,21 @@ impl Clock {
     /// The wall clock is set forward, or back.
     pub fn jump(&mut self, by_ns: i64) {
         self.offset_ns += by_ns;
+        self.note_ahead();
     }
 
     /// The wall clock is set forth and back again and again.
     pub fn strobe(&mut self, strobe: Strobe) {
         assert!(strobe.period_ns > 0);
         self.strobe = Some(strobe);
+        self.note_ahead();
     }
 
     /// The wall clock is right from now on, but for the machine's usual error.
     pub fn set_right(&mut self, offset_ns: i64) {
         self.offset_ns = offset_ns;
         self.strobe = None;
+        self.note_ahead();
     }
 }
 
@@ -143,9 +159,10 @@ mod tests {
             until_ns: 250,
         });
         let shown: Vec<_> = [50, 150, 249, 250]
-            .map(|now| clock.realtime(now) - EPOCH_NS + 2_000)
+            .map(|now| clock.realtime(now) + 2_000 - EPOCH_NS)
             .into();
         assert_eq!(shown, [50, 10_150, 249, 250]);
+        assert_eq!(clock.ahead_max_ns(), 8_000);
         clock.set_right(0);
         assert_eq!(clock.realtime(260), EPOCH_NS + 260);
     }

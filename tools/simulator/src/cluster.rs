@@ -15,7 +15,7 @@ use crate::atlas::{Atlas, StorageFaults};
 use crate::checker::Checker;
 use crate::client::{Client, ClientOptions};
 use crate::disk::{Disk, DiskSpeed, DiskState, Tear};
-use crate::host::{Acted, Host};
+use crate::host::{Acted, Host, NodeKind};
 use crate::network::{Network, NetworkOptions, Node};
 use crate::prng::Prng;
 use crate::trace::Trace;
@@ -25,7 +25,7 @@ use storage::format::{Format, Step};
 use storage::header::Header;
 use storage::layout::{Geometry, JournalAck, Layout, REPLICAS_MAX};
 use viewstone::replica::{Event, Metrics, ReplicaOptions};
-use viewstone::rules::{Rules, Strict};
+use viewstone::rules::Strict;
 use viewstone::state_machine::Limits;
 
 /// A cluster to simulate.
@@ -56,12 +56,12 @@ const ACTS_MAX: u32 = 1_000_000;
 pub type Filter = Box<dyn FnMut(Node, Node, &Header) -> bool>;
 
 /// See the module's description.
-pub struct Cluster<W: Workload, R: Rules = Strict> {
+pub struct Cluster<W: Workload> {
     options: ClusterOptions,
     layout: Layout,
     id: u128,
     now_ns: u64,
-    hosts: Vec<Host<W::Machines, R>>,
+    hosts: Vec<Host>,
     clients: Vec<Client>,
     network: Network,
     atlas: Atlas,
@@ -81,17 +81,27 @@ pub struct Cluster<W: Workload, R: Rules = Strict> {
     prng: Prng,
 }
 
-impl<W: Workload, R: Rules> Cluster<W, R> {
+impl<W: Workload> Cluster<W> {
     /// A formatted cluster; no process runs yet. A readable one prints every event.
-    pub fn new(options: ClusterOptions, mut prng: Prng, readable: bool) -> Self {
+    pub fn new(options: ClusterOptions, prng: Prng, readable: bool) -> Self {
+        let kind = NodeKind::new::<W::Machines, Strict>(&options.geometry);
+        Self::of_kind(options, kind, prng, readable)
+    }
+
+    /// As [`Cluster::new`], of replicas that may break a rule.
+    pub fn of_kind(
+        options: ClusterOptions,
+        kind: NodeKind,
+        mut prng: Prng,
+        readable: bool,
+    ) -> Self {
         let cluster = prng.next_u128();
         let limits = Limits::new(&options.geometry);
         let (replicas, clients) = (options.replica_count, options.client_count);
-        let nodes = usize::from(replicas) + usize::from(clients);
         let layout = Layout::new(options.geometry);
         let workload = W::new(limits, &mut prng.fork());
         let hosts = (0..replicas)
-            .map(|replica| Self::host(&options, cluster, replica, nodes, &mut prng))
+            .map(|replica| Self::host(&options, kind, cluster, replica, &mut prng))
             .collect();
         let client = |_| Client::new(cluster, replicas, options.client, limits, prng.fork());
         let clients_all: Vec<Client> = (0..clients).map(client).collect();
@@ -127,11 +137,11 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
 
     fn host(
         options: &ClusterOptions,
+        kind: NodeKind,
         cluster: u128,
         replica: u8,
-        nodes: usize,
         prng: &mut Prng,
-    ) -> Host<W::Machines, R> {
+    ) -> Host {
         let geometry = options.geometry;
         let state = formatted(cluster, replica, options.replica_count, geometry);
         let replica_options = ReplicaOptions {
@@ -147,8 +157,10 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
             JournalAck::Both => Tear::Bytes512,
         };
         let disk = Disk::with_state(state, options.disk, prng.fork());
+        let nodes = usize::from(options.replica_count) + usize::from(options.client_count);
         Host::new(
             replica_options,
+            kind,
             disk,
             tear,
             nodes,
@@ -225,9 +237,11 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
             self.note(replica, kind, 0, || format!("{acted:?}"));
             return self.settle(replica);
         }
-        // What was held back during a pause.
-        self.note(replica, 8, 0, || "has nothing to do".to_string());
-        self.settle(replica);
+        // Its clock was set, or a pause is over: when it is due next is another time.
+        self.touched(replica);
+        if self.due_ns[replica as usize] <= self.now_ns {
+            unreachable!("replica {replica} is due and has nothing to do");
+        }
     }
 
     fn act_client(&mut self, index: usize) {

@@ -32,6 +32,9 @@ use std::collections::BinaryHeap;
 use storage::SECTOR_SIZE;
 use storage::io::{IoDone, IoRequest};
 
+/// No request takes longer, however slow the disk, in nanoseconds: a device that does is dead.
+const LATENCY_MAX_NS: u64 = 2_000_000_000;
+
 /// How fast a disk is. Latencies are drawn from an exponential distribution above a minimum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskSpeed {
@@ -280,11 +283,9 @@ impl Disk {
             0
         };
         let latency = min_ns + tail + sectors * self.speed.sector_ns;
-        if self.prng.chance(self.speed.slow_chance) {
-            latency * self.speed.slow_factor
-        } else {
-            latency
-        }
+        let slow = self.prng.chance(self.speed.slow_chance);
+        let factor = if slow { self.speed.slow_factor } else { 1 };
+        (latency * factor).min(LATENCY_MAX_NS)
     }
 
     /// Requests in flight.

@@ -9,11 +9,14 @@ use crate::network::Packet;
 use crate::prng::Prng;
 use std::collections::VecDeque;
 use storage::buffer::MessagePool;
+use storage::header::Header;
 use storage::layout::Geometry;
 use viewstone::constants;
 use viewstone::machines::Machines;
-use viewstone::replica::{Effects, Event, Now, Replica, ReplicaOptions, Send};
-use viewstone::rules::{Rules, Strict};
+use viewstone::replica::{
+    BufferNeeds, Effects, Event, Metrics, Now, Peer, Progress, Replica, ReplicaOptions, Send,
+};
+use viewstone::rules::Rules;
 
 /// How a process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,10 +27,91 @@ pub enum Crash {
     PowerCut,
 }
 
+/// A replica, whatever its machines and the rules that it keeps: what a host needs of one.
+pub trait Node {
+    /// See [`Replica::start`].
+    fn start(&mut self, now: Now, effects: &mut Effects);
+    /// See [`Replica::step`].
+    fn step(&mut self, now: Now, event: Event, effects: &mut Effects);
+    /// See [`Replica::finish_turn`].
+    fn finish_turn(&mut self, now: Now, effects: &mut Effects);
+    /// See [`Replica::has_work`].
+    fn has_work(&self) -> bool;
+    /// See [`Replica::deadline_ns`].
+    fn deadline_ns(&self) -> u64;
+    /// See [`Replica::has_room_for`].
+    fn has_room_for(&self, from: Peer, header: &Header) -> bool;
+    /// See [`Replica::progress`].
+    fn progress(&self) -> Progress;
+    /// See [`Replica::is_whole`].
+    fn is_whole(&self) -> bool;
+    /// See [`Replica::metrics`].
+    fn metrics(&self) -> &Metrics;
+}
+
+impl<M: Machines, R: Rules> Node for Replica<M, R> {
+    fn start(&mut self, now: Now, effects: &mut Effects) {
+        self.start(now, effects);
+    }
+
+    fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
+        self.step(now, event, effects);
+    }
+
+    fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
+        self.finish_turn(now, effects);
+    }
+
+    fn has_work(&self) -> bool {
+        self.has_work()
+    }
+
+    fn deadline_ns(&self) -> u64 {
+        self.deadline_ns()
+    }
+
+    fn has_room_for(&self, from: Peer, header: &Header) -> bool {
+        self.has_room_for(from, header)
+    }
+
+    fn progress(&self) -> Progress {
+        self.progress()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.is_whole()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.metrics()
+    }
+}
+
+/// Makes replicas of one kind: of some machines, and with all rules kept or one broken.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeKind {
+    make: fn(ReplicaOptions, MessagePool, MessagePool) -> Box<dyn Node>,
+    needs: BufferNeeds,
+    sends_max: usize,
+    io_max: usize,
+}
+
+impl NodeKind {
+    /// Replicas with the machines `M` and the rules `R`, of a geometry.
+    pub fn new<M: Machines + 'static, R: Rules>(geometry: &Geometry) -> Self {
+        Self {
+            make: |options, small, large| Box::new(Replica::<M, R>::new(options, small, large)),
+            needs: Replica::<M, R>::buffer_needs(geometry),
+            sends_max: Replica::<M, R>::sends_max(geometry),
+            io_max: Replica::<M, R>::io_max(geometry),
+        }
+    }
+}
+
 /// A replica's process.
-pub struct Process<M, R: Rules = Strict> {
+pub struct Process {
     /// The replica.
-    pub replica: Replica<M, R>,
+    pub replica: Box<dyn Node>,
     /// What it wants done; drained after each step.
     pub effects: Effects,
     /// Buffers of a sector.
@@ -46,8 +130,9 @@ pub struct Process<M, R: Rules = Strict> {
 const IDLE_TICKS_MAX: u32 = 16;
 
 /// See the module's description.
-pub struct Host<M, R: Rules = Strict> {
+pub struct Host {
     options: ReplicaOptions,
+    kind: NodeKind,
     /// The disk, which outlives the process.
     pub disk: Disk,
     tear: Tear,
@@ -55,7 +140,7 @@ pub struct Host<M, R: Rules = Strict> {
     small: MessagePool,
     large: MessagePool,
     /// The process; none while it is down.
-    pub process: Option<Process<M, R>>,
+    pub process: Option<Process>,
     /// Counts the lives of the process: names its connections.
     pub life: u64,
     /// Messages held back, by the node they come from.
@@ -74,10 +159,11 @@ pub struct Host<M, R: Rules = Strict> {
 /// How far wall clocks are apart at first, at most, in nanoseconds.
 pub const CLOCK_ERROR_MAX_NS: i64 = 1_000_000;
 
-impl<M: Machines, R: Rules> Host<M, R> {
+impl Host {
     /// A replica that is down, with its disk.
     pub fn new(
         options: ReplicaOptions,
+        kind: NodeKind,
         disk: Disk,
         tear: Tear,
         nodes: usize,
@@ -85,13 +171,14 @@ impl<M: Machines, R: Rules> Host<M, R> {
         mut prng: Prng,
     ) -> Self {
         let geometry = options.geometry;
-        let needs = Replica::<M, R>::buffer_needs(&geometry);
+        let needs = kind.needs;
         let gathered = constants::requests_max(&geometry) + constants::reads_max(&geometry);
         let message_size = geometry.message_size_max as usize;
         Self {
             small: MessagePool::new(needs.small + gathered + RECEIVING, storage::SECTOR_SIZE),
             large: MessagePool::new(needs.large + gathered + RECEIVING, message_size),
             options,
+            kind,
             disk,
             tear,
             process: None,
@@ -128,13 +215,12 @@ impl<M: Machines, R: Rules> Host<M, R> {
     pub fn start(&mut self, now_ns: u64) {
         assert!(self.process.is_none() && self.disk.in_flight() == 0);
         self.life += 1;
-        let geometry = self.options.geometry;
         let mut options = self.options;
         self.prng.fill(&mut options.entropy);
         let (small, large) = (self.small.clone(), self.large.clone());
         let mut process = Process {
-            replica: Replica::new(options, small.clone(), large.clone()),
-            effects: effects_for::<M, R>(&geometry),
+            replica: (self.kind.make)(options, small.clone(), large.clone()),
+            effects: Effects::new(self.kind.sends_max, self.kind.io_max),
             small,
             large,
             turn_due_ns: Some(now_ns),
@@ -238,8 +324,3 @@ pub enum Acted {
 
 /// Buffers to receive into, beside those that the replica holds.
 const RECEIVING: usize = 8;
-
-fn effects_for<M: Machines, R: Rules>(geometry: &Geometry) -> Effects {
-    let sends = Replica::<M, R>::sends_max(geometry);
-    Effects::new(sends, Replica::<M, R>::io_max(geometry))
-}

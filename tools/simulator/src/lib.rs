@@ -12,6 +12,7 @@ pub mod checker;
 pub mod client;
 pub mod clock;
 pub mod cluster;
+pub mod coverage;
 pub mod disk;
 pub mod explore;
 pub mod host;

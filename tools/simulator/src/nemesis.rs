@@ -9,7 +9,6 @@ use crate::partition::{self, Shape};
 use crate::prng::Prng;
 use crate::swarm::{MILLISECOND, Plan, Recurring};
 use crate::workload::Workload;
-use viewstone::rules::Rules;
 
 /// Kinds of faults that recur.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,7 +116,7 @@ impl Nemesis {
     }
 
     /// Sets what is wrong from the beginning.
-    pub fn begin<W: Workload, R: Rules>(&mut self, cluster: &mut Cluster<W, R>) {
+    pub fn begin<W: Workload>(&mut self, cluster: &mut Cluster<W>) {
         let drift = i64::from(self.plan.faults.drift_ppm);
         for replica in 0..cluster.replica_count() {
             let ppm = self.prng.below(2 * drift as u64 + 1) as i64 - drift;
@@ -126,7 +125,7 @@ impl Nemesis {
     }
 
     /// Does what is due.
-    pub fn act<W: Workload, R: Rules>(&mut self, cluster: &mut Cluster<W, R>) {
+    pub fn act<W: Workload>(&mut self, cluster: &mut Cluster<W>) {
         let now_ns = cluster.now_ns();
         while let Some(index) = self.later.iter().position(|entry| entry.0 <= now_ns) {
             let (_, later) = self.later.swap_remove(index);
@@ -143,7 +142,7 @@ impl Nemesis {
         }
     }
 
-    fn act_later<W: Workload, R: Rules>(&mut self, later: Later, cluster: &mut Cluster<W, R>) {
+    fn act_later<W: Workload>(&mut self, later: Later, cluster: &mut Cluster<W>) {
         match later {
             Later::Start(replica) => {
                 if !cluster.is_up(replica) {
@@ -167,12 +166,7 @@ impl Nemesis {
         }
     }
 
-    fn act_now<W: Workload, R: Rules>(
-        &mut self,
-        kind: Kind,
-        lasts_ns: u64,
-        cluster: &mut Cluster<W, R>,
-    ) {
+    fn act_now<W: Workload>(&mut self, kind: Kind, lasts_ns: u64, cluster: &mut Cluster<W>) {
         let now_ns = cluster.now_ns();
         let replica = self.whom(cluster);
         let up = cluster.is_up(replica);
@@ -208,7 +202,7 @@ impl Nemesis {
     }
 
     /// Whom it hits: anybody, or the primary.
-    fn whom<W: Workload, R: Rules>(&mut self, cluster: &Cluster<W, R>) -> u8 {
+    fn whom<W: Workload>(&mut self, cluster: &Cluster<W>) -> u8 {
         let anybody = self.prng.below(u64::from(cluster.replica_count())) as u8;
         match cluster.primary() {
             Some(primary) if self.prng.chance(300_000) => primary,
@@ -216,7 +210,7 @@ impl Nemesis {
         }
     }
 
-    fn other_node<W: Workload, R: Rules>(&mut self, replica: u8, cluster: &Cluster<W, R>) -> Node {
+    fn other_node<W: Workload>(&mut self, replica: u8, cluster: &Cluster<W>) -> Node {
         let count = cluster.replica_count();
         if count == 1 || self.prng.chance(200_000) {
             return Node::Client(self.prng.index(cluster.clients().len()) as u8);
@@ -225,7 +219,7 @@ impl Nemesis {
         Node::Replica((replica + step) % count)
     }
 
-    fn start<W: Workload, R: Rules>(&mut self, replica: u8, cluster: &mut Cluster<W, R>) {
+    fn start<W: Workload>(&mut self, replica: u8, cluster: &mut Cluster<W>) {
         cluster.start(replica);
         if self.prng.chance(self.plan.faults.crash_again) {
             let now_ns = cluster.now_ns();
@@ -236,17 +230,12 @@ impl Nemesis {
         }
     }
 
-    fn crash<W: Workload, R: Rules>(&mut self, replica: u8, cluster: &mut Cluster<W, R>) {
+    fn crash<W: Workload>(&mut self, replica: u8, cluster: &mut Cluster<W>) {
         let power = self.prng.chance(self.plan.faults.power_cuts);
         self.crash_by(replica, power, cluster);
     }
 
-    fn crash_by<W: Workload, R: Rules>(
-        &mut self,
-        replica: u8,
-        power: bool,
-        cluster: &mut Cluster<W, R>,
-    ) {
+    fn crash_by<W: Workload>(&mut self, replica: u8, power: bool, cluster: &mut Cluster<W>) {
         self.faults.primaries += u64::from(cluster.primary() == Some(replica));
         let opening = cluster
             .progress(replica)
@@ -262,7 +251,7 @@ impl Nemesis {
         cluster.crash(replica, crash);
     }
 
-    fn crash_all<W: Workload, R: Rules>(&mut self, lasts_ns: u64, cluster: &mut Cluster<W, R>) {
+    fn crash_all<W: Workload>(&mut self, lasts_ns: u64, cluster: &mut Cluster<W>) {
         self.faults.all_at_once += 1;
         let power = self.prng.chance(self.plan.faults.power_cuts);
         for replica in 0..cluster.replica_count() {
@@ -275,12 +264,7 @@ impl Nemesis {
         }
     }
 
-    fn flap<W: Workload, R: Rules>(
-        &mut self,
-        replica: u8,
-        lasts_ns: u64,
-        cluster: &mut Cluster<W, R>,
-    ) {
+    fn flap<W: Workload>(&mut self, replica: u8, lasts_ns: u64, cluster: &mut Cluster<W>) {
         self.faults.flaps += 1;
         let mut due_ns = cluster.now_ns();
         for _ in 0..6 {
@@ -291,7 +275,7 @@ impl Nemesis {
         }
     }
 
-    fn divide<W: Workload, R: Rules>(&mut self, lasts_ns: u64, cluster: &mut Cluster<W, R>) {
+    fn divide<W: Workload>(&mut self, lasts_ns: u64, cluster: &mut Cluster<W>) {
         let count = cluster.replica_count();
         if count == 1 {
             return;
@@ -324,7 +308,7 @@ impl Nemesis {
     }
 
     /// Ends a partition: short ones leave connections as they were, long ones make new ones.
-    fn heal<W: Workload, R: Rules>(&mut self, cluster: &mut Cluster<W, R>) {
+    fn heal<W: Workload>(&mut self, cluster: &mut Cluster<W>) {
         let count = cluster.replica_count();
         let anew = self.prng.coin();
         for one in 0..count {
@@ -346,12 +330,7 @@ impl Nemesis {
         }
     }
 
-    fn slow_disk<W: Workload, R: Rules>(
-        &mut self,
-        replica: u8,
-        lasts_ns: u64,
-        cluster: &mut Cluster<W, R>,
-    ) {
+    fn slow_disk<W: Workload>(&mut self, replica: u8, lasts_ns: u64, cluster: &mut Cluster<W>) {
         self.faults.slow_disks += 1;
         let usual = self.plan.cluster.disk;
         let slow = DiskSpeed {
@@ -364,12 +343,7 @@ impl Nemesis {
         self.later.push((due_ns, Later::FastDisk(replica)));
     }
 
-    fn set_clock<W: Workload, R: Rules>(
-        &mut self,
-        replica: u8,
-        lasts_ns: u64,
-        cluster: &mut Cluster<W, R>,
-    ) {
+    fn set_clock<W: Workload>(&mut self, replica: u8, lasts_ns: u64, cluster: &mut Cluster<W>) {
         self.faults.clocks += 1;
         let now_ns = cluster.now_ns();
         let far = self.plan.faults.clock_jump_ns;

@@ -258,11 +258,7 @@ impl Network {
             let packet = self.packets[slot].take();
             let packet = packet.expect("a queued packet is kept");
             let (from, to, sequence) = (packet.from, packet.to, packet.sequence);
-            // The command's byte in the frame; only counted by it.
-            let kind = packet
-                .bytes
-                .get(COMMAND_AT)
-                .map_or(0, |&byte| byte as usize % KINDS);
+            let kind = kind_of(&packet);
             let link = self.link(from, to);
             if link.clogged_until_ns > now_ns && !link.cut {
                 let due_ns = link.clogged_until_ns;
@@ -291,10 +287,7 @@ impl Network {
     /// has room for it.
     pub fn hold(&mut self, packet: Packet, due_ns: u64) {
         let capacity = self.options.capacity;
-        let (kind, order) = (
-            packet.bytes[COMMAND_AT] as usize % KINDS,
-            2 * packet.sequence,
-        );
+        let (kind, order) = (kind_of(&packet), 2 * packet.sequence);
         let link = self.link(packet.from, packet.to);
         if link.queued >= capacity {
             self.statistics[kind].overflowed += 1;
@@ -323,6 +316,12 @@ impl Network {
     pub fn in_flight(&self) -> usize {
         self.queue.len()
     }
+}
+
+/// The command's byte in the frame; messages are only counted by it.
+fn kind_of(packet: &Packet) -> usize {
+    let byte = packet.bytes.get(COMMAND_AT);
+    byte.map_or(0, |&byte| byte as usize % KINDS)
 }
 
 /// Where the command is in a header.

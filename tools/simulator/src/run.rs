@@ -10,7 +10,7 @@ use crate::atlas::AtlasStatistics;
 use crate::checker::Checked;
 use crate::cluster::Cluster;
 use crate::disk::DiskStatistics;
-use crate::host::Crash;
+use crate::host::{Crash, NodeKind};
 use crate::nemesis::{Faults, Nemesis};
 use crate::network::{KindStatistics, NetworkOptions};
 use crate::prng::Prng;
@@ -19,7 +19,7 @@ use crate::workload::Workload;
 use std::fmt;
 use storage::header::{Command, ReplicaStatus};
 use viewstone::quorums::Quorums;
-use viewstone::rules::{Rules, Strict};
+use viewstone::rules::Strict;
 
 /// After the faults stop, a cluster must serve, answer everything and agree within this time.
 const CONVERGENCE_MAX_NS: u64 = 60 * SECOND;
@@ -152,13 +152,20 @@ impl fmt::Display for Summary {
 pub fn run<W: Workload>(seed: u64, readable: bool) -> Summary {
     let mut prng = Prng::new(seed);
     let plan = Plan::draw(&mut prng);
-    run_plan::<W, Strict>(seed, plan, prng, readable)
+    run_plan::<W>(seed, plan, prng, readable)
 }
 
-/// Runs a plan, with replicas that keep all rules, or not.
-pub fn run_plan<W: Workload, R: Rules>(
+/// Runs a plan.
+pub fn run_plan<W: Workload>(seed: u64, plan: Plan, prng: Prng, readable: bool) -> Summary {
+    let kind = NodeKind::new::<W::Machines, Strict>(&plan.cluster.geometry);
+    run_kind::<W>(seed, plan, kind, prng, readable)
+}
+
+/// Runs a plan with replicas that may break a rule.
+pub fn run_kind<W: Workload>(
     seed: u64,
     plan: Plan,
+    kind: NodeKind,
     mut prng: Prng,
     readable: bool,
 ) -> Summary {
@@ -167,7 +174,7 @@ pub fn run_plan<W: Workload, R: Rules>(
         plan,
         nemesis: Nemesis::new(plan, prng.fork()),
         prng: prng.fork(),
-        cluster: Cluster::<W, R>::new(plan.cluster, prng, readable),
+        cluster: Cluster::<W>::of_kind(plan.cluster, kind, prng, readable),
         left_behind: 0,
     };
     run.safety();
@@ -181,16 +188,16 @@ pub fn run_plan<W: Workload, R: Rules>(
     run.summary()
 }
 
-struct Run<W: Workload, R: Rules> {
+struct Run<W: Workload> {
     seed: u64,
     plan: Plan,
     nemesis: Nemesis,
     prng: Prng,
-    cluster: Cluster<W, R>,
+    cluster: Cluster<W>,
     left_behind: u64,
 }
 
-impl<W: Workload, R: Rules> Run<W, R> {
+impl<W: Workload> Run<W> {
     /// Faults, until enough is done.
     fn safety(&mut self) {
         let Plan {
@@ -219,7 +226,7 @@ impl<W: Workload, R: Rules> Run<W, R> {
         let mut core: Vec<u8> = (0..count).collect();
         // The first start needs everybody once.
         let begun = self.cluster.checker().head() > 0;
-        if self.plan.partial_recovery && begun {
+        if STATE_SYNC && self.plan.partial_recovery && begun {
             self.prng.shuffle(&mut core);
             for size in usize::from(least)..usize::from(count) {
                 if self.cluster.atlas().is_enough(&core[..size], count) {
@@ -292,12 +299,9 @@ impl<W: Workload, R: Rules> Run<W, R> {
     }
 
     fn lagging(&self) -> u64 {
-        let lags = |&replica: &u8| {
-            let progress = self.cluster.progress(replica);
-            progress.is_some_and(|progress| progress.status == ReplicaStatus::Syncing)
-        };
         let replicas = 0..self.plan.cluster.replica_count;
-        replicas.filter(lags).count() as u64
+        let lagging = replicas.filter(|&replica| lags(&self.cluster, replica));
+        lagging.count() as u64
     }
 
     /// What each replica and client is doing, for a failure's message.
@@ -356,16 +360,21 @@ impl<W: Workload, R: Rules> Run<W, R> {
 }
 
 /// Whether these replicas have converged; those that lag too far for now excepted.
-fn is_done<W: Workload, R: Rules>(cluster: &Cluster<W, R>, replicas: &[u8]) -> bool {
+fn is_done<W: Workload>(cluster: &Cluster<W>, replicas: &[u8]) -> bool {
     if STATE_SYNC {
         return cluster.has_converged(replicas);
     }
-    let lags = |replica: u8| {
-        let progress = cluster.progress(replica);
-        progress.is_some_and(|progress| progress.status == ReplicaStatus::Syncing)
-    };
-    let able: Vec<u8> = replicas.iter().copied().filter(|&it| !lags(it)).collect();
-    cluster.has_converged(&able)
+    let able = replicas.iter().copied().filter(|&it| !lags(cluster, it));
+    cluster.has_converged(&able.collect::<Vec<u8>>())
+}
+
+/// Whether a replica is so far behind that the others' journals may not hold what it misses.
+fn lags<W: Workload>(cluster: &Cluster<W>, replica: u8) -> bool {
+    let reach = u64::from(cluster.layout().geometry.slots) / 2;
+    cluster.progress(replica).is_some_and(|progress| {
+        progress.status == ReplicaStatus::Syncing
+            || progress.commit_min + reach <= cluster.checker().head()
+    })
 }
 
 #[cfg(test)]

@@ -99,6 +99,31 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Draws a plan with more faults: to find replicas that break a rule.
+    pub fn draw_stressed(prng: &mut Prng) -> Self {
+        let mut plan = Self::draw(prng);
+        plan.cluster.replica_count = *prng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5]);
+        plan.ops = *prng.pick(&[200, 600]);
+        plan.faults_max_ns = 20 * SECOND;
+        let often = |prng: &mut Prng, every_ms: u64, lasts_ms: u64| {
+            prng.chance(600_000).then(|| Recurring {
+                every_ns: every_ms * MILLISECOND,
+                lasts_ns: lasts_ms * MILLISECOND,
+            })
+        };
+        let faults = &mut plan.faults;
+        faults.crash = often(prng, 400, 60).or(faults.crash);
+        faults.crash_all = often(prng, 1500, 30).or(faults.crash_all);
+        faults.pause = often(prng, 1000, 600).or(faults.pause);
+        faults.partition = often(prng, 1200, 800).or(faults.partition);
+        faults.clog = often(prng, 600, 300).or(faults.clog);
+        faults.crash_again = *prng.pick(&[0, 300_000]);
+        plan.cluster.network.loss = *prng.pick(&[0, 10_000, 100_000]);
+        plan
+    }
+}
+
 /// A fault that exists in so many of a million seeds, and is then as frequent and as long as drawn.
 fn recurring(
     prng: &mut Prng,
@@ -133,7 +158,7 @@ fn draw_faults(prng: &mut Prng) -> FaultPlan {
         slow_disk: recurring(prng, 150_000, &RARE, &SHORT),
         clock: recurring(prng, 250_000, &RARE, &SHORT),
         clock_jump_ns: *prng.pick(&[300 * MILLISECOND, 5 * SECOND, 365 * 86_400 * SECOND]),
-        drift_ppm: *prng.pick(&[0, 50, 2000]),
+        drift_ppm: *prng.pick(&[0, 50, 100, 2000]),
     }
 }
 

@@ -89,7 +89,10 @@ impl Run {
     }
 
     fn watch(&mut self, replica: u8, progress: &Progress) {
-        self.checker.on_realtime(1 << 40);
+        self.checker.on_times(Times {
+            any_ns: 1 << 40,
+            majority_ns: 1 << 30,
+        });
         self.checker.on_progress(replica, progress, SOUND, |_| true);
     }
 
@@ -283,16 +286,32 @@ fn a_head_that_falls_within_a_view_is_caught() {
     run.watch(0, &progress);
 }
 
-#[test]
-#[should_panic(expected = "the time of op 3 is beyond every clock")]
-fn a_time_beyond_every_clock_is_caught() {
+fn time_is(timestamp: u64) {
     let mut run = Run::new();
     let sub = sub(ADD, 1, 2);
     let mut prepare = run.prepare(&sub, 0);
-    prepare.timestamp = 1 << 50;
+    prepare.timestamp = timestamp;
     prepare.header_mut().seal(sub.as_bytes());
     run.checker
         .on_journal_write(prepare.header(), sub.as_bytes());
     run.head = prepare;
     run.watch(0, &run.progress());
+}
+
+#[test]
+#[should_panic(expected = "is beyond every clock")]
+fn a_time_beyond_every_clock_is_caught() {
+    time_is(1 << 50);
+}
+
+#[test]
+#[should_panic(expected = "is beyond the clocks of a majority")]
+fn a_time_of_one_wild_clock_is_caught() {
+    time_is(1 << 35);
+}
+
+#[test]
+#[should_panic(expected = "time went back")]
+fn a_time_that_goes_back_is_caught() {
+    time_is(7);
 }

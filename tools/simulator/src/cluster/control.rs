@@ -6,16 +6,15 @@ use crate::checker::Checker;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::host::{Crash, Host};
+use crate::host::{Crash, Host, Node as Process};
 use crate::network::{Network, NetworkOptions, Node};
 use crate::trace::Trace;
 use crate::workload::Workload;
 use storage::header::ReplicaStatus;
 use storage::layout::Layout;
-use viewstone::replica::{Metrics, Progress, Replica};
-use viewstone::rules::Rules;
+use viewstone::replica::{Metrics, Progress};
 
-impl<W: Workload, R: Rules> Cluster<W, R> {
+impl<W: Workload> Cluster<W> {
     /// Virtual time since the start, in nanoseconds.
     pub fn now_ns(&self) -> u64 {
         self.now_ns
@@ -52,7 +51,7 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
     }
 
     /// The hosts.
-    pub fn hosts(&self) -> &[Host<W::Machines, R>] {
+    pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
@@ -72,14 +71,14 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
     }
 
     /// A replica; none while it is down.
-    pub fn replica(&self, replica: u8) -> Option<&Replica<W::Machines, R>> {
+    pub fn replica(&self, replica: u8) -> Option<&dyn Process> {
         let process = self.hosts[replica as usize].process.as_ref();
-        process.map(|process| &process.replica)
+        process.map(|process| &*process.replica)
     }
 
     /// What a replica is doing; none while it is down.
     pub fn progress(&self, replica: u8) -> Option<Progress> {
-        self.replica(replica).map(Replica::progress)
+        self.replica(replica).map(|node| node.progress())
     }
 
     /// Whether a replica's process runs.
@@ -103,7 +102,7 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
     /// What all processes have counted, over all their lives.
     pub fn metrics(&self) -> impl Iterator<Item = &Metrics> {
         let living = (0..self.options.replica_count).filter_map(|replica| self.replica(replica));
-        self.metrics.iter().chain(living.map(Replica::metrics))
+        self.metrics.iter().chain(living.map(|node| node.metrics()))
     }
 
     /// Starts a replica's process; connections with the others come up soon after.

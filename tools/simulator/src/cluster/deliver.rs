@@ -4,13 +4,13 @@ use super::Cluster;
 use crate::network::{Node, Packet};
 use crate::workload::Workload;
 use storage::header::{
-    Command, Commit, DoViewChange, HEADER_SIZE, Header, Prepare, PrepareOk, StartView,
+    Command, Commit, DoViewChange, HEADER_SIZE, Header, Prepare, PrepareOk, RequestHeaders,
+    RequestPrepare, StartView,
 };
 use viewstone::replica::{ConnectionId, Event, Peer};
-use viewstone::rules::Rules;
 use zerocopy::FromBytes;
 
-impl<W: Workload, R: Rules> Cluster<W, R> {
+impl<W: Workload> Cluster<W> {
     pub(super) fn deliver(&mut self, packet: Packet) {
         if let Node::Replica(replica) = packet.to
             && self.is_paused(replica)
@@ -139,6 +139,14 @@ fn describe(packet: &Packet, header: &Header) -> String {
         Some(Command::StartView) => {
             let start = header.typed::<StartView>();
             format!("start_view op {} commit {}", start.op, start.commit_max)
+        }
+        Some(Command::RequestPrepare) => {
+            let ask = header.typed::<RequestPrepare>();
+            format!("request_prepare op {} {:08x}", ask.op, ask.prepare as u32)
+        }
+        Some(Command::RequestHeaders) => {
+            let ask = header.typed::<RequestHeaders>();
+            format!("request_headers {}..={}", ask.op_min, ask.op_max)
         }
         Some(command) => format!("{command:?}").to_lowercase(),
         None => "garbage".to_string(),

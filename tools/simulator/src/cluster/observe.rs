@@ -1,18 +1,20 @@
 //! After each event of a replica: its effects are carried out, and what it did is checked against its disk.
 
 use super::Cluster;
-use crate::checker::Soundness;
+use crate::checker::{Soundness, Times};
+use crate::clock::EPOCH_NS;
 use crate::disk::Fate;
 use crate::network::Node;
 use crate::workload::Workload;
 use storage::SECTOR_SIZE;
 use storage::header::{Command, HEADER_SIZE, Header, Prepare, PrepareOk};
 use storage::io::{Buffer, IoOwner, IoRequest};
+use storage::layout::REPLICAS_MAX;
+use viewstone::constants::{CLOCK_ROUND_TRIP_MAX_NS, CLOCK_TOLERANCE_MAX_NS};
 use viewstone::quorums::Quorums;
 use viewstone::replica::{Event, Peer};
-use viewstone::rules::Rules;
 
-impl<W: Workload, R: Rules> Cluster<W, R> {
+impl<W: Workload> Cluster<W> {
     /// Completes the next disk request of a replica, if one is due, with the fate that the atlas gives it.
     pub(super) fn complete_io(&mut self, replica: u8) -> bool {
         let now_ns = self.now_ns;
@@ -93,8 +95,6 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
         if process.effects.io.is_empty() && process.effects.halt.is_none() {
             return;
         }
-        let latest = self.hosts.iter().map(|host| host.clock.realtime(now_ns));
-        let latest_ns = latest.max().unwrap_or(0);
         let host = &mut self.hosts[replica as usize];
         let process = host.process.as_mut().expect("as above");
         if let Some(fatal) = &process.effects.halt {
@@ -106,7 +106,6 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
                 ..
             } = &request
             {
-                self.checker.on_realtime(latest_ns);
                 self.checker
                     .on_journal_write(message.header(), message.body());
                 assert_eq!(request.id().owner, IoOwner::Journal);
@@ -115,7 +114,27 @@ impl<W: Workload, R: Rules> Cluster<W, R> {
         }
     }
 
+    /// How late wall clocks may ever have been, and what cannot be told of them: samples of a round trip, the agreement's
+    /// tolerance, drift while there is none.
+    fn times(&self) -> Times {
+        let mut ahead = [i64::MIN; REPLICAS_MAX];
+        for (ahead, host) in ahead.iter_mut().zip(&self.hosts) {
+            *ahead = host.clock.ahead_max_ns();
+        }
+        ahead.sort_unstable_by_key(|&ahead| std::cmp::Reverse(ahead));
+        let drift_ns = self.now_ns / 250 + 1_000_000;
+        let true_ns = EPOCH_NS + self.now_ns + drift_ns;
+        let unsure_ns = 2 * CLOCK_TOLERANCE_MAX_NS + CLOCK_ROUND_TRIP_MAX_NS;
+        let majority = self.hosts.len() / 2;
+        Times {
+            any_ns: true_ns.saturating_add_signed(ahead[0]),
+            majority_ns: true_ns.saturating_add_signed(ahead[majority]) + unsure_ns,
+        }
+    }
+
     fn check_progress(&mut self, replica: u8) {
+        let times = self.times();
+        self.checker.on_times(times);
         let host = &self.hosts[replica as usize];
         let process = host.process.as_ref().expect("it has just taken an event");
         let sound = Soundness {

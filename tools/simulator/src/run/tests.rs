@@ -1,7 +1,13 @@
 //! Whole runs, each with a plan of its own that is sure to reach what it is about, and a few seeds.
 
 use super::*;
+use crate::atlas::{HEADERS, PREPARES, SUPERBLOCK, StorageFaults};
+use crate::client::ClientOptions;
+use crate::cluster::ClusterOptions;
+use crate::disk::DiskSpeed;
+use crate::swarm::{FaultPlan, MICROSECOND, MILLISECOND, Recurring};
 use crate::workload::KvWorkload;
+use storage::layout::Geometry;
 
 /// Three replicas, tiny rings, frequent requests, nothing goes wrong.
 fn plan() -> Plan {
@@ -19,6 +25,7 @@ fn plan() -> Plan {
             },
             network: NetworkOptions::GOOD,
             disk: DiskSpeed::FAST,
+            storage: StorageFaults::default(),
             client: ClientOptions {
                 think_mean_ns: 5 * MILLISECOND,
                 resend_ns: 50 * MILLISECOND,
@@ -28,17 +35,19 @@ fn plan() -> Plan {
         },
         ops: 400,
         faults_max_ns: 60 * SECOND,
-        crash_mean_ns: None,
-        power_cuts: 0,
-        down_mean_ns: 20 * MILLISECOND,
+        faults: FaultPlan::default(),
+        partial_recovery: false,
     }
 }
 
 fn crashing(replica_count: u8, power_cuts: u32) -> Plan {
     let mut plan = plan();
     plan.cluster.replica_count = replica_count;
-    plan.crash_mean_ns = Some(60 * MILLISECOND);
-    plan.power_cuts = power_cuts;
+    plan.faults.crash = Some(Recurring {
+        every_ns: 60 * MILLISECOND,
+        lasts_ns: 20 * MILLISECOND,
+    });
+    plan.faults.power_cuts = power_cuts;
     // Something is mostly being written when the crash comes.
     plan.cluster.disk.write_mean_ns = MILLISECOND;
     plan
@@ -87,7 +96,7 @@ fn every_number_of_replicas_serves() {
 #[test]
 fn a_solo_replica_loses_nothing_when_it_is_killed() {
     let runs = run_seeds(crashing(1, 0), 4);
-    assert!(sum(&runs, |run| run.kills) > 20);
+    assert!(sum(&runs, |run| run.faults.kills) > 20);
     assert!(sum(&runs, |run| run.disk.in_flight_at_crash) > 20);
     assert!(runs.iter().all(|run| run.wraps() >= 12));
 }
@@ -95,7 +104,7 @@ fn a_solo_replica_loses_nothing_when_it_is_killed() {
 #[test]
 fn a_solo_replica_loses_nothing_at_power_cuts() {
     let runs = run_seeds(crashing(1, 1_000_000), 8);
-    assert!(sum(&runs, |run| run.power_cuts) > 40);
+    assert!(sum(&runs, |run| run.faults.power_cuts) > 40);
     assert!(sum(&runs, |run| run.disk.torn) > 0);
     assert!(sum(&runs, |run| run.disk.unsynced_lost) > 0);
 }
@@ -109,7 +118,7 @@ fn backups_crash_and_catch_up_while_the_cluster_serves() {
         plan.cluster.geometry.slots = 128;
         plan.cluster.client.think_mean_ns = 20 * MILLISECOND;
         let runs = run_seeds(plan, 4);
-        assert!(sum(&runs, |run| run.kills + run.power_cuts) > 20);
+        assert!(sum(&runs, |run| run.faults.kills + run.faults.power_cuts) > 20);
         let fetched = |run: &Summary| run.messages_of(Command::RequestPrepare).sent;
         assert!(sum(&runs, fetched) > 20);
         assert_eq!(sum(&runs, |run| run.lagging), 0);
@@ -122,12 +131,14 @@ fn backups_crash_and_catch_up_while_the_cluster_serves() {
 fn a_backup_far_behind_asks_with_patience() {
     let mut plan = crashing(3, 0);
     plan.cluster.geometry.slots = 128;
-    plan.down_mean_ns = 200 * MILLISECOND;
-    plan.crash_mean_ns = Some(500 * MILLISECOND);
+    plan.faults.crash = Some(Recurring {
+        every_ns: 500 * MILLISECOND,
+        lasts_ns: 200 * MILLISECOND,
+    });
     plan.ops = 1000;
     for run in run_seeds(plan, 3) {
         let asked = run.messages_of(Command::RequestHeaders).sent;
-        let prompt = run.messages_of(Command::RequestPrepare).sent + 10 * run.kills;
+        let prompt = run.messages_of(Command::RequestPrepare).sent + 10 * run.faults.kills;
         let patient = 2 * run.time_ns / (30 * MILLISECOND);
         assert!(
             asked > 0 && asked <= prompt + patient,
@@ -171,20 +182,72 @@ fn full_links_and_slow_disks_only_slow_down() {
     assert!(sum(&runs, |run| run.messages_total.overflowed) > 0);
 }
 
+/// Faults of a kind that come a few times in a run, and the plan that has them.
+fn often(every_ms: u64, lasts_ms: u64) -> Option<Recurring> {
+    Some(Recurring {
+        every_ns: every_ms * MILLISECOND,
+        lasts_ns: lasts_ms * MILLISECOND,
+    })
+}
+
 #[test]
-fn drawn_plans_differ_and_are_possible() {
-    let plans: Vec<_> = (0..200)
-        .map(|seed| Plan::draw(&mut Prng::new(seed)))
-        .collect();
-    for replica_count in 1..=6 {
-        let drawn = |plan: &&Plan| plan.cluster.replica_count == replica_count;
-        assert!(plans.iter().any(|plan| drawn(&plan)));
+fn partitions_of_all_shapes_are_survived() {
+    let mut plan = plan();
+    plan.cluster.replica_count = 5;
+    plan.ops = 1000;
+    plan.faults.partition = often(400, 1500);
+    plan.faults.clog = often(300, 100);
+    plan.faults.partition_clients = 300_000;
+    let runs = run_seeds(plan, 6);
+    let mut shapes = [0; 10];
+    for run in &runs {
+        for (sum, count) in shapes.iter_mut().zip(run.faults.partitions) {
+            *sum += count;
+        }
     }
-    let acks: Vec<_> = plans
-        .iter()
-        .map(|plan| plan.cluster.geometry.journal_ack())
-        .collect();
-    assert!(acks.contains(&JournalAck::Single) && acks.contains(&JournalAck::Both));
-    assert!(plans.iter().any(|plan| plan.cluster.network.loss == 0));
-    assert!(plans.iter().any(|plan| plan.crash_mean_ns.is_none()));
+    assert!(shapes.iter().all(|&count| count > 0), "{shapes:?}");
+    assert!(sum(&runs, |run| run.checked.spoke.views) > 10);
+    assert!(sum(&runs, |run| run.messages_total.cut) > 500);
+    assert!(sum(&runs, |run| run.messages_total.clogged) > 100);
+}
+
+#[test]
+fn pauses_and_wrong_clocks_are_survived() {
+    let mut plan = plan();
+    plan.faults.pause = often(300, 1500);
+    plan.faults.clock = often(200, 200);
+    plan.faults.clock_jump_ns = 365 * 86_400 * SECOND;
+    plan.faults.drift_ppm = 100;
+    let runs = run_seeds(plan, 4);
+    assert!(sum(&runs, |run| run.faults.pauses) > 10);
+    assert!(sum(&runs, |run| run.faults.clocks) > 10);
+    assert!(sum(&runs, |run| run.checked.spoke.views) > 2);
+}
+
+#[test]
+fn damaged_disks_are_survived() {
+    let mut plan = crashing(3, 500_000);
+    plan.faults.crash_all = often(900, 20);
+    plan.faults.crash_again = 300_000;
+    plan.cluster.storage = StorageFaults {
+        decay_mean_ns: Some(30 * MILLISECOND),
+        bad_read: 20_000,
+        dropped: 10_000,
+        misplaced: 10_000,
+        zones: SUPERBLOCK | HEADERS | PREPARES,
+    };
+    let runs = run_seeds(plan, 8);
+    for zone in [
+        |run: &Summary| run.damage.decayed.superblock,
+        |run: &Summary| run.damage.decayed.headers,
+        |run: &Summary| run.damage.decayed.prepares,
+        |run: &Summary| run.damage.bad_reads.total(),
+        |run: &Summary| run.disk.dropped,
+        |run: &Summary| run.disk.misplaced,
+        |run: &Summary| run.faults.while_opening,
+        |run: &Summary| run.protocol.repaired,
+        |run: &Summary| run.checked.spoke.votes_uncertain,
+    ] {
+        assert!(sum(&runs, zone) > 0);
+    }
 }

@@ -4,12 +4,14 @@ use simulator::cluster::formatted;
 use simulator::disk::{Disk, DiskSpeed};
 use simulator::prng::Prng;
 use storage::buffer::{Message, MessagePool};
-use storage::header::{HEADER_SIZE, REQUEST_ALIGN, Request, SUB_HEADER_SIZE, SubHeader, Typed};
+use storage::header::{
+    HEADER_SIZE, Header, REQUEST_ALIGN, Request, SUB_HEADER_SIZE, SubHeader, Typed,
+};
 use storage::layout::Geometry;
 use viewstone::constants;
 use viewstone::machines::Machines;
 use viewstone::replica::{ConnectionId, Effects, Event, Now, Peer, Replica, ReplicaOptions};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 pub const CLUSTER: u128 = 77;
 
@@ -43,6 +45,9 @@ pub struct Node<M> {
     pub effects: Effects,
     pub disk: Disk,
     pub now: Now,
+    options: ReplicaOptions,
+    /// What it has said, and nobody has taken.
+    said: Vec<(Peer, Vec<u8>)>,
     small: MessagePool,
     large: MessagePool,
 }
@@ -65,17 +70,38 @@ impl<M: Machines> Node<M> {
         let large = MessagePool::new(large_count, geometry.message_size_max as usize);
         let mut node = Self {
             replica: Replica::new(options, small.clone(), large.clone()),
-            effects: Effects::new(
-                Replica::<M>::sends_max(&geometry),
-                Replica::<M>::io_max(&geometry),
-            ),
+            effects: effects_for::<M>(&geometry),
             disk: Disk::with_state(state, DiskSpeed::INSTANT, Prng::new(0)),
             now,
+            options,
+            said: Vec::new(),
             small,
             large,
         };
         node.replica.start(now, &mut node.effects);
+        node.carry_out();
         node
+    }
+
+    /// The process is killed, and begins anew on the same disk.
+    pub fn restart(&mut self) {
+        self.disk.process_crash();
+        self.effects = effects_for::<M>(&self.options.geometry);
+        self.said.clear();
+        self.options.entropy[31] = self.options.entropy[31].wrapping_add(1);
+        self.replica = Replica::new(self.options, self.small.clone(), self.large.clone());
+        self.replica.start(self.now, &mut self.effects);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(request) = self.effects.io.pop() {
+            self.disk.submit(0, request);
+        }
+        let sends = self.effects.sends.drain(..);
+        let bytes = sends.map(|send| (send.to, send.message.bytes().to_vec()));
+        self.said.extend(bytes);
+        assert_eq!(self.effects.halt, None);
     }
 
     /// Time passes, for both clocks.
@@ -84,28 +110,33 @@ impl<M: Machines> Node<M> {
         self.now.realtime_ns += nanoseconds;
     }
 
-    /// A message with these bytes.
-    pub fn message(&self, bytes: &[u8]) -> Message {
+    /// A message with these bytes; none while no buffer is free.
+    pub fn message(&self, bytes: &[u8]) -> Option<Message> {
         let pool = if bytes.len() <= storage::SECTOR_SIZE {
             &self.small
         } else {
             &self.large
         };
-        let mut message = pool.take().expect("a buffer is free");
+        let mut message = pool.take()?;
         message.buffer_mut()[..bytes.len()].copy_from_slice(bytes);
         message.zero_tail();
-        message
+        Some(message)
     }
 
     /// One event; the turn goes on.
     pub fn step(&mut self, event: Event) {
         self.replica.step(self.now, event, &mut self.effects);
+        self.carry_out();
     }
 
-    /// Delivers a message.
+    /// Delivers a message, if there is room for it.
     pub fn deliver(&mut self, from: Peer, bytes: &[u8]) {
-        let message = self.message(bytes);
-        self.step(Event::Message { from, message });
+        let header = Header::read_from_bytes(&bytes[..HEADER_SIZE]).expect("a header");
+        if self.replica.has_room_for(from, &header)
+            && let Some(message) = self.message(bytes)
+        {
+            self.step(Event::Message { from, message });
+        }
     }
 
     /// Ends the turn, and does what is left to do at once. What it asks of its disk is under way.
@@ -115,9 +146,7 @@ impl<M: Machines> Node<M> {
         }
         for _ in 0..1000 {
             self.replica.finish_turn(self.now, &mut self.effects);
-            while let Some(request) = self.effects.io.pop() {
-                self.disk.submit(0, request);
-            }
+            self.carry_out();
             if !self.replica.has_work() {
                 return;
             }
@@ -143,11 +172,15 @@ impl<M: Machines> Node<M> {
 
     /// What it has said since the last time: to whom, and the bytes.
     pub fn said(&mut self) -> Vec<(Peer, Vec<u8>)> {
-        let sends = self.effects.sends.drain(..);
-        sends
-            .map(|send| (send.to, send.message.bytes().to_vec()))
-            .collect()
+        std::mem::take(&mut self.said)
     }
+}
+
+fn effects_for<M: Machines>(geometry: &Geometry) -> Effects {
+    Effects::new(
+        Replica::<M>::sends_max(geometry),
+        Replica::<M>::io_max(geometry),
+    )
 }
 
 /// A client's request, sealed.

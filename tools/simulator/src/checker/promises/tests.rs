@@ -1,6 +1,7 @@
 //! Each promise, and a replica that breaks it.
 
 use super::*;
+use storage::header::Typed;
 use zerocopy::IntoBytes;
 
 const CLUSTER: u128 = 7;

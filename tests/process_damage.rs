@@ -1,0 +1,260 @@
+//! Data files that are damaged, put back to an older state or lost, and disks that fail while they are used: repaired with
+//! nobody's help where a good copy is left, never a panic, never a wrong answer.
+//!
+//! Every history is checked for linearizability. Times are printed; only hangs are asserted. `VIEWSTONE_ROUNDS` sets the
+//! rounds of each test, `VIEWSTONE_SEED` what is damaged.
+
+#![cfg(feature = "cli")]
+
+mod process;
+
+use process::cluster::Cluster;
+use process::damage::{Damage, Victim};
+use process::history::{Recorder, Shape};
+use process::{HANG, Random, distribution, output, rounds, viewstone};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+use viewstone::storage::layout::{HEADERS_PER_SECTOR, Layout};
+
+/// A ring that holds what a replica misses while it is damaged.
+const RING: [&str; 5] = ["--small", "--slots", "1024", "--message-size", "16KiB"];
+
+/// Light enough to fill the ring slowly, heavy enough that something is always under way.
+const CALM: Shape = Shape {
+    pause: Duration::from_millis(10),
+    ..Shape::STEADY
+};
+
+/// How many places of a file are damaged at a time.
+const PLACES: usize = 32;
+
+/// Whether `viewstone verify` finds nothing wrong, on a file that may be in use.
+fn is_sound(file: &Path) -> bool {
+    let (status, out, error) = output(viewstone().arg("verify").arg(file));
+    assert!(status <= 1, "{out}{error}");
+    status == 0
+}
+
+/// Waits until nothing is wrong with the file.
+fn wait_sound(cluster: &Cluster, replica: usize) {
+    let begin = Instant::now();
+    while !is_sound(&cluster.file(replica)) {
+        assert!(
+            begin.elapsed() < HANG,
+            "never repaired:\n{}",
+            cluster.errors()
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn damage_anywhere_in_one_file_is_repaired_by_itself() {
+    let rounds = rounds(3);
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("damage-one", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(200);
+    let mut repaired = Vec::new();
+    for _ in 0..rounds {
+        cluster.wait_healthy();
+        let replica = random.below(3) as usize;
+        cluster.kill(replica);
+        let victim = Victim::open(&cluster.file(replica));
+        let places = victim.fair_game(&mut random);
+        for _ in 0..PLACES {
+            let at = places[random.below(places.len() as u64) as usize];
+            victim.damage(at, Damage::any(&mut random), &mut random);
+        }
+        load.wait_for_more(10);
+        let begin = Instant::now();
+        cluster.start(replica);
+        cluster.wait_healthy();
+        wait_sound(&cluster, replica);
+        repaired.push(begin.elapsed());
+        load.wait_for_more(20);
+    }
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!(
+        "{rounds} times {PLACES} places of one file damaged: {}",
+        history.summary()
+    );
+    println!("start to sound again: {}", distribution(&mut repaired));
+}
+
+/// Every replica is damaged, and no part of the log on two of them.
+#[test]
+fn damage_in_all_three_journals_never_in_the_same_place_is_repaired() {
+    let rounds = rounds(3);
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("helix", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(200);
+    let (mut serving, mut repaired) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        cluster.wait_healthy();
+        random.pause(200);
+        for replica in 0..3 {
+            cluster.kill(replica);
+        }
+        let turn = random.below(3) as usize;
+        for replica in 0..3 {
+            let victim = Victim::open(&cluster.file(replica));
+            damage_third(&victim, (replica + turn) % 3, &mut random);
+        }
+        for replica in 0..3 {
+            cluster.spawn(replica);
+        }
+        let begin = Instant::now();
+        load.wait_for_more(1);
+        serving.push(begin.elapsed());
+        cluster.wait_healthy();
+        for replica in 0..3 {
+            wait_sound(&cluster, replica);
+        }
+        repaired.push(begin.elapsed());
+        load.wait_for_more(50);
+    }
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!(
+        "{rounds} times a third of each journal damaged: {}",
+        history.summary()
+    );
+    println!("start to the next change: {}", distribution(&mut serving));
+    println!("start to sound again: {}", distribution(&mut repaired));
+}
+
+/// Damages one of three parts of both rings, and one copy of the superblock. What is in a sector of redundant headers is
+/// damaged together, so parts are runs of slots; a slot is damaged in both rings.
+fn damage_third(victim: &Victim, part: usize, random: &mut Random) {
+    let layout = victim.layout;
+    let how = Damage::any(random);
+    for slot in 0..layout.geometry.slots as usize {
+        if slot / HEADERS_PER_SECTOR % 3 != part {
+            continue;
+        }
+        if slot.is_multiple_of(HEADERS_PER_SECTOR) {
+            victim.damage(layout.header_sector_at(slot), how, random);
+        }
+        victim.damage(layout.prepare_at(slot), how, random);
+    }
+    victim.damage(Layout::superblock_at(part), how, random);
+}
+
+/// A disk that fails while it is used: reads with flipped bits and unreadable sectors on all replicas at once, each
+/// elsewhere. What is read is checked, so answers stay right.
+#[test]
+fn reads_that_fail_while_all_serve_make_no_answer_wrong() {
+    let rounds = rounds(3);
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("bad-reads", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(100);
+    let size = std::fs::metadata(cluster.file(0))
+        .expect("it is there")
+        .len();
+    for _ in 0..rounds {
+        for replica in 0..3 {
+            let at = random.below(size / 4096) * 4096;
+            let lines = format!("flip-reads 0.02\nread-error {at} 65536\n");
+            cluster.set_faults(replica, &lines);
+        }
+        // A backup that comes back is served from the others' disks.
+        let primary = cluster.primary();
+        let backup = (primary + 1) % 3;
+        cluster.set_faults(backup, "");
+        cluster.kill(backup);
+        load.wait_for_more(50);
+        cluster.start(backup);
+        load.wait_for_more(50);
+        for replica in 0..3 {
+            cluster.set_faults(replica, "");
+        }
+        cluster.wait_healthy();
+    }
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!("{rounds} times bad reads everywhere: {}", history.summary());
+}
+
+/// A write that fails ends the replica, with its reason and without a panic; the others go on, and when the disk is
+/// well it comes back.
+#[test]
+fn a_write_that_fails_ends_the_replica_and_nobody_else() {
+    let rounds = rounds(2);
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("bad-writes", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(100);
+    let mut windows = Vec::new();
+    for _ in 0..rounds {
+        cluster.wait_healthy();
+        let replica = random.below(3) as usize;
+        let begin = Instant::now();
+        let all = Victim::open(&cluster.file(replica)).layout.size;
+        cluster.set_faults(replica, &format!("write-error 0 {all}"));
+        let (code, errors) = cluster.take(replica).ended();
+        assert_eq!(code, Some(1), "{errors}");
+        let reason = errors.lines().find(|line| line.starts_with("error: "));
+        let reason = reason.unwrap_or_else(|| panic!("no reason: {errors}"));
+        assert!(
+            reason.contains("errno 5") && !errors.contains("panicked"),
+            "{errors}"
+        );
+        load.wait_for_more(50);
+        windows.push((begin, Instant::now()));
+        cluster.set_faults(replica, "");
+        cluster.start(replica);
+    }
+    cluster.wait_healthy();
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!(
+        "{rounds} times a disk that takes no writes: {}",
+        history.summary()
+    );
+    let gap = |&(from, to): &(Instant, Instant)| history.longest_gap(from, to);
+    let mut gaps: Vec<_> = windows.iter().map(gap).collect();
+    println!(
+        "bad-writes: longest time without a change: {}",
+        distribution(&mut gaps)
+    );
+}
+
+/// A data file that is put back to what it was a while ago has forgotten what its replica promised. The others live and
+/// remember: nothing is lost, and it is no more than one replica that is missing.
+#[test]
+fn a_file_put_back_to_an_earlier_state_loses_nothing() {
+    let rounds = rounds(2);
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("rolled-back", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(100);
+    for _ in 0..rounds {
+        cluster.wait_healthy();
+        let replica = random.below(3) as usize;
+        let (file, copy) = (cluster.file(replica), cluster.directory.0.join("copy"));
+        cluster.stop(replica);
+        std::fs::copy(&file, &copy).expect("copied");
+        cluster.start(replica);
+        cluster.wait_healthy();
+        load.wait_for_more(50 + random.below(300));
+        cluster.kill(replica);
+        std::fs::copy(&copy, &file).expect("copied");
+        cluster.spawn(replica);
+        load.wait_for_more(50);
+        cluster.wait_healthy();
+        load.wait_for_more(50);
+    }
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!("{rounds} times a file put back: {}", history.summary());
+}
