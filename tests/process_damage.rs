@@ -258,3 +258,19 @@ fn a_file_put_back_to_an_earlier_state_loses_nothing() {
     cluster.stop_all_well();
     println!("{rounds} times a file put back: {}", history.summary());
 }
+
+#[test]
+fn a_fault_file_is_for_development_and_names_known_faults() {
+    let cluster = Cluster::new("fault-file", 1, &["--small"]);
+    cluster.set_faults(0, "delay-ms soon");
+    let start = |more: &[&str]| {
+        let mut command = process::start(&cluster.file(0), &cluster.addresses);
+        let (status, _, error) = output(command.args(more).arg(cluster.fault_file(0)));
+        assert_eq!(status, 2, "{error}");
+        error
+    };
+    let error = start(&["--development", "--fault-file"]);
+    assert!(error.contains("`delay-ms soon` is no fault"), "{error}");
+    let error = start(&["--fault-file"]);
+    assert!(error.contains("--development"), "{error}");
+}

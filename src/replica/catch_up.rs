@@ -111,13 +111,20 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.timers.repair.set(self.now, REPAIR_NS);
     }
 
+    /// Headers in one answer: a small geometry's messages hold fewer than are useful. Nobody asks for more, since the answer
+    /// would leave out the highest, which whoever goes down the chain needs first.
+    pub(super) fn headers_max(&self) -> usize {
+        let message_max = self.layout.geometry.message_size_max as usize / HEADER_SIZE - 1;
+        REPAIR_HEADERS_MAX.min(message_max)
+    }
+
     fn ask_for_headers(&mut self, effects: &mut Effects) {
         let mut ask: RequestHeaders = self.header();
         ask.op_min = self.head.op + 1;
         ask.op_max = self
             .catch_up
             .target
-            .min(self.head.op + REPAIR_HEADERS_MAX as u64);
+            .min(self.head.op + self.headers_max() as u64);
         let primary = self.primary();
         self.send_header(Peer::Replica(primary), &ask, effects);
         self.catch_up.headers_asked = true;
@@ -257,9 +264,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         ask: &RequestHeaders,
         effects: &mut Effects,
     ) {
-        // A small geometry's messages hold fewer headers than may be asked for.
-        let message_max = self.layout.geometry.message_size_max as usize / HEADER_SIZE - 1;
-        let count = REPAIR_HEADERS_MAX.min(message_max);
+        let count = self.headers_max();
         let op_max = ask
             .op_max
             .min(ask.op_min.saturating_add(count as u64 - 1))

@@ -8,7 +8,7 @@
 //! * Asking has a budget: so many prepares in a repair interval, so that repair never starves normal operation.
 
 use super::{Effects, Replica};
-use crate::constants::{REPAIR_HEADERS_MAX, REPAIR_NS, REPAIR_PREPARES_MAX};
+use crate::constants::{REPAIR_NS, REPAIR_PREPARES_MAX};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use rand_xoshiro::rand_core::Rng;
@@ -148,7 +148,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let mut ask: RequestHeaders = self.header();
         ask.op_max = op_max;
         ask.op_min = (op_max + 1)
-            .saturating_sub(REPAIR_HEADERS_MAX as u64)
+            .saturating_sub(self.headers_max() as u64)
             .max(self.checkpoint_op + 1);
         let peer = self.someone_to_ask();
         self.send_header(super::Peer::Replica(peer), &ask, effects);

@@ -551,8 +551,10 @@ impl<R: Rules> Journal<R> {
     /// Size of a prepare on the disk, in whole sectors, if its slot holds it: of the log or not, below the checkpoint too,
     /// verified or not. It is served to who asks for it by identity; who is not sure of the chain to it may have it.
     pub fn size_of(&self, op: u64, checksum: u128) -> Option<usize> {
-        let held = &self.slots[self.layout.slot(op)];
-        (held.disk == checksum && checksum != 0).then(|| sector_ceil(held.disk_size as usize))
+        let slot = self.layout.slot(op);
+        let held = &self.slots[slot];
+        let here = held.disk == checksum && checksum != 0 && !self.writing.contains(slot);
+        here.then(|| sector_ceil(held.disk_size as usize))
     }
 
     /// Reads a prepare; a [`JournalEvent::Read`] will come.
@@ -569,12 +571,10 @@ impl<R: Rules> Journal<R> {
     ) -> Result<(), Message> {
         assert!(self.opening.is_none());
         let slot = self.layout.slot(op);
-        let held = &self.slots[slot];
-        let here = held.disk == checksum && checksum != 0 && !self.writing.contains(slot);
-        if !here || self.reads == READS_MAX {
+        let held = self.size_of(op, checksum);
+        let Some(size) = held.filter(|_| self.reads < READS_MAX) else {
             return Err(into);
-        }
-        let size = sector_ceil(held.disk_size as usize);
+        };
         assert!(size <= into.buffer().len());
         self.reads += 1;
         let id = self.in_flight.begin(Purpose::Read {

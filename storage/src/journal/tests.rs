@@ -273,6 +273,18 @@ fn a_prepare_is_read_back_and_damage_is_noticed() {
     };
     assert_eq!(message.header().frame.checksum, wanted);
     drop(message);
+    // The right identity, and an op that shares the slot: a false question says nothing against what is there.
+    host.journal
+        .read(2 + 16, wanted, take(), 42, &mut host.io)
+        .expect("the slot holds this identity");
+    host.pump();
+    let JournalEvent::Read {
+        message: Err(_), ..
+    } = host.complete(0)
+    else {
+        panic!("it is another op")
+    };
+    assert!(host.journal.durable_again(2, wanted).is_some());
     let at = sector_of(&host, 2) + 4000; // behind the body: zeros are checked as well
     host.disk.flip(at);
     host.journal
