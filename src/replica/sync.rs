@@ -492,6 +492,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 Taken::NotWanted => self.metrics.ignored(Ignored::Duplicate),
             }
         }
+        let progress = self.checkpoint.fetch_progress();
+        self.metrics.pages_fetched = progress.pages_fetched;
+        self.metrics.sync_bytes = progress.bytes_received();
         if taken > 0 {
             self.sync.moved_at_ns = self.now.monotonic_ns;
             self.sync.patience_ns = (self.sync.patience_ns / 2).max(SYNC_PATIENCE_NS);
@@ -534,6 +537,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.engine.reopened();
         self.state_ready = true;
         self.execution_pending = true;
+        self.metrics.pages_differing = self.checkpoint.fetch_progress().pages_differing;
         self.write_checkpoint_anew(effects);
     }
 }

@@ -235,6 +235,16 @@ impl Atlas {
         self.lost[replica as usize] || self.slots[slot][replica as usize] != SlotFault::None
     }
 
+    /// The replica's disk is lost: rolled back, or wiped.
+    pub fn lose(&mut self, replica: u8) {
+        self.lost[replica as usize] = true;
+    }
+
+    /// The replica has what it needs to promise again.
+    pub fn recovered(&mut self, replica: u8) {
+        self.lost[replica as usize] = false;
+    }
+
     /// Whether the replica's disk is lost, and it has not recovered yet.
     pub fn is_lost(&self, replica: u8) -> bool {
         self.lost[replica as usize]
