@@ -71,7 +71,9 @@ fn an_op_below_the_checkpoint_that_is_damaged_everywhere() {
         let mut it = three();
         it.writes(16);
         at_rest(&mut it);
-        let checkpoint = (0..3).map(|replica| it.progress(replica).checkpoint_op).min();
+        let checkpoint = (0..3)
+            .map(|replica| it.progress(replica).checkpoint_op)
+            .min();
         let checkpoint = checkpoint.expect("three replicas");
         assert!(checkpoint > 0);
         // It may lie where the next op after the head would: then the head is uncertain as well.
@@ -145,7 +147,11 @@ fn each_replica_has_lost_something_else() {
 fn a_committed_op_in_the_pipeline_that_is_damaged_is_not_denied() {
     for part in [Part::Prepare, Part::Body, Part::Both] {
         let mut it = three();
-        it.lose(R(0), R(2), &[Command::Prepare, Command::Headers, Command::StartView]);
+        it.lose(
+            R(0),
+            R(2),
+            &[Command::Prepare, Command::Headers, Command::StartView],
+        );
         it.writes(1);
         let op = it.head(0);
         assert!(it.head(2) < op);
@@ -385,7 +391,9 @@ fn older_prepares_deny_a_newer_one() {
 
 fn at_rest_of(it: &mut Script, replicas: &[u8]) {
     it.until("they agree", |it| {
-        replicas.iter().all(|&one| it.commit(one) == it.head(replicas[0]))
+        replicas
+            .iter()
+            .all(|&one| it.commit(one) == it.head(replicas[0]))
     });
     it.pass(SECOND);
 }
@@ -405,7 +413,9 @@ fn a_journal_with_an_older_views_prepare() {
     // Replica 0 learns of the log, and dies before it has its prepares.
     it.lose(All, R(0), &[Command::Prepare]);
     it.partition(&[&[0, 1, 2]]);
-    it.until("it is in the view", |it| it.progress(0).log_view == it.view(1));
+    it.until("it is in the view", |it| {
+        it.progress(0).log_view == it.view(1)
+    });
     it.pass(100 * 1_000_000);
     it.restart(0);
     it.pass(SECOND);

@@ -1,7 +1,8 @@
 //! The known faults of VSR and of its implementations, by name.
 
 use super::script::{
-    All, Ask, C, Kind, MILLISECOND, Part, R, SECOND, STRICT, noticed, serving, serving_kind, without,
+    All, Ask, C, Kind, MILLISECOND, Part, R, SECOND, STRICT, noticed, serving, serving_kind,
+    without,
 };
 use storage::header::Command;
 
@@ -24,7 +25,9 @@ fn state_transfer_that_truncates(kind: Kind) {
 fn state_transfer_that_truncates_acknowledged_prepares() {
     let broken = without!(KEEP_SUFFIX_IN_NEWER_VIEW);
     state_transfer_that_truncates(STRICT);
-    noticed("and acknowledged op", || state_transfer_that_truncates(broken));
+    noticed("and acknowledged op", || {
+        state_transfer_that_truncates(broken)
+    });
 }
 
 /// Michael et al., B.1: a replica votes in view 1, dies, and is back in view 0, which it helps to commit an op that its vote
@@ -162,7 +165,9 @@ fn session_table_loss_after_a_restart_of_all() {
             it.lose(R(replica), C(0), &[Command::Reply]);
         }
         it.begin(Ask::Write);
-        it.until("executed", |it| (0..3).all(|replica| it.commit(replica) > before));
+        it.until("executed", |it| {
+            (0..3).all(|replica| it.commit(replica) > before)
+        });
         for replica in 0..3 {
             it.kill(replica);
         }
@@ -192,7 +197,10 @@ fn double_execution(kind: Kind) {
     it.answered();
     it.writes(2);
     it.recovers();
-    assert!(it.cluster.checker().checked().copies > 0, "it was there twice");
+    assert!(
+        it.cluster.checker().checked().copies > 0,
+        "it was there twice"
+    );
 }
 
 #[test]
@@ -215,9 +223,21 @@ fn acks_across_views(kind: Kind) {
     it.pass(5 * MILLISECOND);
     // Three begin view 2 without it. Replica 1, which did not vote, hears of it; two who did do not.
     it.lose(All, R(1), &[Command::DoViewChange]);
-    it.lose(R(1), All, &[Command::DoViewChange, Command::StartViewChange]);
-    it.lose(R(2), R(3), &[Command::StartView, Command::Prepare, Command::Commit]);
-    it.lose(R(2), R(4), &[Command::StartView, Command::Prepare, Command::Commit]);
+    it.lose(
+        R(1),
+        All,
+        &[Command::DoViewChange, Command::StartViewChange],
+    );
+    it.lose(
+        R(2),
+        R(3),
+        &[Command::StartView, Command::Prepare, Command::Commit],
+    );
+    it.lose(
+        R(2),
+        R(4),
+        &[Command::StartView, Command::Prepare, Command::Commit],
+    );
     it.lose(C(0), All, &[]);
     it.partition(&[&[0], &[1], &[2, 3, 4]]);
     it.cluster.set_cut(1, 2, false);
@@ -231,7 +251,9 @@ fn acks_across_views(kind: Kind) {
     it.lose(R(0), R(4), &[Command::StartView, Command::Prepare]);
     it.until("view 5 begins", |it| it.is_normal(0) && it.view(0) == 5);
     assert_eq!(it.head(0), op, "with the op");
-    it.until("replica 3 has it", |it| it.progress(3).log_view == 5 && it.head(3) == op);
+    it.until("replica 3 has it", |it| {
+        it.progress(3).log_view == 5 && it.head(3) == op
+    });
     it.pass(SECOND);
     // And at last those who have never heard of it.
     it.lose_nothing();

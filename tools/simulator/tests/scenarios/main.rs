@@ -6,8 +6,8 @@
 
 mod damage;
 mod known_faults;
-mod partitions;
 mod lagging;
+mod partitions;
 mod schedules;
 mod script;
 mod seeds;

@@ -229,7 +229,10 @@ fn a_duel_of_primaries() {
     it.lose(C(0), R(2), &[]);
     it.begin(Ask::Write);
     it.waits(2 * SECOND);
-    assert!(it.is_normal(0) && it.view(0) == 0, "it has not heard of the other");
+    assert!(
+        it.is_normal(0) && it.view(0) == 0,
+        "it has not heard of the other"
+    );
     assert!(it.is_normal(1) && it.view(1) == 1);
     it.lose_nothing();
     it.answered();
@@ -242,8 +245,16 @@ fn a_duel_of_primaries() {
 fn a_partitioned_replica_with_a_higher_view_cannot_lock_out_a_client() {
     let mut it = three();
     // Replica 2 has gone to view 1, and nobody else hears of it.
-    it.lose(All, R(1), &[Command::DoViewChange, Command::StartViewChange]);
-    it.lose(All, R(0), &[Command::DoViewChange, Command::Ping, Command::Pong]);
+    it.lose(
+        All,
+        R(1),
+        &[Command::DoViewChange, Command::StartViewChange],
+    );
+    it.lose(
+        All,
+        R(0),
+        &[Command::DoViewChange, Command::Ping, Command::Pong],
+    );
     it.lose(R(0), R(2), &[]);
     it.lose(R(0), R(1), &[]);
     it.until("one is in a higher view", |it| it.view(2) == 1);

@@ -2,8 +2,8 @@
 //! tested where their rule is: see docs/testing.md.
 
 use super::script::{
-    All, Ask, C, GEOMETRY, Kind, MILLISECOND, Part, R, SECOND, STRICT, Script, noticed, serving, serving_clients, serving_kind,
-    without,
+    All, Ask, C, GEOMETRY, Kind, MILLISECOND, Part, R, SECOND, STRICT, Script, noticed, serving,
+    serving_clients, serving_kind, without,
 };
 use storage::header::{Command, ReplicaStatus};
 
@@ -256,7 +256,9 @@ fn schedule_21_inherited_prepares_keep_their_identity() {
     it.kill(1);
     it.start(0);
     it.lose(All, R(2), &[Command::PrepareOk]);
-    it.until("a later view", |it| it.is_normal(2) && it.view(2) >= 2 && it.head(2) >= op);
+    it.until("a later view", |it| {
+        it.is_normal(2) && it.view(2) >= 2 && it.head(2) >= op
+    });
     it.lose_nothing();
     it.start(1);
     it.answered();
@@ -311,7 +313,9 @@ fn schedule_23_commits_learnt_in_a_view_change() {
     it.lose_nothing();
     it.calls(Ask::Read, 2);
     let head = it.cluster.checker().head();
-    it.until("executed", |it| it.commit(1) == head && it.commit(2) == head);
+    it.until("executed", |it| {
+        it.commit(1) == head && it.commit(2) == head
+    });
     it.recovers();
 }
 
@@ -325,11 +329,15 @@ fn longest_log(kind: Kind) {
     // The others go on without it; one of the two clients reaches them.
     it.partition(&[&[0], &[1, 2]]);
     it.lose(C(1), All, &[]);
-    it.until("one write of view 1", |it| it.commit(1) == head + 1 && it.commit(2) == head + 1);
+    it.until("one write of view 1", |it| {
+        it.commit(1) == head + 1 && it.commit(2) == head + 1
+    });
     it.kill(1);
     it.partition(&[&[0, 1, 2]]);
     it.lose(C(0), All, &[]);
-    it.until("a view with both", |it| it.progress(0).log_view >= 2 && it.is_normal(0));
+    it.until("a view with both", |it| {
+        it.progress(0).log_view >= 2 && it.is_normal(0)
+    });
     it.hear_all();
     it.start(1);
     it.answered();

@@ -195,7 +195,12 @@ fn make(kind: Kind, replicas: u8, clients: u8, geometry: Geometry) -> Script {
         },
         turn_max_ns: 20_000,
     };
-    let mut cluster = Cluster::of_kind(options, kind(&geometry), Prng::new(7), std::env::var_os("SCENARIO_TRACE").is_some());
+    let mut cluster = Cluster::of_kind(
+        options,
+        kind(&geometry),
+        Prng::new(7),
+        std::env::var_os("SCENARIO_TRACE").is_some(),
+    );
     cluster.set_draining(true);
     let losses: Rc<RefCell<Vec<Loss>>> = Rc::default();
     let lost = Rc::clone(&losses);
@@ -285,12 +290,17 @@ impl Script {
         assert!(!self.is_waiting(), "one call at a time");
         let calls = |it: &Self| {
             let clients = it.cluster.clients().iter();
-            clients.map(|client| client.statistics().sent).collect::<Vec<_>>()
+            clients
+                .map(|client| client.statistics().sent)
+                .collect::<Vec<_>>()
         };
         let before = calls(self);
         self.cluster.set_draining(false);
         self.until("the call begins", |it| {
-            calls(it).iter().zip(&before).all(|(now, before)| now > before)
+            calls(it)
+                .iter()
+                .zip(&before)
+                .all(|(now, before)| now > before)
         });
         self.cluster.set_draining(true);
     }
@@ -336,7 +346,11 @@ impl Script {
     /// All replicas that are up and talk have what there is.
     #[track_caller]
     pub fn settle(&mut self) {
-        let up: Vec<u8> = self.all().into_iter().filter(|&it| self.cluster.is_up(it)).collect();
+        let up: Vec<u8> = self
+            .all()
+            .into_iter()
+            .filter(|&it| self.cluster.is_up(it))
+            .collect();
         self.until("all agree", |it| it.cluster.has_converged(&up));
     }
 
@@ -479,7 +493,8 @@ impl Script {
         }
         let headers = slot / HEADERS_PER_SECTOR * HEADERS_PER_SECTOR;
         if matches!(part, Part::Redundant) {
-            self.cluster.damaged(replica, Zone::Headers { slot: headers });
+            self.cluster
+                .damaged(replica, Zone::Headers { slot: headers });
         } else {
             self.cluster.damaged(replica, Zone::Prepare { slot });
         }

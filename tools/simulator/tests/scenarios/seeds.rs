@@ -1,6 +1,8 @@
 //! How earlier systems of this kind lose writes, diverge or stop: each was seen in one of them.
 
-use super::script::{All, Ask, C, MILLISECOND, R, SECOND, STRICT, Script, serving, serving_clients};
+use super::script::{
+    All, Ask, C, MILLISECOND, R, SECOND, STRICT, Script, serving, serving_clients,
+};
 use simulator::network::NetworkOptions;
 use storage::header::Command;
 
@@ -101,7 +103,16 @@ fn a_later_view_is_not_joined_with_an_old_suffix() {
     it.answered();
     it.writes(1);
     // It hears prepares and heartbeats of view 1, and gets no start_view for a while.
-    it.lose(All, R(0), &[Command::StartView, Command::DoViewChange, Command::Ping, Command::Pong]);
+    it.lose(
+        All,
+        R(0),
+        &[
+            Command::StartView,
+            Command::DoViewChange,
+            Command::Ping,
+            Command::Pong,
+        ],
+    );
     it.hear_links();
     it.pass(SECOND);
     assert_eq!(it.progress(0).log_view, 0, "not yet");
@@ -163,7 +174,9 @@ fn a_view_change_after_many_wraps() {
 fn an_old_request_that_comes_late() {
     let mut it = three();
     let late = it.cluster.now_ns() + 300 * MILLISECOND;
-    it.cluster.network_mut().set_late(Some((Command::Request, late)));
+    it.cluster
+        .network_mut()
+        .set_late(Some((Command::Request, late)));
     it.writes(5);
     it.cluster.network_mut().set_late(None);
     it.pass(SECOND);
@@ -187,7 +200,12 @@ fn everything_arrives_twice() {
 /// Votes and start_views of earlier views come late, when later ones have begun.
 #[test]
 fn what_belongs_to_earlier_views_comes_late() {
-    for kind in [Command::DoViewChange, Command::StartView, Command::PrepareOk, Command::Prepare] {
+    for kind in [
+        Command::DoViewChange,
+        Command::StartView,
+        Command::PrepareOk,
+        Command::Prepare,
+    ] {
         let mut it = three();
         let late = it.cluster.now_ns() + 6 * SECOND;
         it.cluster.network_mut().set_late(Some((kind, late)));

@@ -34,7 +34,10 @@ fn four_entries() -> Script {
     it.until("all is written", |it| it.cluster.is_at_rest());
     it.pass(200 * MILLISECOND); // the redundant headers
     for replica in 0..3 {
-        assert_eq!((it.head(replica), it.progress(replica).checkpoint_op), (OPS, 0));
+        assert_eq!(
+            (it.head(replica), it.progress(replica).checkpoint_op),
+            (OPS, 0)
+        );
     }
     it
 }
@@ -68,7 +71,10 @@ fn run(first: u32) -> (u32, u32) {
         for replica in 0..3 {
             it.kill(replica);
             for (at, sector) in &good[replica as usize] {
-                it.cluster.disk_mut(replica).state_mut().overwrite(*at, sector);
+                it.cluster
+                    .disk_mut(replica)
+                    .state_mut()
+                    .overwrite(*at, sector);
             }
             for op in (1..=OPS).filter(|&op| is_corrupt(pattern, replica, op)) {
                 it.damage(replica, op, part(replica, op));
@@ -78,7 +84,10 @@ fn run(first: u32) -> (u32, u32) {
         if let Some(op) = lost(pattern) {
             it.pass(SECOND);
             for replica in 0..3 {
-                assert!(it.commit(replica) < op, "pattern {pattern:012b}: op {op} is lost");
+                assert!(
+                    it.commit(replica) < op,
+                    "pattern {pattern:012b}: op {op} is lost"
+                );
             }
             unrepaired += 1;
         } else {
@@ -88,8 +97,16 @@ fn run(first: u32) -> (u32, u32) {
             assert_eq!(it.cluster.checker().head(), OPS);
             let now = (0..3).map(|replica| copies(&mut it, replica));
             for (replica, (now, good)) in now.zip(&good).enumerate() {
-                let same = now.iter().zip(good).rev().take(OPS as usize).all(|(a, b)| a == b);
-                assert!(same, "pattern {pattern:012b}: replica {replica} is not repaired");
+                let same = now
+                    .iter()
+                    .zip(good)
+                    .rev()
+                    .take(OPS as usize)
+                    .all(|(a, b)| a == b);
+                assert!(
+                    same,
+                    "pattern {pattern:012b}: replica {replica} is not repaired"
+                );
             }
             repaired += 1;
         }
@@ -98,7 +115,10 @@ fn run(first: u32) -> (u32, u32) {
     for replica in 0..3 {
         it.kill(replica);
         for (at, sector) in &good[replica as usize] {
-            it.cluster.disk_mut(replica).state_mut().overwrite(*at, sector);
+            it.cluster
+                .disk_mut(replica)
+                .state_mut()
+                .overwrite(*at, sector);
         }
     }
     it.recovers();
@@ -115,7 +135,9 @@ fn expected(first: u32) -> (u32, u32) {
 #[test]
 fn the_counts_are_those_of_all_patterns() {
     let each = [0, 1, 2, 3].map(expected);
-    let sum = each.iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+    let sum = each
+        .iter()
+        .fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
     assert_eq!(sum, (2401, 1695), "seven to the fourth, and the rest");
 }
 
