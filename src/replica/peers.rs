@@ -76,10 +76,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         pong.ping_monotonic_ns = ping.monotonic_ns;
         pong.ping_life = ping.life;
         let peer = &mut self.peers[from as usize];
-        if ping.start == Start::Blank as u8 {
-            // A new file in place of a lost one promises nothing before it has learnt what that had promised.
-            peer.remembered = Remembered::default();
-        }
         pong.regressed = u8::from(peer.remembered.hear(&ping));
         peer.greeted_ns = self.now.monotonic_ns;
         peer.checkpoint_op = ping.checkpoint_op;

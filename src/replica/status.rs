@@ -75,6 +75,12 @@ pub struct Metrics {
     pub ops_recovered: u64,
     /// Times that this replica gave its state up for a checkpoint of the others.
     pub syncs: u64,
+    /// Pages of state that were not here when a checkpoint was fetched.
+    pub pages_differing: u64,
+    /// Pages of state got from others.
+    pub pages_fetched: u64,
+    /// Pages of state and nodes of the tag tree that others sent, in bytes, those of no use included.
+    pub sync_bytes: u64,
     /// Pages of state and nodes of the tag tree sent to others.
     pub pages_served: u64,
     /// Bad blocks of the checkpoint that the scrubber wrote again from memory.

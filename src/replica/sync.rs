@@ -253,7 +253,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     fn next_nonce(&mut self) -> u64 {
         self.sync.nonce += 1;
-        self.nonce.wrapping_add(self.sync.nonce)
+        self.election.nonce.wrapping_add(self.sync.nonce)
     }
 
     /// Asks somebody for the newest checkpoint that a quorum has.
@@ -508,6 +508,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 Taken::NotWanted => self.metrics.ignored(Ignored::Duplicate),
             }
         }
+        let progress = self.checkpoint.fetch_progress();
+        self.metrics.pages_fetched = progress.pages_fetched;
+        self.metrics.sync_bytes = progress.bytes_received();
         if taken > 0 {
             self.sync.moved_at_ns = self.now.monotonic_ns;
             self.sync.patience_ns = (self.sync.patience_ns / 2).max(SYNC_PATIENCE_NS);
@@ -536,7 +539,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let fingerprint = self.fingerprint;
         self.checkpoint
             .begin_rewrite(self.engine.pages_mut(), fingerprint);
-        self.checkpoint_began_ns = self.now.monotonic_ns;
+        self.checkpointing.began_ns = self.now.monotonic_ns;
         self.pump_checkpoint(effects);
     }
 
@@ -551,6 +554,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.engine.reopened();
         self.state_ready = true;
         self.execution_pending = true;
+        self.metrics.pages_differing = self.checkpoint.fetch_progress().pages_differing;
         self.write_checkpoint_anew(effects);
     }
 }

@@ -248,13 +248,18 @@ impl Atlas {
         self.copies[replica as usize] >> copy & 1 == 1
     }
 
+    /// The replica has what it needs to promise again.
+    pub fn recovered(&mut self, replica: u8) {
+        self.lost[replica as usize] = false;
+    }
+
     /// Whether the replica's disk is lost, and it has not recovered yet.
     pub fn is_lost(&self, replica: u8) -> bool {
         self.lost[replica as usize]
     }
 
     /// The replica's disk is lost.
-    pub(crate) fn lose(&mut self, replica: u8) {
+    pub fn lose(&mut self, replica: u8) {
         self.lost[replica as usize] = true;
     }
 

@@ -5,14 +5,14 @@ use crate::atlas::{Atlas, Zone};
 use crate::checker::Checker;
 use crate::client::Client;
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskState};
 use crate::host::{Crash, Host, Node as Process};
 use crate::network::{Network, NetworkOptions, Node};
 use crate::trace::Trace;
 use crate::workload::Workload;
 use storage::header::ReplicaStatus;
 use storage::layout::Layout;
-use viewstone::replica::{Metrics, Progress};
+use viewstone::replica::{Fatal, Metrics, Progress};
 
 impl<W: Workload> Cluster<W> {
     /// Virtual time since the start, in nanoseconds.
@@ -192,6 +192,32 @@ impl<W: Workload> Cluster<W> {
     pub fn clock_mut(&mut self, replica: u8) -> &mut Clock {
         self.due_ns[replica as usize] = self.now_ns; // it is looked at what is due by the new clock
         &mut self.hosts[replica as usize].clock
+    }
+
+    /// From now on a replica may halt: its process ends. What those that did halted with.
+    pub fn let_halt(&mut self) -> &[(u8, Fatal)] {
+        self.may_halt = true;
+        &self.halted
+    }
+
+    /// The disk of a replica that is down is lost: it holds something else from now on.
+    pub fn lose_disk(&mut self, replica: u8, state: DiskState) {
+        assert!(!self.is_up(replica));
+        self.note(replica, 13, 0, || "has lost its disk".to_string());
+        self.hosts[replica as usize].disk.replace(state);
+        self.atlas.lose(replica);
+        self.checker.on_lost(replica);
+        self.view_durable[replica as usize] = 0;
+    }
+
+    /// A replica's checkpoints are made wrong: they are not held against those of the others.
+    pub fn distrust(&mut self, replica: u8) {
+        self.checker.distrust(replica);
+    }
+
+    /// The cluster's id.
+    pub fn id(&self) -> u128 {
+        self.id
     }
 
     /// A replica's disk, to look at what it holds or to change it behind the atlas's back.
