@@ -159,6 +159,11 @@ pub fn stopped(replicas: u8, geometry: Geometry) -> Script {
     make(STRICT, replicas, 1, geometry)
 }
 
+/// The same, of replicas that may break a rule.
+pub fn stopped_kind(kind: Kind, replicas: u8) -> Script {
+    make(kind, replicas, 1, GEOMETRY)
+}
+
 /// A cluster that has begun and serves: view 0, replica 0 leads, the client has its session.
 pub fn serving(replicas: u8) -> Script {
     serving_kind(STRICT, replicas)
@@ -177,6 +182,19 @@ pub fn serving_kind(kind: Kind, replicas: u8) -> Script {
 /// The same with several clients, which call all at once.
 pub fn serving_clients(kind: Kind, replicas: u8, clients: u8) -> Script {
     begun(make(kind, replicas, clients, GEOMETRY))
+}
+
+/// The latencies are drawn from this seed. `SCENARIO_SEED=n` takes another one; a script must not depend on it.
+const SEED: u64 = 7;
+
+fn seed() -> u64 {
+    let wanted = std::env::var("SCENARIO_SEED").ok();
+    wanted.map_or(0, |wanted| wanted.parse().expect("a number"))
+}
+
+/// `SCENARIO_TRACE=1` prints every event.
+fn is_traced() -> bool {
+    std::env::var_os("SCENARIO_TRACE").is_some()
 }
 
 fn make(kind: Kind, replicas: u8, clients: u8, geometry: Geometry) -> Script {
@@ -461,8 +479,7 @@ impl Script {
 
     /// The disk of a replica that is down holds again what it held once.
     pub fn put_back(&mut self, replica: u8, state: DiskState) {
-        self.cluster.disk_mut(replica).replace(state);
-        self.cluster.lost(replica);
+        self.cluster.lose_disk(replica, state);
     }
 
     /// Damages a replica's copy of an op.

@@ -1,6 +1,9 @@
 //! Replicas that come back from so far behind that only the state of others helps, and replicas whose file is gone.
 
-use super::script::{All, Ask, GEOMETRY, MILLISECOND, R, SECOND, Script, serving, stopped};
+use super::script::{
+    All, Ask, GEOMETRY, Kind, MILLISECOND, R, SECOND, STRICT, Script, noticed, serving, stopped,
+    stopped_kind, without,
+};
 use storage::SECTOR_SIZE;
 use storage::header::Command;
 
@@ -9,7 +12,11 @@ const RING: u64 = GEOMETRY.slots as u64;
 /// A cluster of which one replica has missed so many ops.
 fn behind(replicas: u8, victim: u8, ops: u64) -> Script {
     let mut it = serving(replicas);
-    let others: Vec<u8> = it.all().into_iter().filter(|&other| other != victim).collect();
+    let others: Vec<u8> = it
+        .all()
+        .into_iter()
+        .filter(|&other| other != victim)
+        .collect();
     it.partition(&[&others, &[victim]]);
     let head = it.head(victim);
     while it.cluster.checker().head() < head + ops {
@@ -23,7 +30,9 @@ fn behind(replicas: u8, victim: u8, ops: u64) -> Script {
 fn a_backup_that_missed_more_than_a_ring() {
     let mut it = behind(3, 2, 3 * RING);
     it.hear_all();
-    it.until("it is there", |it| it.is_normal(2) && it.commit(2) == it.commit(0));
+    it.until("it is there", |it| {
+        it.is_normal(2) && it.commit(2) == it.commit(0)
+    });
     it.recovers();
     assert_eq!(it.view(0), 0, "the others are not disturbed");
 }
@@ -71,7 +80,9 @@ fn a_sync_whose_target_moves_on() {
     for _ in 0..4 * RING {
         it.writes(1);
     }
-    it.until("it is there", |it| it.is_normal(2) && it.commit(2) == it.commit(0));
+    it.until("it is there", |it| {
+        it.is_normal(2) && it.commit(2) == it.commit(0)
+    });
     it.recovers();
 }
 
@@ -121,9 +132,8 @@ fn it_leads_after_sync() {
 
 /// A file that was lost, and formatted anew in its place: it has forgotten what it acknowledged, so it may neither acknowledge
 /// nor vote before the others have gone on for so long that nothing of that can matter.
-#[test]
-fn a_file_that_is_formatted_anew() {
-    let mut it = stopped(3, GEOMETRY);
+fn formatted_anew(kind: Kind) {
+    let mut it = stopped_kind(kind, 3);
     let blank = it.cluster.disk_mut(2).state().clone();
     it.start_all();
     it.writes(5);
@@ -140,6 +150,13 @@ fn a_file_that_is_formatted_anew() {
     it.answered();
     it.writes(5);
     it.recovers();
+}
+
+#[test]
+fn a_file_that_is_formatted_anew() {
+    let broken = without!(LOST_FILE_AWAITS_OTHERS);
+    formatted_anew(STRICT);
+    noticed("answered", || formatted_anew(broken));
 }
 
 /// Two of three files are gone: what they acknowledged may be gone as well, and the third must not go on with them.
