@@ -12,19 +12,26 @@ use process::cluster::Cluster;
 use process::damage::{Damage, Victim};
 use process::history::{Recorder, Shape};
 use process::{HANG, Random, distribution, output, rounds, viewstone};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 use viewstone::storage::layout::{HEADERS_PER_SECTOR, Layout};
 
-/// A ring that holds what a replica misses while it is damaged.
-const RING: [&str; 5] = ["--small", "--slots", "1024", "--message-size", "16KiB"];
+/// Little that is not in use, and so a target for damage.
+const RING: [&str; 5] = ["--small", "--slots", "256", "--message-size", "16KiB"];
 
 /// Light enough to fill the ring slowly, heavy enough that something is always under way.
 const CALM: Shape = Shape {
     pause: Duration::from_millis(10),
     ..Shape::STEADY
 };
+
+/// Longer than replicas wait between two greetings, in which they say what they have promised.
+const GREETING: Duration = Duration::from_millis(1500);
+
+/// How many blocks of pages are damaged on each replica.
+const BLOCKS: usize = 8;
 
 /// How many places of a file are damaged at a time.
 const PLACES: usize = 32;
@@ -85,9 +92,9 @@ fn damage_anywhere_in_one_file_is_repaired_by_itself() {
     println!("start to sound again: {}", distribution(&mut repaired));
 }
 
-/// Every replica is damaged, and no part of the log on two of them.
+/// Every replica is damaged, and nothing on two of them.
 #[test]
-fn damage_in_all_three_journals_never_in_the_same_place_is_repaired() {
+fn damage_in_all_three_files_never_in_the_same_place_is_repaired() {
     let rounds = rounds(3);
     let mut random = Random::new();
     let mut cluster = Cluster::new("helix", 3, &RING);
@@ -102,9 +109,11 @@ fn damage_in_all_three_journals_never_in_the_same_place_is_repaired() {
             cluster.kill(replica);
         }
         let turn = random.below(3) as usize;
+        let mut spoilt = BTreeSet::new();
         for replica in 0..3 {
             let victim = Victim::open(&cluster.file(replica));
             damage_third(&victim, (replica + turn) % 3, &mut random);
+            damage_pages(&victim, &mut random, &mut spoilt);
         }
         for replica in 0..3 {
             cluster.spawn(replica);
@@ -122,7 +131,7 @@ fn damage_in_all_three_journals_never_in_the_same_place_is_repaired() {
     let history = load.finish(&cluster.addresses);
     cluster.stop_all_well();
     println!(
-        "{rounds} times a third of each journal damaged: {}",
+        "{rounds} times all damaged, a third of each journal: {}",
         history.summary()
     );
     println!("start to the next change: {}", distribution(&mut serving));
@@ -144,6 +153,18 @@ fn damage_third(victim: &Victim, part: usize, random: &mut Random) {
         victim.damage(layout.prepare_at(slot), how, random);
     }
     victim.damage(Layout::superblock_at(part), how, random);
+}
+
+/// Damages some blocks of pages, tags and addresses, none of whose bytes were damaged before: where a page lies is each
+/// replica's own affair, so the place does not tell whether it is the same page.
+fn damage_pages(victim: &Victim, random: &mut Random, spoilt: &mut BTreeSet<Vec<u8>>) {
+    let used = victim.used(victim.layout.grid_at..victim.layout.size);
+    for _ in 0..BLOCKS.min(used.len()) {
+        let at = used[random.below(used.len() as u64) as usize];
+        if spoilt.insert(victim.read(at)) {
+            victim.damage(at, Damage::any(random), random);
+        }
+    }
 }
 
 /// A disk that fails while it is used: reads with flipped bits and unreadable sectors on all replicas at once, each
@@ -228,35 +249,51 @@ fn a_write_that_fails_ends_the_replica_and_nobody_else() {
     );
 }
 
-/// A data file that is put back to what it was a while ago has forgotten what its replica promised. The others live and
-/// remember: nothing is lost, and it is no more than one replica that is missing.
+/// A data file that is put back to what it was a while ago has forgotten what its replica promised. The others remember:
+/// the replica ends and says why, nothing is lost, and with the right file it is back.
 #[test]
-fn a_file_put_back_to_an_earlier_state_loses_nothing() {
+fn a_file_put_back_to_an_earlier_state_is_noticed_and_loses_nothing() {
     let rounds = rounds(2);
     let mut random = Random::new();
     let mut cluster = Cluster::new("rolled-back", 3, &RING);
     cluster.start_all();
     let load = Recorder::start(&[&cluster.addresses], CALM);
     load.wait_for_more(100);
+    let mut noticed = Vec::new();
     for _ in 0..rounds {
         cluster.wait_healthy();
         let replica = random.below(3) as usize;
-        let (file, copy) = (cluster.file(replica), cluster.directory.0.join("copy"));
+        let file = cluster.file(replica);
+        let [old, new] = ["old", "new"].map(|name| cluster.directory.0.join(name));
         cluster.stop(replica);
-        std::fs::copy(&file, &copy).expect("copied");
+        std::fs::copy(&file, &old).expect("copied");
         cluster.start(replica);
         cluster.wait_healthy();
         load.wait_for_more(50 + random.below(300));
+        thread::sleep(GREETING); // until the others have heard what it has promised
         cluster.kill(replica);
-        std::fs::copy(&copy, &file).expect("copied");
+        std::fs::rename(&file, &new).expect("renamed");
+        std::fs::rename(&old, &file).expect("renamed");
+        let begin = Instant::now();
         cluster.spawn(replica);
+        let (code, errors) = cluster.take(replica).ended();
+        noticed.push(begin.elapsed());
+        let told = code.is_some_and(|code| code < 10) && !errors.contains("panicked");
+        assert!(told, "{code:?} {errors}");
+        assert!(errors.contains("put back to an older state"), "{errors}");
         load.wait_for_more(50);
+        std::fs::rename(&new, &file).expect("renamed");
+        cluster.start(replica);
         cluster.wait_healthy();
         load.wait_for_more(50);
     }
     let history = load.finish(&cluster.addresses);
     cluster.stop_all_well();
     println!("{rounds} times a file put back: {}", history.summary());
+    println!(
+        "start to the end with its reason: {}",
+        distribution(&mut noticed)
+    );
 }
 
 #[test]

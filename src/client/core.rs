@@ -572,7 +572,7 @@ impl Core {
         if call.state == State::Flying && call.resend_at <= self.now {
             call.attempts += 1;
             call.resend_at = NEVER;
-            self.links.hurry(self.now);
+            self.links.doubt(self.now);
             self.timer_at = self.now; // the links have something to do soon
             match self.links.target() {
                 Some(target) => self.fly(index, target),

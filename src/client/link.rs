@@ -20,6 +20,10 @@ const CONNECT_TIMEOUT_NS: u64 = 3 * SECOND;
 const SILENCE_MAX_NS: u64 = 3 * SECOND;
 /// How often a replica is asked while a primary is known.
 const PING_INTERVAL_NS: u64 = SECOND;
+/// The same while there is reason to doubt that primary: it may be cut off from the others, who have a new one by now.
+const DOUBT_INTERVAL_NS: u64 = 200 * MILLISECOND;
+/// For how long an answer that does not come is such a reason.
+const DOUBT_NS: u64 = SECOND;
 /// First pause between questions while no primary is known.
 const SEARCH_MIN_NS: u64 = 20 * MILLISECOND;
 /// Longest pause between questions while no primary is known.
@@ -74,6 +78,8 @@ pub(super) struct Links {
     leader: Option<(u32, u8)>,
     /// Rounds of questions since a primary was last known.
     searches: u32,
+    /// Until when the primary is doubted.
+    doubt_until: u64,
 }
 
 impl Links {
@@ -91,6 +97,7 @@ impl Links {
             each: (0..count).map(|_| link()).collect(),
             leader: None,
             searches: 0,
+            doubt_until: 0,
         }
     }
 
@@ -190,6 +197,12 @@ impl Links {
         self.hurry(now);
     }
 
+    /// The primary leaves a call without an answer, though its connection stands: ask all soon, and go on asking.
+    pub fn doubt(&mut self, now: u64) {
+        self.doubt_until = now + DOUBT_NS;
+        self.hurry(now);
+    }
+
     /// Something is wrong: ask all soon.
     pub fn hurry(&mut self, now: u64) {
         for link in &mut self.each {
@@ -228,6 +241,7 @@ impl Links {
     ) -> u64 {
         let searching = self.target().is_none();
         let searches = self.searches;
+        let doubted = now < self.doubt_until;
         let link = &mut self.each[index];
         match link.state {
             State::Down { retry_at } if retry_at > now => return retry_at,
@@ -253,6 +267,8 @@ impl Links {
             link.ping_at = now
                 + if searching {
                     backoff(random, SEARCH_MIN_NS, searches, SEARCH_MAX_NS)
+                } else if doubted {
+                    DOUBT_INTERVAL_NS
                 } else {
                     PING_INTERVAL_NS
                 };

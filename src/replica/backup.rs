@@ -84,8 +84,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Acknowledges what the journal has made durable since the last turn.
     pub(super) fn acknowledge(&mut self, effects: &mut Effects) {
+        let in_flight = 2 * u64::from(self.layout.geometry.pipeline_max);
         while let Some(durable) = self.journal.next_durable() {
-            self.acknowledge_one(durable, effects);
+            // What has long been committed nobody counts any more.
+            if durable.op() + in_flight > self.commit_max {
+                self.acknowledge_one(durable, effects);
+            }
         }
     }
 
@@ -94,13 +98,20 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let Some(from) = self.withheld.take() else {
             return;
         };
-        for op in from..=self.head.op {
+        // What is known to be committed nobody counts any more; and a step sends so much and no more: the rest follows.
+        let from = from.max(self.commit_max + 1);
+        let bound = from + 2 * u64::from(self.layout.geometry.pipeline_max);
+        for op in from..=self.head.op.min(bound) {
             let checksum = self.journal.header(op).map(|header| header.frame.checksum);
             if let Some(durable) =
                 checksum.and_then(|checksum| self.journal.durable_again(op, checksum))
             {
                 self.acknowledge_one(durable, effects);
             }
+        }
+        if bound < self.head.op && self.withheld.is_none() {
+            self.withheld = Some(bound + 1);
+            self.repair.acknowledge_more();
         }
     }
 
@@ -185,7 +196,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.catch_up.target = self.catch_up.target.max(op);
         // Beyond the reach of the primary's journal nothing can be fetched op by op any more. What was lost below the head
         // must be fetched as well.
-        let held = self.repair.lowest_missing.map_or(self.head.op, |op| op - 1);
+        let held = if self.is_chained() {
+            self.repair.lowest_missing.map_or(self.head.op, |op| op - 1)
+        } else {
+            self.commit_min
+        };
         let behind = self.catch_up.target.saturating_sub(held);
         self.lagging = behind >= u64::from(self.layout.geometry.slots);
     }

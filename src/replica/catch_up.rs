@@ -192,21 +192,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             // Otherwise the primary has nothing (any more) that follows our head: asking at once would get the same.
             self.catch_up.headers_asked = false;
         }
-        self.take_headers(message);
-    }
-
-    /// Headers at and below the head, highest op first: down the chain.
-    fn take_headers(&mut self, message: &Message) {
+        // At and below the head, down the chain.
         let size_max = self.layout.geometry.message_size_max as usize;
-        for bytes in message.body().chunks_exact(HEADER_SIZE) {
-            let header = Header::ref_from_bytes(bytes).expect("256 aligned bytes");
-            let known = header.check(self.options.cluster, size_max);
-            if let Some(prepare) = header.try_typed::<Prepare>().filter(|_| known.is_ok())
-                && self.is_believable(prepare)
-            {
-                self.take_header(prepare);
-            }
-        }
+        let cluster = self.options.cluster;
+        let sound = message
+            .body()
+            .chunks_exact(HEADER_SIZE)
+            .filter_map(|bytes| {
+                let header = Header::ref_from_bytes(bytes).expect("256 aligned bytes");
+                let known = header.check(cluster, size_max);
+                header.try_typed::<Prepare>().filter(|_| known.is_ok())
+            });
+        self.take_headers(sound);
     }
 
     /// A prepare beyond the one after the head: kept if it is near, and the primary's of this view or one we asked for.

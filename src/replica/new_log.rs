@@ -146,7 +146,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.parked.view = None;
         self.enter_normal();
         self.catch_up.target = self.head.op;
-        self.withheld = Some(self.commit_min + 1);
+        self.withheld = Some(self.commit_max + 1);
         if self.primary() == self.options.replica {
             self.send_start_view(None, 0, effects);
             self.timers.heartbeat.set(self.now, HEARTBEAT_NS);
@@ -169,7 +169,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             let Some(header) = self.journal.header(op).copied() else {
                 continue;
             };
-            if self.loading_op.is_some() {
+            if self.reading_back.to_inherit.is_some() {
                 return;
             }
             let size = storage::sector_ceil(header.frame.size as usize);
@@ -182,7 +182,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 .journal
                 .read(op, checksum, buffer, purpose, &mut effects.io);
             if read.is_ok() {
-                self.loading_op = Some(op);
+                self.reading_back.to_inherit = Some(op);
                 return;
             }
         }
@@ -194,7 +194,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         message: Result<SharedMessage, Message>,
         effects: &mut Effects,
     ) {
-        assert_eq!(self.loading_op.take(), Some(op));
+        assert_eq!(self.reading_back.to_inherit.take(), Some(op));
         let Ok(message) = message else {
             return; // the journal has marked it as lost, and it is repaired
         };
@@ -318,7 +318,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             // A late copy of a start_view may end below what this replica has acknowledged since.
             let asked = self
                 .uncertain
-                .is_some_and(|op_max| start.op >= op_max || start.nonce == self.nonce);
+                .is_some_and(|op_max| start.op >= op_max || start.nonce == self.election.nonce);
             let fresh = self.log_view < view || asked || !R::HEAD_NEVER_FALLS_IN_VIEW;
             let begun = self.installing.is_some_and(|it| it.view == view);
             if !fresh || begun {
@@ -348,6 +348,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.parked.headers.clear();
             self.parked.headers.extend_from_slice(headers_of(body));
             self.catch_up.target = self.catch_up.target.max(start.op);
+            // The view has begun, so there is no hurry to wish for the next one.
+            self.timers
+                .view_change
+                .set(self.now, 5 * crate::constants::VIEW_CHANGE_NS);
             return;
         }
         if view > self.view {

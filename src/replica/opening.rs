@@ -91,6 +91,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let Some(recovered) = self.opening.recovered.take() else {
             return;
         };
+        self.timers.ping.set(self.now, crate::constants::PING_NS);
         if let Some(op) = recovered.regressed {
             effects.halt = Some(Fatal::Regressed(Regressed::Journal(op)));
             return;
@@ -101,7 +102,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(self.head.op >= self.commit_min);
         // What a primary knew to be committed when it prepared, is.
         self.commit_max = self.commit_max.max(head.commit);
-        self.uncertain = (!recovered.head_certain).then_some(recovered.op_max);
+        self.uncertain = (!recovered.head_certain && R::UNCERTAIN_HEAD_AWAITS_START_VIEW)
+            .then_some(recovered.op_max);
         self.promises.opened(self.head.op.max(recovered.op_max));
         self.rebuild_chain();
         self.metrics.ops_recovered = self.head.op - self.commit_min;
@@ -120,6 +122,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if self.superblock.working().sync.recovering == 1 {
                     self.become_lost();
                 }
+            }
+            if !self.is_confirmed() {
+                self.timers.starting(self.now); // until some others have found nothing wrong with this file
             }
             // Those who were connected while there was nothing true to say do not know us before they hear us.
             self.ping_others(effects);
@@ -167,8 +172,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let was_normal = self.log_view == self.view;
         let primary = self.primary() == self.options.replica;
         if was_normal && primary && R::RESTARTED_PRIMARY_LEAVES_VIEW {
+            self.timers.enter_view_change(self.now);
             self.enter_view_change(self.view + 1, effects);
-        } else if was_normal && (self.uncertain.is_none() || !R::UNCERTAIN_HEAD_AWAITS_START_VIEW) {
+        } else if was_normal && self.uncertain.is_none() {
             self.enter_normal();
             self.catch_up.target = self.commit_max;
         } else {

@@ -97,7 +97,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     /// Whether enough others have found nothing wrong with this replica's file.
-    fn is_confirmed(&self) -> bool {
+    pub(super) fn is_confirmed(&self) -> bool {
         self.is_solo()
             || !R::REGRESSED_IS_LOST
             || 1 + self.promises.confirmed.count() >= self.quorums.view_change
@@ -111,7 +111,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Says in a greeting what may have been promised here.
     pub(super) fn say_promises(&self, ping: &mut Ping) {
         let fresh = !self.is_confirmed();
-        ping.life = if self.promises.opened { self.nonce } else { 0 };
+        ping.life = if self.promises.opened {
+            self.election.nonce
+        } else {
+            0
+        };
         ping.fresh = u8::from(fresh);
         ping.op_max = self.promises.op_max.max(self.head.op);
         ping.op_acknowledged = self.promises.op;
@@ -122,7 +126,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Another replica has compared this life with what it remembers.
     pub(super) fn hear_verdict(&mut self, from: u8, pong: &Pong, effects: &mut Effects) {
-        if pong.ping_life != self.nonce || !R::REGRESSED_IS_LOST || !self.promises.opened {
+        if pong.ping_life != self.election.nonce || !R::REGRESSED_IS_LOST || !self.promises.opened {
             return;
         }
         if pong.regressed == 1 {

@@ -24,8 +24,12 @@ pub(super) struct Repair {
     chain_wanted: u128,
     /// It has become known further down since acknowledgements were last looked at.
     lowered: bool,
+    /// More may be acknowledged than one step sends.
+    more: bool,
     /// Nothing is asked for again before this time.
     asked_until_ns: u64,
+    /// Nor are headers before this one.
+    chain_asked_until_ns: u64,
     /// Prepares up to this op have been asked for in this interval.
     asked_op: u64,
     /// Asked for in this interval, and not come yet.
@@ -35,6 +39,18 @@ pub(super) struct Repair {
     whole_until_ns: u64,
     /// The lowest op that is missing, when the journal was last looked through.
     pub(super) lowest_missing: Option<u64>,
+}
+
+impl Repair {
+    /// The rest is acknowledged in the next turn.
+    pub(super) fn acknowledge_more(&mut self) {
+        self.more = true;
+    }
+
+    /// Whether there is such a rest.
+    pub(super) fn has_more_to_acknowledge(&self) -> bool {
+        self.more
+    }
 }
 
 /// Whom to ask for what is missing.
@@ -110,7 +126,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// The chain has become known further down: what waited for it may be acknowledged.
     pub(super) fn acknowledge_chained(&mut self, effects: &mut Effects) {
-        if std::mem::take(&mut self.repair.lowered) && self.withheld.is_some() {
+        let lowered = std::mem::take(&mut self.repair.lowered);
+        let more = std::mem::take(&mut self.repair.more);
+        if (lowered || more) && self.withheld.is_some() {
             self.acknowledge_withheld(effects);
         }
     }
@@ -125,12 +143,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.asking.unanswered |= self.repair.in_flight > 0;
             self.repair.asked_op = 0; // what was asked for and did not come is lost
             self.repair.in_flight = 0;
-            if now_ns < self.repair.whole_until_ns {
-                return;
-            }
-            if self.repair.chain_low > self.checkpoint_op + 1 {
-                self.ask_for_chain(effects);
-            }
+        }
+        if now_ns < self.repair.whole_until_ns {
+            return;
+        }
+        if self.repair.chain_low > self.checkpoint_op + 1
+            && now_ns >= self.repair.chain_asked_until_ns
+        {
+            self.ask_for_chain(effects);
         }
         if self.repair.in_flight < REPAIR_PREPARES_MAX / 2 && now_ns >= self.repair.whole_until_ns {
             self.ask_for_missing(effects);
@@ -152,7 +172,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             .max(self.checkpoint_op + 1);
         let peer = self.someone_to_ask();
         self.send_header(super::Peer::Replica(peer), &ask, effects);
-        self.repair_asked();
+        self.repair.chain_asked_until_ns = self.now.monotonic_ns + REPAIR_NS;
+        self.timers.repair.set(self.now, REPAIR_NS);
         // The one below may be had whole.
         let (op, checksum) = (op_max, self.repair.chain_wanted);
         self.ask_for_prepare(op, checksum, effects);
@@ -222,8 +243,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if wanted {
             self.journal.set_header(header);
             self.lower_chain();
-            self.repair.asked_until_ns = 0;
             self.repair.whole_until_ns = 0;
+        }
+    }
+
+    /// Headers from anybody, highest op first. If they were of use, the next are asked for at once.
+    pub(super) fn take_headers<'a>(&mut self, headers: impl Iterator<Item = &'a Prepare>) {
+        let before = self.repair.chain_low;
+        for header in headers {
+            self.take_header(header);
+        }
+        if self.repair.chain_low < before {
+            self.repair.chain_asked_until_ns = 0;
         }
     }
 

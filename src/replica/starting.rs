@@ -5,6 +5,7 @@
 //! replicas once; a crash at any point of it wedges nothing; and a blank file among replicas that have begun is known for
 //! what it is: a file that was lost.
 
+use super::view_change::Moved;
 use super::{Effects, Head, Replica};
 use crate::machines::Machines;
 use crate::rules::Rules;
@@ -75,8 +76,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 .suspect
                 .set(self.now, crate::constants::HEARTBEAT_NS);
         }
-        self.moved.at_ns = self.now.monotonic_ns;
-        self.moved.begun_ns = self.now.monotonic_ns;
+        self.moved = Moved::new(self.now.monotonic_ns, self.commit_min);
         assert!(self.head.op >= self.commit_min);
         let head: Head = self.head;
         assert!(head.op > 0 || head.timestamp_next == 0);

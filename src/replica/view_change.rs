@@ -32,11 +32,17 @@ pub(super) struct Election {
     pub(super) voted: bool,
     /// An op that may be committed, and that no vote can supply though all have voted.
     pub(super) lost_op: Option<u64>,
+    /// Names what this life of the process asks for.
+    pub(super) nonce: u64,
+    /// No start_view is asked for before.
+    start_view_asked_until_ns: u64,
 }
 
 impl Election {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(nonce: u64) -> Self {
         Self {
+            nonce,
+            start_view_asked_until_ns: 0,
             suspicions: Suspicions::default(),
             votes: KeptVotes::new(),
             voted: false,
@@ -67,9 +73,30 @@ pub(super) struct Suspicions {
 pub(super) struct Moved {
     op: u64,
     round: u64,
-    pub(super) at_ns: u64,
+    /// It falls silent, since it makes none.
+    pub(super) abdicating: bool,
+    at_ns: u64,
     /// When it began to act in its view.
-    pub(super) begun_ns: u64,
+    begun_ns: u64,
+    /// When it last looked.
+    ran_ns: u64,
+    /// It did not run for a while: the others' silence counts from here.
+    grace_ns: u64,
+}
+
+impl Moved {
+    /// A view begins, in which `op` is executed already; rounds are counted anew.
+    pub(super) fn new(now_ns: u64, op: u64) -> Self {
+        Self {
+            op,
+            round: 0,
+            abdicating: false,
+            at_ns: now_ns,
+            begun_ns: now_ns,
+            ran_ns: now_ns,
+            grace_ns: 0,
+        }
+    }
 }
 
 impl Suspicions {
@@ -114,12 +141,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Asks a primary for its log, not more often than an answer takes.
     pub(super) fn request_start_view(&mut self, from: u8, effects: &mut Effects) {
-        if self.now.monotonic_ns < self.start_view_asked_until_ns {
+        if self.now.monotonic_ns < self.election.start_view_asked_until_ns {
             return;
         }
-        self.start_view_asked_until_ns = self.now.monotonic_ns + VOTE_RESEND_NS / 2;
+        self.election.start_view_asked_until_ns = self.now.monotonic_ns + VOTE_RESEND_NS / 2;
         let mut ask: RequestStartView = self.header();
-        ask.nonce = self.nonce;
+        ask.nonce = self.election.nonce;
         self.send_header(Peer::Replica(from), &ask, effects);
     }
 
@@ -182,7 +209,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.withheld = None;
         self.pulse_op = 0;
         self.election.clear();
-        self.abdicating = false;
+        self.moved.abdicating = false;
         self.timers.leave_view();
     }
 
@@ -217,6 +244,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             &mut effects.io,
         );
         self.timers.view_change.set(self.now, self.patience_ns());
+        // Who may not promise anything yet does not vote, and must ask again whether it may.
+        self.timers.vote.set(self.now, VOTE_RESEND_NS);
         if !R::VOTE_AWAITS_DURABLE_VIEW {
             self.vote(effects);
         }
@@ -431,30 +460,43 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 ..self.moved
             };
         }
-        let was_silent = self.abdicating;
-        self.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS || self.hears_no_quorum();
-        if !self.abdicating {
+        let was_silent = self.moved.abdicating;
+        self.moved.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS;
+        let gives_up = self.moved.abdicating || self.hears_no_quorum();
+        if !gives_up {
             self.election.suspicions.own_is_over();
             let next_ns = self.moved.at_ns + ABDICATE_NS;
             self.timers
                 .suspect
                 .set_at(next_ns.min(now_ns + DEAF_NS / 4));
-            if was_silent {
-                self.timers.heartbeat.set(self.now, 0);
-            }
-        } else if self.timers.suspect.fires(self.now) || !was_silent {
+        } else if self.timers.suspect.fires(self.now) {
             self.suspect(effects);
+        }
+        if was_silent && !self.moved.abdicating {
+            self.timers.heartbeat.set(self.now, 0);
         }
     }
 
-    /// Whether the others' answers have stayed away, of so many that nothing can be committed: they may still hear this
-    /// replica, and would wait for it for ever.
-    fn hears_no_quorum(&self) -> bool {
-        let since_ns = self.now.monotonic_ns.saturating_sub(DEAF_NS);
-        let heard = self
-            .others()
-            .filter(|&replica| self.peers[replica as usize].heard_ns > since_ns);
-        self.moved.begun_ns < since_ns && 1 + heard.count() < usize::from(self.quorums.replication)
+    /// Whether the others' answers stay away, of so many that nothing can be committed, though they came before: they may
+    /// still hear this replica, and would wait for it for ever. Before they have come for the first time in a view nothing
+    /// is said: they answer when they have recorded the view, however slow their disks are. It goes on with its
+    /// heartbeats: without them nobody could answer.
+    fn hears_no_quorum(&mut self) -> bool {
+        let now_ns = self.now.monotonic_ns;
+        let absent_ns = now_ns - self.moved.ran_ns;
+        self.moved.ran_ns = now_ns;
+        if absent_ns > DEAF_NS / 2 {
+            // This replica did not run: what has come meanwhile is read first.
+            self.moved.grace_ns = now_ns + DEAF_NS / 2;
+        }
+        let needed = usize::from(self.quorums.replication) - 1;
+        let heard_since = |since_ns: u64| {
+            let heard = |&replica: &u8| self.peers[replica as usize].heard_ns > since_ns;
+            self.others().filter(heard).count()
+        };
+        let heard_before = heard_since(self.moved.begun_ns) >= needed;
+        let heard_now = heard_since(now_ns.saturating_sub(DEAF_NS)) >= needed;
+        heard_before && !heard_now && now_ns >= self.moved.grace_ns
     }
 
     /// The host will stop this replica: a primary hands its view over first. True: [`Self::may_stop`] will tell when.

@@ -425,8 +425,13 @@ impl<R: Rules> Journal<R> {
     pub fn has(&self, op: u64, checksum: u128) -> bool {
         let slot = self.layout.slot(op);
         let held = &self.slots[slot];
-        let here = held.state == State::Present || self.writing.contains(slot);
+        let here = held.state == State::Present || self.is_being_written(slot);
         held.op == op && held.identity == checksum && here
+    }
+
+    /// Whether the write in flight to a slot is of the prepare that the log has there now.
+    fn is_being_written(&self, slot: usize) -> bool {
+        self.writing.contains(slot) && self.waiting.contains(slot)
     }
 
     /// The header of the log's prepare of `op`, if it is known; the prepare itself may be missing.
@@ -464,7 +469,7 @@ impl<R: Rules> Journal<R> {
                 state: State::Absent,
             });
         }
-        if held.state == State::Present || self.writing.contains(slot) {
+        if held.state == State::Present || self.is_being_written(slot) {
             return None;
         }
         let wanted = (held.identity != 0).then_some(held.identity);
@@ -510,6 +515,7 @@ impl<R: Rules> Journal<R> {
         held.name(header);
         if held.disk == held.identity && !self.writing.contains(slot) {
             held.state = State::Present;
+            self.needs_header.insert(slot); // the ring may hold another's of this op
             self.set_redundant(slot, header);
         }
         self.waiting.remove(slot);

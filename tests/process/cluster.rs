@@ -222,7 +222,7 @@ impl Drop for Cluster {
     /// Whoever looks at a failed test wants to know what the replicas said.
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}", self.errors());
+            eprintln!("{}\n{}", summary(&self.pongs()), self.errors());
         }
     }
 }

@@ -320,6 +320,29 @@ fn a_timeout_sends_again_on_the_same_connection() {
 }
 
 #[test]
+fn an_overdue_call_makes_the_others_asked_often_for_a_while() {
+    let mut world = World::connected(1);
+    let questions = |world: &mut World, by: u64| {
+        world.pings.clear();
+        for _ in 0..by / (100 * MS) {
+            world.run(100 * MS);
+            for from in 0..3 {
+                world.pong(from, 0, 0, ReplicaStatus::Normal);
+            }
+        }
+        world.pings.iter().filter(|&&to| to == 1).count()
+    };
+    assert_eq!(questions(&mut world, 2 * SECOND), 2, "as usual");
+    // Nobody answers the read: it is overdue after half a second to one.
+    world
+        .core
+        .submit(world.now, Kind::Read, 1, &[], u64::MAX, 1)
+        .expect("there is room");
+    let overdue = questions(&mut world, 2 * SECOND);
+    assert!((4..=8).contains(&overdue), "{overdue}");
+}
+
+#[test]
 fn a_hint_is_followed_at_once() {
     let mut world = World::connected(4);
     let first = world.write_in_flight(1, SECOND);

@@ -85,8 +85,10 @@ pub(super) fn hold(
         if prepare.op <= window.checkpoint_op {
             held.op = prepare.op;
         }
-        // Of what is not verified now, reading verifies later.
-        held.disk = if found.body == Body::Bad {
+        // Of what is not verified now, reading verifies later. Except of what no log names now and one may name again: that
+        // would be claimed, and acknowledged, without a look at it.
+        let leftover = found.class == PrepareClass::Stale && prepare.op > window.checkpoint_op;
+        held.disk = if found.body == Body::Bad || leftover && found.body == Body::Unread {
             0
         } else {
             prepare.frame.checksum

@@ -35,6 +35,8 @@ pub struct StorageFaults {
     pub dropped: u32,
     /// Chance that a write is acknowledged and lands elsewhere in its zone.
     pub misplaced: u32,
+    /// Chance that a crash leaves one of the prepares that were written last unreadable.
+    pub crash_decay: u32,
     /// Which zones it concerns, by [`Zone::bit`].
     pub zones: u8,
 }
@@ -175,6 +177,9 @@ pub struct AtlasStatistics {
     pub spared: u64,
 }
 
+/// Slots that count as written last.
+const RECENT: usize = 3;
+
 /// See the module's description.
 #[derive(Debug)]
 pub struct Atlas {
@@ -187,6 +192,8 @@ pub struct Atlas {
     /// Copies of the superblock that are bad, as bits.
     copies: [u8; REPLICAS_MAX],
     lost: [bool; REPLICAS_MAX],
+    /// The slots written last, the latest first.
+    recent: [[usize; RECENT]; REPLICAS_MAX],
     statistics: AtlasStatistics,
     prng: Prng,
 }
@@ -203,6 +210,7 @@ impl Atlas {
             slots: vec![[SlotFault::None; REPLICAS_MAX]; layout.geometry.slots as usize],
             copies: [0; REPLICAS_MAX],
             lost: [false; REPLICAS_MAX],
+            recent: [[0; RECENT]; REPLICAS_MAX],
             statistics: AtlasStatistics::default(),
             prng,
         }
@@ -235,9 +243,9 @@ impl Atlas {
         self.lost[replica as usize] || self.slots[slot][replica as usize] != SlotFault::None
     }
 
-    /// The replica's disk is lost: rolled back, or wiped.
-    pub fn lose(&mut self, replica: u8) {
-        self.lost[replica as usize] = true;
+    /// Whether a copy of the replica's superblock may be bad.
+    pub fn is_copy_damaged(&self, replica: u8, copy: usize) -> bool {
+        self.copies[replica as usize] >> copy & 1 == 1
     }
 
     /// The replica has what it needs to promise again.
@@ -248,6 +256,11 @@ impl Atlas {
     /// Whether the replica's disk is lost, and it has not recovered yet.
     pub fn is_lost(&self, replica: u8) -> bool {
         self.lost[replica as usize]
+    }
+
+    /// The replica's disk is lost.
+    pub fn lose(&mut self, replica: u8) {
+        self.lost[replica as usize] = true;
     }
 
     /// Whether `core` alone, without what is outside of it, holds a good copy of everything that is committed.
@@ -285,7 +298,8 @@ impl Atlas {
             .all(|slot| self.may_damage_slot(replica, slot))
     }
 
-    fn mark(&mut self, replica: u8, zone: Zone, read: bool) {
+    /// Notes a damage; one that is seen by the process's reads only, or that is on the disk.
+    pub(crate) fn mark(&mut self, replica: u8, zone: Zone, read: bool) {
         let (prepare, header) = if read {
             (SlotFault::PrepareRead, SlotFault::HeaderRead)
         } else {
@@ -345,6 +359,10 @@ impl Atlas {
     /// Lets a sector decay somewhere, if a copy of it is left elsewhere.
     pub fn decay(&mut self, replica: u8, disk: &mut Disk, running: bool) -> Option<Zone> {
         let at = self.somewhere()?;
+        self.decay_at(replica, at, disk, running)
+    }
+
+    fn decay_at(&mut self, replica: u8, at: u64, disk: &mut Disk, running: bool) -> Option<Zone> {
         let zone = Zone::of(&self.layout, at);
         let state = disk.state();
         let busy = state.is_writing(at, SECTOR_SIZE) || !state.is_sector_durable(at);
@@ -529,6 +547,8 @@ impl Atlas {
                 if self.slots[slot][index].is_of_prepare() {
                     self.slots[slot][index] = SlotFault::None;
                 }
+                self.recent[index].rotate_right(1);
+                self.recent[index][0] = slot;
             }
             Zone::Headers { slot } => {
                 for slot in self.slots_of_sector(slot) {
@@ -588,8 +608,9 @@ impl Atlas {
         Prepare::read_from_bytes(bytes).expect("a header's size")
     }
 
-    /// A process is gone: what was only in its reads is over, and what the device had still in its cache lands.
-    pub fn on_crash(&mut self, replica: u8) {
+    /// A process is gone: what was only in its reads is over, and what the device had still in its cache lands. One of the
+    /// prepares that were written last may have suffered.
+    pub fn on_crash(&mut self, replica: u8, disk: &mut Disk) {
         for slot in &mut self.slots {
             let fault = &mut slot[replica as usize];
             if matches!(
@@ -598,6 +619,10 @@ impl Atlas {
             ) {
                 *fault = SlotFault::None;
             }
+        }
+        if self.prng.chance(self.faults.crash_decay) {
+            let slot = *self.prng.pick(&self.recent[replica as usize]);
+            self.decay_at(replica, self.layout.prepare_at(slot), disk, false);
         }
     }
 

@@ -7,7 +7,7 @@
 //!   lost (it is in the history, and the history never changes) nor done twice (the model executes it once).
 //! * **Reads are linearizable.** A read's answer is the model's state at the commit that the reply names, and that is
 //!   no older than anything committed anywhere when the read began.
-//! * **A quorum holds** what is executed, durably, when it is first executed anywhere.
+//! * **A quorum holds** what is executed, durably, when it is first executed anywhere, and acknowledged it in one view.
 //! * **Promises are kept.** What a replica has acknowledged as durable is in its journal after every restart, unless a
 //!   later view cut it off or its disk was damaged; more on what replicas say in [`promises`].
 //! * **Equal checkpoints** have equal ids. **Commit never goes back** while a process lives, nor does **the head within a
@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 use storage::checksum;
 use storage::header::{Header, Prepare, PrepareOk, ReplicaStatus, Reply, Status, SubHeader};
 use storage::layout::REPLICAS_MAX;
+use viewstone::quorums::Quorums;
 use viewstone::replica::Progress;
 use zerocopy::FromBytes;
 
@@ -122,7 +123,7 @@ pub struct Checker<W> {
     distrusted: Option<u8>,
     watched: [Watched; REPLICAS_MAX],
     promises: Promises,
-    solo: bool,
+    replica_count: u8,
     times: Times,
     /// The first op was made by a clock of which nobody could know that it was wrong.
     began_wild: bool,
@@ -146,7 +147,7 @@ impl<W: Workload> Checker<W> {
             distrusted: None,
             watched: [Watched::default(); REPLICAS_MAX],
             promises: Promises::new(replica_count),
-            solo: replica_count == 1,
+            replica_count,
             times: Times::default(),
             began_wild: false,
             checked: Checked::default(),
@@ -224,14 +225,19 @@ impl<W: Workload> Checker<W> {
         watched.head = None;
     }
 
+    /// Whether a replica is seen to have opened its data file, for the first time in this life.
+    pub fn has_opened(&self, replica: u8, progress: &Progress) -> bool {
+        progress.status != ReplicaStatus::Opening && !self.watched[replica as usize].opened
+    }
+
     /// A replica has taken an event: compares what it has executed with the history, and extends that. The first
-    /// execution of an op must find it durable on a quorum: `is_held` tells for each prepare.
+    /// execution of an op must find it durable on a quorum: `holds` tells what a replica holds.
     pub fn on_progress(
         &mut self,
         replica: u8,
         progress: &Progress,
         sound: Soundness,
-        is_held: impl FnMut(&Prepare) -> bool,
+        holds: impl FnMut(u8, &Prepare) -> bool,
     ) {
         if progress.status == ReplicaStatus::Opening {
             return;
@@ -246,7 +252,7 @@ impl<W: Workload> Checker<W> {
             return;
         }
         assert!(progress.commit_min >= before.commit_min, "commit went back");
-        self.extend(progress.commit_min, progress.commit_checksum, is_held);
+        self.extend(progress.commit_min, progress.commit_checksum, holds);
         let expected = self.history[progress.commit_min as usize];
         assert_eq!(
             progress.commit_checksum, expected,
@@ -257,7 +263,7 @@ impl<W: Workload> Checker<W> {
         self.checked.executions += progress.commit_min - before.commit_min.min(progress.commit_min);
         let watched = &mut self.watched[replica as usize];
         watched.commit_min = progress.commit_min;
-        if self.solo {
+        if self.replica_count == 1 {
             watched.promised = watched.promised.max(progress.commit_min);
             watched.promised_view = progress.log_view;
         }
@@ -335,7 +341,7 @@ impl<W: Workload> Checker<W> {
     }
 
     /// Extends the history to `op`, whose identity is `checksum`, by the chain of parents.
-    fn extend(&mut self, op: u64, checksum: u128, mut is_held: impl FnMut(&Prepare) -> bool) {
+    fn extend(&mut self, op: u64, checksum: u128, mut holds: impl FnMut(u8, &Prepare) -> bool) {
         if op <= self.head() {
             return;
         }
@@ -357,11 +363,7 @@ impl<W: Workload> Checker<W> {
         );
         for Candidate { header, body } in chain {
             assert_eq!(header.op, self.head() + 1);
-            assert!(
-                is_held(&header),
-                "op {} is executed, and no quorum holds it",
-                header.op
-            );
+            self.check_quorum(&header, &mut holds);
             self.check_time(&header);
             self.timestamp_next = header.timestamp + u64::from(header.requests);
             self.checked.requests += u64::from(header.requests);
@@ -374,6 +376,21 @@ impl<W: Workload> Checker<W> {
         }
         self.promises
             .settled(self.head().saturating_sub(OPS_SETTLED));
+    }
+
+    fn check_quorum(&self, header: &Prepare, mut holds: impl FnMut(u8, &Prepare) -> bool) {
+        let quorum = Quorums::new(self.replica_count).replication;
+        let holders = (0..self.replica_count).filter(|&replica| holds(replica, header));
+        let (op, checksum) = (header.op, header.frame.checksum);
+        assert!(
+            holders.count() >= quorum.into(),
+            "op {op} is executed, and no quorum holds it"
+        );
+        let holds = |primary| holds(primary, header);
+        assert!(
+            self.replica_count == 1 || self.promises.is_committed(op, checksum, quorum, holds),
+            "op {op} is executed, and no quorum has acknowledged it in one view"
+        );
     }
 
     fn check_time(&mut self, header: &Prepare) {

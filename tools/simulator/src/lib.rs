@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod coverage;
 pub mod disk;
 pub mod explore;
+pub mod failure;
 pub mod host;
 pub mod nemesis;
 pub mod network;

@@ -1,14 +1,13 @@
 //! Runs seeds. See the library for what a run is.
 
-mod mutants;
-
 use clap::Parser;
 use simulator::coverage::Coverage;
+use simulator::failure;
 use simulator::pinned::PINNED;
 use simulator::run::{Summary, run};
 use simulator::workload::KvWorkload;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 /// Runs whole clusters on virtual time, with faults of processes, network, clocks and disks, and checks every event.
@@ -36,15 +35,9 @@ struct Arguments {
     /// Prints every event.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// Runs the table of mutants: replicas that break a rule each, until it is noticed.
+    /// Builds and runs the table of mutants: replicas that break a rule each, until it is noticed.
     #[arg(long, conflicts_with_all = ["seed", "seconds", "pinned"])]
     mutants: bool,
-    /// Runs the seeds with replicas that break this rule; may be given several times with `--mutants`.
-    #[arg(long)]
-    mutant: Vec<String>,
-    /// From how many first seeds each mutant is searched for.
-    #[arg(long, default_value_t = 3)]
-    starts: u64,
     /// Prints what became of the messages of each kind.
     #[arg(long)]
     messages: bool,
@@ -53,32 +46,37 @@ struct Arguments {
     verbose: bool,
 }
 
-/// The seed under way, for the message of a failure.
-static SEED: AtomicU64 = AtomicU64::new(0);
-
 /// From so many seeds on, what was never reached is a hole, and not only bad luck.
 const HOLES_FROM: u64 = 500;
 
-/// Seeds after which a mutant counts as not found.
-const MUTANT_SEEDS_MAX: u64 = 2000;
-
-fn main() {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        let seed = SEED.load(Ordering::Relaxed);
-        eprintln!(
-            "seed {seed} failed; replay: cargo run --release -p simulator -- --seed {seed} --trace"
-        );
-    }));
     if arguments.mutants {
-        let first = arguments.first.unwrap_or(1);
-        let seeds_max = arguments.seeds.unwrap_or(MUTANT_SEEDS_MAX);
-        let found = mutants::run_table(&arguments.mutant, first, arguments.starts, seeds_max);
-        std::process::exit(i32::from(!found));
+        return run_mutants(&arguments);
     }
+    failure::report_seeds();
     run_seeds(&arguments);
+    ExitCode::SUCCESS
+}
+
+/// The mutants are a program of their own: thirty replicas take long to compile.
+fn run_mutants(arguments: &Arguments) -> ExitCode {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["run", "--release", "--quiet", "-p", "mutants", "--"]);
+    for (flag, value) in [("--first", arguments.first), ("--seeds", arguments.seeds)] {
+        if let Some(value) = value {
+            command.args([flag, &value.to_string()]);
+        }
+    }
+    match command.status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cannot run cargo, which builds and runs the mutants: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run_seeds(arguments: &Arguments) {
@@ -87,12 +85,6 @@ fn run_seeds(arguments: &Arguments) {
     let first = arguments.seed.or(arguments.first).unwrap_or_else(fresh);
     let began = Instant::now();
     let mut total = Coverage::default();
-    let mutant = arguments.mutant.first().map(|name| {
-        mutants::find(name).unwrap_or_else(|| {
-            eprintln!("there is no mutant {name}");
-            std::process::exit(2);
-        })
-    });
     let single = arguments.seed.is_some();
     let enough = |seeds: u64| match arguments.seconds {
         _ if single => seeds == 1,
@@ -106,11 +98,8 @@ fn run_seeds(arguments: &Arguments) {
         } else {
             first.wrapping_add(total.seeds)
         };
-        SEED.store(seed, Ordering::Relaxed);
-        let summary = match mutant {
-            Some(mutant) => mutants::run_seed(mutant, seed, arguments.trace),
-            None => run::<KvWorkload>(seed, arguments.trace),
-        };
+        failure::seed_is(seed);
+        let summary = run::<KvWorkload>(seed, arguments.trace);
         if arguments.verbose || single {
             println!("{summary}");
         }

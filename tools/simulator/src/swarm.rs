@@ -119,6 +119,7 @@ impl Plan {
         faults.partition = often(prng, 1200, 800).or(faults.partition);
         faults.clog = often(prng, 600, 300).or(faults.clog);
         faults.crash_again = *prng.pick(&[0, 300_000]);
+        plan.cluster.storage.crash_decay = *prng.pick(&[0, 300_000]);
         plan.cluster.network.loss = *prng.pick(&[0, 10_000, 100_000]);
         plan
     }
@@ -172,6 +173,9 @@ fn draw_storage(prng: &mut Prng) -> StorageFaults {
     if prng.chance(300_000) {
         let every = [100 * MILLISECOND, 500 * MILLISECOND, 3 * SECOND];
         faults.decay_mean_ns = Some(*prng.pick(&every));
+    }
+    if prng.chance(250_000) {
+        faults.crash_decay = prng.range(100_000, 800_000) as u32;
     }
     if prng.chance(200_000) {
         faults.bad_read = prng.range(1_000, 50_000) as u32;

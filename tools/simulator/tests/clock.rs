@@ -152,6 +152,7 @@ fn the_primarys_clock_jumps_a_year() {
     cluster.greetings_lost = true;
     cluster.run(70 * SECOND);
     assert!(!cluster.agree(0));
+    assert_eq!(cluster.nodes[0].replica.metrics().clock_losses, 1);
     assert!(cluster.put().abs() < bound);
     cluster.run(300 * SECOND);
     assert!(cluster.put().abs() < bound);

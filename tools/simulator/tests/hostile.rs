@@ -20,7 +20,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use storage::header::{Command, Eviction, HEADER_SIZE, Header, Reply};
 use viewstone::engine::operation;
-use viewstone::replica::{Event, Now, Peer};
+use viewstone::replica::{Event, Fatal, Now, Peer, Regressed};
 use viewstone::state_machine::kv::Kv;
 use viewstone::state_machine::kv::wire::{Item, Operation};
 use zerocopy::FromBytes;
@@ -37,9 +37,19 @@ const STEPS: u32 = 4000;
 /// Packets on the way; more are lost.
 const NETWORK_MAX: usize = 400;
 
+/// A replica stops if another says that its file went back in time, or that its state is another. It cannot know better.
+fn is_told_to_halt(fatal: &Fatal) -> bool {
+    matches!(
+        fatal,
+        Fatal::Regressed(Regressed::Peer(_)) | Fatal::Diverged(_)
+    )
+}
+
 struct World {
     prng: Prng,
     nodes: Vec<Node<(Kv,)>>,
+    /// Stops of nodes that were told to.
+    halts: u32,
     /// From, to, bytes.
     network: VecDeque<(u8, u8, Vec<u8>)>,
     forge: Forge,
@@ -106,9 +116,14 @@ impl World {
         let mut prng = Prng::new(seed);
         let count = *prng.pick(&[2, 3, 3, 3, 4, 5]);
         let geometry = small_geometry();
-        let node = |replica| Node::new(replica, count, geometry, START);
+        let node = |replica| {
+            let mut node = Node::new(replica, count, geometry, START);
+            node.may_halt = is_told_to_halt;
+            node
+        };
         let mut world = Self {
             nodes: (0..count).map(node).collect(),
+            halts: 0,
             network: VecDeque::new(),
             forge: Forge::new(CLUSTER, count, geometry, prng.fork()),
             victim: prng.below(count.into()) as u8,
@@ -177,6 +192,13 @@ impl World {
         }
         if self.prng.chance(self.malice) {
             self.lie();
+        }
+        for replica in 0..self.nodes.len() {
+            if self.nodes[replica].halted {
+                self.halts += 1;
+                self.nodes[replica].restart();
+                self.greet(replica as u8);
+            }
         }
     }
 
@@ -287,6 +309,8 @@ struct Reached {
     statuses: BTreeMap<String, u32>,
     /// Ops executed by the victims.
     ops: u64,
+    /// Nodes that were told to halt.
+    halts: u32,
 }
 
 fn episode(seed: u64, reached: &mut Reached) {
@@ -303,6 +327,7 @@ fn episode(seed: u64, reached: &mut Reached) {
         world.step();
     }
     let victim = &world.nodes[usize::from(world.victim)].replica;
+    reached.halts += world.halts;
     reached.ops += victim.progress().commit_min;
     for (command, count) in &world.told.commands {
         *reached.commands.entry(command.clone()).or_default() += count;

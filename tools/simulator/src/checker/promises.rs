@@ -7,6 +7,7 @@
 //! * **Who votes for a view acknowledges nothing in earlier ones**, neither a prepare nor a round of reads.
 //! * **A view has one log**, from its primary alone: all start_views and all prepares of a view agree on each op.
 //! * **Only in a view whose log it has does a replica acknowledge**: its acknowledgements name prepares of that log.
+//! * **A commit is a quorum's acknowledgements of one view**, and never those of several put together.
 //!
 //! Of a replica whose disk was lost nothing that it promised before is held against it.
 
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use storage::checksum;
 use storage::header::{CommitOk, DoViewChange, HEADER_SIZE, Header, Prepare, PrepareOk, StartView};
 use storage::layout::REPLICAS_MAX;
+use viewstone::quorums::ReplicaSet;
 use zerocopy::FromBytes;
 
 /// What is remembered of a vote: all that must not change.
@@ -29,6 +31,14 @@ struct Vote {
 struct Acknowledged {
     checksum: u128,
     view: u32,
+}
+
+/// Who acknowledged a prepare in a view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Acks {
+    checksum: u128,
+    view: u32,
+    by: ReplicaSet,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +70,8 @@ pub struct Spoke {
 pub struct Promises {
     replica_count: u32,
     spoken: [Spoken; REPLICAS_MAX],
+    /// By op.
+    acks: BTreeMap<u64, Vec<Acks>>,
     /// By view, what its log has at each op.
     logs: BTreeMap<u32, BTreeMap<u64, u128>>,
     /// The highest op that a vote named since the last view began.
@@ -81,6 +93,7 @@ impl Promises {
         Self {
             replica_count: replica_count.into(),
             spoken: Default::default(),
+            acks: BTreeMap::new(),
             logs: BTreeMap::new(),
             op_named: 0,
             spoke: Spoke::default(),
@@ -97,8 +110,31 @@ impl Promises {
         self.spoken[replica as usize] = Spoken::default();
     }
 
+    /// Whether this prepare was committed in some view: acknowledged there by a quorum, in which its primary counts if it
+    /// `holds` it.
+    pub fn is_committed(
+        &self,
+        op: u64,
+        checksum: u128,
+        quorum: u8,
+        mut holds: impl FnMut(u8) -> bool,
+    ) -> bool {
+        let acks = self.acks.get(&op).map_or(&[][..], |acks| acks);
+        let of_prepare = acks.iter().filter(|acks| acks.checksum == checksum);
+        of_prepare.into_iter().any(|acks| {
+            let primary = (acks.view % self.replica_count) as u8;
+            acks.by.count() + u8::from(holds(primary)) >= quorum
+        })
+    }
+
     /// Ops up to here are settled: nobody asks any more who acknowledged them.
     pub fn settled(&mut self, op: u64) {
+        while let Some(first) = self.acks.first_entry() {
+            if *first.key() > op {
+                break;
+            }
+            first.remove();
+        }
         for spoken in &mut self.spoken {
             while let Some(first) = spoken.acknowledged.first_entry() {
                 if *first.key() > op {
@@ -141,6 +177,19 @@ impl Promises {
         self.check_not_voted(replica, view, "acknowledges a prepare");
         self.spoke.acknowledgements += 1;
         self.check_log(view, ok.op, ok.prepare);
+        let acks = self.acks.entry(ok.op).or_default();
+        let same = |acks: &&mut Acks| (acks.checksum, acks.view) == (ok.prepare, view);
+        if let Some(acks) = acks.iter_mut().find(same) {
+            acks.by.insert(replica);
+        } else {
+            let mut by = ReplicaSet::default();
+            by.insert(replica);
+            acks.push(Acks {
+                checksum: ok.prepare,
+                view,
+                by,
+            });
+        }
         let at = self.spoken[replica as usize]
             .acknowledged
             .entry(ok.op)

@@ -84,8 +84,16 @@ impl Run {
         let prepare = self.prepare(sub, 0);
         self.checker
             .on_journal_write(prepare.header(), sub.as_bytes());
+        self.acknowledge(&prepare);
         self.head = prepare;
         self.watch(0, &self.progress());
+    }
+
+    /// A backup acknowledges.
+    fn acknowledge(&mut self, prepare: &Prepare) {
+        let mut ok = PrepareOk::new(CLUSTER, prepare.frame.view, 1);
+        (ok.op, ok.prepare) = (prepare.op, prepare.frame.checksum);
+        self.checker.on_send(1, ok.header(), &[]);
     }
 
     fn watch(&mut self, replica: u8, progress: &Progress) {
@@ -93,12 +101,14 @@ impl Run {
             any_ns: 1 << 40,
             majority_ns: 1 << 30,
         });
-        self.checker.on_progress(replica, progress, SOUND, |_| true);
+        self.checker
+            .on_progress(replica, progress, SOUND, |_, _| true);
     }
 
     /// A replica that has executed everything.
     fn progress(&self) -> Progress {
         Progress {
+            lost_op: None,
             status: ReplicaStatus::Normal,
             view: 0,
             log_view: 0,
@@ -273,7 +283,7 @@ fn an_execution_without_a_quorum_is_caught() {
     run.head = prepare;
     let progress = run.progress();
     run.checker
-        .on_progress(0, &progress, SOUND, |prepare| prepare.op < 3);
+        .on_progress(0, &progress, SOUND, |replica, _| replica == 0);
 }
 
 #[test]
@@ -292,6 +302,19 @@ fn time_is(timestamp: u64) {
     let mut prepare = run.prepare(&sub, 0);
     prepare.timestamp = timestamp;
     prepare.header_mut().seal(sub.as_bytes());
+    run.checker
+        .on_journal_write(prepare.header(), sub.as_bytes());
+    run.acknowledge(&prepare);
+    run.head = prepare;
+    run.watch(0, &run.progress());
+}
+
+#[test]
+#[should_panic(expected = "op 3 is executed, and no quorum has acknowledged it in one view")]
+fn an_execution_that_nobody_acknowledged_is_caught() {
+    let mut run = Run::new();
+    let sub = sub(ADD, 1, 2);
+    let prepare = run.prepare(&sub, 0);
     run.checker
         .on_journal_write(prepare.header(), sub.as_bytes());
     run.head = prepare;

@@ -1,7 +1,7 @@
 //! What a script does to a cluster, and asks of it.
 
 use super::{Cluster, Filter};
-use crate::atlas::Atlas;
+use crate::atlas::{Atlas, Zone};
 use crate::checker::Checker;
 use crate::client::Client;
 use crate::clock::Clock;
@@ -131,9 +131,10 @@ impl<W: Workload> Cluster<W> {
         let process = self.replica(replica).expect("only a living process ends");
         let metrics = *process.metrics();
         self.metrics.push(metrics);
-        self.hosts[replica as usize].crash(crash);
+        let host = &mut self.hosts[replica as usize];
+        host.crash(crash);
+        self.atlas.on_crash(replica, &mut host.disk);
         self.checker.on_crash(replica);
-        self.atlas.on_crash(replica);
         self.connecting
             .retain(|&(_, from, to)| from != replica && to != replica);
         self.touched(replica);
@@ -233,6 +234,19 @@ impl<W: Workload> Cluster<W> {
             self.note(replica, 12, 0, || format!("a sector decays: {zone:?}"));
         }
         zone.is_some()
+    }
+
+    /// A script has damaged what lies in a zone of a replica's disk: the checkers do not hold it against the replica.
+    pub fn damaged(&mut self, replica: u8, zone: Zone) {
+        self.atlas.mark(replica, zone, false);
+    }
+
+    /// A script has put a replica's disk back, or emptied it: what the replica said before is not held against it.
+    pub fn lost(&mut self, replica: u8) {
+        assert!(!self.is_up(replica));
+        self.atlas.lose(replica);
+        self.checker.on_lost(replica);
+        self.view_durable[replica as usize] = 0;
     }
 
     /// Nothing new is damaged from now on.

@@ -3,16 +3,18 @@
 use super::Cluster;
 use crate::checker::{Soundness, Times};
 use crate::clock::EPOCH_NS;
-use crate::disk::Fate;
+use crate::disk::{DiskState, Fate};
 use crate::network::Node;
 use crate::workload::Workload;
 use storage::SECTOR_SIZE;
 use storage::header::{Command, HEADER_SIZE, Header, Prepare, PrepareOk};
 use storage::io::{Buffer, IoOwner, IoRequest};
-use storage::layout::REPLICAS_MAX;
+use storage::layout::{JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES};
+use storage::recovery::lag_max;
+use storage::superblock::COPY_SIZE_MAX;
 use viewstone::constants::{CLOCK_ROUND_TRIP_MAX_NS, CLOCK_TOLERANCE_MAX_NS};
-use viewstone::quorums::Quorums;
 use viewstone::replica::{Event, Peer};
+use zerocopy::FromBytes;
 
 impl<W: Workload> Cluster<W> {
     /// Completes the next disk request of a replica, if one is due, with the fate that the atlas gives it.
@@ -145,20 +147,36 @@ impl<W: Workload> Cluster<W> {
             journal: self.atlas.is_journal_sound(replica),
             lost: self.atlas.is_lost(replica),
         };
-        let quorum = Quorums::new(self.options.replica_count).replication;
         let (hosts, atlas, layout) = (&self.hosts, &self.atlas, &self.layout);
-        let is_held = |prepare: &Prepare| {
+        let holds = |replica: u8, prepare: &Prepare| {
             let slot = layout.slot(prepare.op);
-            let holds = |holder: &u8| {
-                let disk = hosts[*holder as usize].disk.state();
-                atlas.is_slot_damaged(*holder, slot)
-                    || is_durable(disk, layout.prepare_at(slot), prepare.frame.checksum)
-            };
-            let holders = (0..hosts.len() as u8).filter(holds).count();
-            holders >= usize::from(quorum)
+            let disk = hosts[replica as usize].disk.state();
+            atlas.is_slot_damaged(replica, slot)
+                || is_durable(disk, layout.prepare_at(slot), prepare.frame.checksum)
         };
-        self.checker
-            .on_progress(replica, &process.replica.progress(), sound, is_held);
+        let progress = process.replica.progress();
+        let opens = self.checker.has_opened(replica, &progress);
+        self.checker.on_progress(replica, &progress, sound, holds);
+        if opens {
+            self.check_copies(replica);
+        }
+    }
+
+    /// A superblock that has been opened is in four good copies, before anything else is written; unless the disk lies.
+    fn check_copies(&self, replica: u8) {
+        let disk = self.hosts[replica as usize].disk.state();
+        let updating = (0..SUPERBLOCK_COPIES)
+            .any(|copy| disk.is_writing(Layout::superblock_at(copy), COPY_SIZE_MAX));
+        if updating {
+            return;
+        }
+        let decision = self.atlas.decide(disk).expect("it has been opened");
+        for copy in 0..SUPERBLOCK_COPIES {
+            assert!(
+                !decision.is_stale(copy) || self.atlas.is_copy_damaged(replica, copy),
+                "replica {replica} has opened its superblock, and copy {copy} is another"
+            );
+        }
     }
 
     fn check_send(&mut self, replica: u8, header: &Header, body: &[u8]) {
@@ -180,21 +198,72 @@ impl<W: Workload> Cluster<W> {
         }
     }
 
-    /// What is acknowledged is on the disk, whatever happens next; unless the disk lies.
+    /// What is acknowledged would be found after a crash, although a sector decays as well; unless the disk lies. See
+    /// docs/data-file.md, "Rules of writing it leans on".
     fn check_acknowledgement(&self, replica: u8, ok: &PrepareOk) {
         let slot = self.layout.slot(ok.op);
         let disk = self.hosts[replica as usize].disk.state();
-        let durable = is_durable(disk, self.layout.prepare_at(slot), ok.prepare);
-        assert!(
-            durable || self.atlas.is_slot_damaged(replica, slot),
-            "replica {replica} acknowledges op {}, which is not durable",
-            ok.op
-        );
+        let at = self.layout.prepare_at(slot);
+        if !self.atlas.is_slot_damaged(replica, slot) {
+            assert!(
+                is_durable(disk, at, ok.prepare),
+                "replica {replica} acknowledges op {}, which is not durable",
+                ok.op
+            );
+            let prepare = header_at(disk, at);
+            let redundant = header_at(disk, self.header_at(slot));
+            let both = self.layout.geometry.journal_ack() == JournalAck::Both
+                || prepare.frame.size as usize > SECTOR_SIZE
+                || redundant.op == ok.op && !redundant.is_reserved()
+                || !redundant.header().checksum_holds();
+            assert!(
+                !both || redundant.frame.checksum == ok.prepare,
+                "replica {replica} acknowledges op {} without its redundant header",
+                ok.op
+            );
+        }
+        self.check_ring_rule(replica, ok);
+    }
+
+    /// The ops from 2W to W before one that is acknowledged are durable in both rings.
+    fn check_ring_rule(&self, replica: u8, ok: &PrepareOk) {
+        let disk = self.hosts[replica as usize].disk.state();
+        let lag = lag_max(self.layout.geometry.pipeline_max);
+        let checkpoint_op = self.hosts[replica as usize]
+            .process
+            .as_ref()
+            .map_or(0, |process| process.replica.progress().checkpoint_op);
+        let lowest = ok.op.saturating_sub(2 * lag).max(checkpoint_op + 1);
+        for op in lowest..=ok.op.saturating_sub(lag) {
+            let slot = self.layout.slot(op);
+            if self.atlas.is_slot_damaged(replica, slot) {
+                continue;
+            }
+            let prepare = header_at(disk, self.layout.prepare_at(slot));
+            let redundant = header_at(disk, self.header_at(slot));
+            let both = prepare.frame.checksum == redundant.frame.checksum;
+            assert!(
+                both && prepare.op == op,
+                "replica {replica} acknowledges op {}, and op {op} is not in both rings",
+                ok.op
+            );
+        }
+    }
+
+    fn header_at(&self, slot: usize) -> u64 {
+        self.layout.headers_at + (slot * HEADER_SIZE) as u64
     }
 }
 
+/// The header of a prepare, or a redundant one, at an offset.
+fn header_at(disk: &DiskState, at: u64) -> Prepare {
+    let sector = disk.sector(at / SECTOR_SIZE as u64);
+    let from = at as usize % SECTOR_SIZE;
+    Prepare::read_from_bytes(&sector[from..from + HEADER_SIZE]).expect("a header's size")
+}
+
 /// Whether a prepare is in its slot, and stays there at a power cut.
-fn is_durable(disk: &crate::disk::DiskState, at: u64, checksum: u128) -> bool {
+fn is_durable(disk: &DiskState, at: u64, checksum: u128) -> bool {
     let sector = disk.sector(at / SECTOR_SIZE as u64);
     let found = u128::from_le_bytes(sector[..16].try_into().expect("16 bytes"));
     found == checksum && disk.is_sector_durable(at)

@@ -234,6 +234,7 @@ fn damaged_disks_are_survived() {
         bad_read: 20_000,
         dropped: 10_000,
         misplaced: 10_000,
+        crash_decay: 300_000,
         zones: SUPERBLOCK | HEADERS | PREPARES,
     };
     let runs = run_seeds(plan, 8);

@@ -10,7 +10,7 @@ use storage::header::{
 use storage::layout::Geometry;
 use viewstone::constants;
 use viewstone::machines::Machines;
-use viewstone::replica::{ConnectionId, Effects, Event, Now, Peer, Replica, ReplicaOptions};
+use viewstone::replica::{ConnectionId, Effects, Event, Fatal, Now, Peer, Replica, ReplicaOptions};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const CLUSTER: u128 = 77;
@@ -46,6 +46,10 @@ pub struct Node<M> {
     pub disk: Disk,
     pub now: Now,
     options: ReplicaOptions,
+    /// Stops that a test expects.
+    pub may_halt: fn(&Fatal) -> bool,
+    /// It has stopped, as expected; until it is restarted nothing happens to it.
+    pub halted: bool,
     /// What it has said, and nobody has taken.
     said: Vec<(Peer, Vec<u8>)>,
     small: MessagePool,
@@ -74,6 +78,8 @@ impl<M: Machines> Node<M> {
             disk: Disk::with_state(state, DiskSpeed::INSTANT, Prng::new(0)),
             now,
             options,
+            may_halt: |_| false,
+            halted: false,
             said: Vec::new(),
             small,
             large,
@@ -88,6 +94,7 @@ impl<M: Machines> Node<M> {
         self.disk.process_crash();
         self.effects = effects_for::<M>(&self.options.geometry);
         self.said.clear();
+        self.halted = false;
         self.options.entropy[31] = self.options.entropy[31].wrapping_add(1);
         self.replica = Replica::new(self.options, self.small.clone(), self.large.clone());
         self.replica.start(self.now, &mut self.effects);
@@ -101,7 +108,10 @@ impl<M: Machines> Node<M> {
         let sends = self.effects.sends.drain(..);
         let bytes = sends.map(|send| (send.to, send.message.bytes().to_vec()));
         self.said.extend(bytes);
-        assert_eq!(self.effects.halt, None);
+        if let Some(fatal) = self.effects.halt.take() {
+            assert!((self.may_halt)(&fatal), "it halts: {fatal}");
+            self.halted = true;
+        }
     }
 
     /// Time passes, for both clocks.
@@ -125,6 +135,9 @@ impl<M: Machines> Node<M> {
 
     /// One event; the turn goes on.
     pub fn step(&mut self, event: Event) {
+        if self.halted {
+            return;
+        }
         self.replica.step(self.now, event, &mut self.effects);
         self.carry_out();
     }
@@ -141,13 +154,16 @@ impl<M: Machines> Node<M> {
 
     /// Ends the turn, and does what is left to do at once. What it asks of its disk is under way.
     pub fn finish_turn(&mut self) {
+        if self.halted {
+            return;
+        }
         if self.replica.deadline_ns() <= self.now.monotonic_ns {
             self.step(Event::Tick);
         }
         for _ in 0..1000 {
             self.replica.finish_turn(self.now, &mut self.effects);
             self.carry_out();
-            if !self.replica.has_work() {
+            if self.halted || !self.replica.has_work() {
                 return;
             }
         }

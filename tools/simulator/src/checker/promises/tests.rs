@@ -139,3 +139,19 @@ fn an_acknowledgement_of_another_log_is_noticed() {
     start_view(&mut promises, 1, 1, &[prepare(2, 0)]);
     acknowledge(&mut promises, 2, 1, &prepare(2, 5));
 }
+
+#[test]
+fn acknowledgements_of_several_views_make_no_commit() {
+    let mut promises = Promises::new(5);
+    let held = prepare(1, 0);
+    acknowledge(&mut promises, 1, 0, &held);
+    acknowledge(&mut promises, 1, 0, &held);
+    let committed = |promises: &Promises, holds: bool| {
+        promises.is_committed(1, held.frame.checksum, 3, |_| holds)
+    };
+    acknowledge(&mut promises, 2, 5, &held);
+    assert!(!committed(&promises, true));
+    acknowledge(&mut promises, 3, 5, &held);
+    assert!(committed(&promises, true) && !committed(&promises, false));
+    assert!(!promises.is_committed(1, 77, 1, |_| false));
+}

@@ -1,19 +1,25 @@
 //! Replicas that break one rule each, and the table of how soon the simulator notices.
 //!
 //! A mutant is a type that implements [`Rules`] with one constant flipped: it exists in this binary only, and cannot ship.
-//! Each is run in processes of its own, from several first seeds, until a seed fails: a violated checker, an assertion of
-//! the replica, or a cluster that does not serve. Their seeds draw more faults than those of a whole cluster's usual runs
-//! ([`Plan::draw_stressed`]).
+//! It is a package of its own because thirty replicas take long to compile, and nobody who runs the simulator or its
+//! tests needs them; `simulator --mutants` runs this.
+//!
+//! Each mutant is run in processes of its own, from several first seeds, until a seed fails: a violated checker, an
+//! assertion of the replica, or a cluster that does not serve. Their seeds draw more faults than those of the simulator's
+//! usual runs ([`Plan::draw_stressed`]).
 
+mod table;
+
+use clap::Parser;
+use simulator::failure;
 use simulator::host::NodeKind;
 use simulator::prng::Prng;
-use simulator::run::run_kind;
+use simulator::run::{Summary, run_kind};
 use simulator::swarm::Plan;
 use simulator::workload::{KvWorkload, Workload};
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::ExitCode;
 use storage::layout::Geometry;
-use viewstone::rules::Rules;
+use viewstone::rules::{Rules, Strict};
 
 type Machines = <KvWorkload as Workload>::Machines;
 
@@ -134,118 +140,81 @@ mutants! {
 }
 
 /// Runs a seed with replicas that break a rule. It ends the process if that is noticed.
-pub fn run_seed(mutant: &Mutant, seed: u64, readable: bool) -> simulator::run::Summary {
+fn run_seed(mutant: &Mutant, seed: u64, readable: bool) -> Summary {
     let mut prng = Prng::new(seed);
     let plan = Plan::draw_stressed(&mut prng);
     let kind = (mutant.kind)(&plan.cluster.geometry);
     run_kind::<KvWorkload>(seed, plan, kind, prng, readable)
 }
 
+/// Breaks nothing: what is found without a mutant is a fault of the replica, or of the simulator.
+const NONE: Mutant = Mutant {
+    name: "NONE",
+    kind: NodeKind::new::<Machines, Strict>,
+};
+
 /// The mutant with this name.
-pub fn find(name: &str) -> Option<&'static Mutant> {
+fn find(name: &str) -> Option<&'static Mutant> {
     let named = |mutant: &&Mutant| mutant.name.eq_ignore_ascii_case(name);
-    MUTANTS.iter().find(named)
+    MUTANTS.iter().chain([&NONE]).find(named)
 }
 
-/// How a search for a mutant ended.
-#[derive(Clone, Debug)]
-struct Found {
-    /// Seeds run, the failing one included; none: it was not noticed.
-    seeds: Option<u64>,
-    /// What noticed it.
-    by: String,
+/// Runs replicas that break a rule each, until it is noticed, and prints the table of how soon that was.
+#[derive(Parser, Debug)]
+#[command(name = "mutants")]
+struct Arguments {
+    /// Only these mutants; may be given several times. `none` breaks nothing.
+    #[arg(long)]
+    mutant: Vec<String>,
+    /// The first seed of the first search.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Seeds after which a mutant counts as not found.
+    #[arg(long, default_value_t = 2000)]
+    seeds: u64,
+    /// Searches for each mutant, from different first seeds.
+    #[arg(long, default_value_t = 3)]
+    starts: u64,
+    /// Runs this seed of the first mutant named, in this process.
+    #[arg(long, requires = "mutant")]
+    seed: Option<u64>,
+    /// Runs the seeds of the first mutant named, in this process: what a search does.
+    #[arg(long, requires = "mutant")]
+    here: bool,
+    /// Prints every event.
+    #[arg(long, requires = "seed")]
+    trace: bool,
 }
 
-/// Searches in a process of its own, since a violation ends it.
-fn search(mutant: &Mutant, first: u64, seeds_max: u64) -> Found {
-    let this = std::env::current_exe().expect("a running program has a file");
-    let output = Command::new(this)
-        .args(["--mutant", mutant.name])
-        .args(["--first", &first.to_string()])
-        .args(["--seeds", &seeds_max.to_string()])
-        .env("RUST_BACKTRACE", "0")
-        .stdin(Stdio::null())
-        .output()
-        .expect("this program can be run");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() {
-        return Found {
-            seeds: None,
-            by: String::from("nothing"),
-        };
-    }
-    let after = |start: &str| {
-        let line = errors.lines().find(|line| line.starts_with(start));
-        line.and_then(|line| line[start.len()..].split_whitespace().next())
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    failure::report_seeds();
+    let Some(mutants) = named(&arguments.mutant) else {
+        return ExitCode::from(2);
     };
-    let seed = after("seed ").and_then(|seed| seed.parse::<u64>().ok());
-    let mut lines = errors
-        .lines()
-        .skip_while(|line| !line.contains("panicked at"));
-    let place = lines.next().unwrap_or("somewhere");
-    let place = place.split("panicked at ").last().unwrap_or(place);
-    let what = lines.next().unwrap_or_default();
-    Found {
-        seeds: seed.map(|seed| seed.wrapping_sub(first) + 1),
-        by: format!("{what} ({})", place.trim_end_matches(':')),
+    if let Some(seed) = arguments.seed {
+        failure::seed_is(seed);
+        println!("{}", run_seed(mutants[0], seed, arguments.trace));
+    } else if arguments.here {
+        for seed in (0..arguments.seeds).map(|index| arguments.first.wrapping_add(index)) {
+            failure::seed_is(seed);
+            run_seed(mutants[0], seed, false);
+        }
+    } else {
+        let (first, seeds) = (arguments.first, arguments.seeds);
+        return table::print(&mutants, first, arguments.starts, seeds);
     }
+    ExitCode::SUCCESS
 }
 
-/// Searches for every mutant from `starts` first seeds each, and prints the table. Whether all were found each time.
-pub fn run_table(names: &[String], first: u64, starts: u64, seeds_max: u64) -> bool {
-    let wanted = |mutant: &&Mutant| {
-        names.is_empty()
-            || names
-                .iter()
-                .any(|name| mutant.name.eq_ignore_ascii_case(name))
-    };
-    let mutants: Vec<&Mutant> = MUTANTS.iter().filter(wanted).collect();
-    println!("| mutant | seeds until found | found by |\n| --- | --- | --- |");
-    let mut medians = Vec::new();
-    let mut all = true;
-    for mutant in mutants {
-        let found = search_from(mutant, first, starts, seeds_max);
-        let mut counts: Vec<u64> = found.iter().filter_map(|found| found.seeds).collect();
-        counts.sort_unstable();
-        let missed = found.len() - counts.len();
-        all &= missed == 0;
-        let median = if missed * 2 < found.len() {
-            medians.push(counts[found.len() / 2]);
-            counts[found.len() / 2].to_string()
-        } else {
-            medians.push(u64::MAX);
-            format!("not in {seeds_max}")
-        };
-        let range = match (counts.first(), counts.last()) {
-            (Some(least), Some(most)) => format!(" ({least} to {most}, {missed} missed)"),
-            _ => String::new(),
-        };
-        let by = &found[0].by;
-        println!(
-            "| {} | {median}{range} | {by} |",
-            mutant.name.to_lowercase()
-        );
+/// The mutants with these names; all, if there are none.
+fn named(names: &[String]) -> Option<Vec<&'static Mutant>> {
+    if names.is_empty() {
+        return Some(MUTANTS.iter().collect());
     }
-    medians.sort_unstable();
-    println!("\nmedian over the mutants: {}", medians[medians.len() / 2]);
-    all
-}
-
-/// One search for each start, two at a time.
-fn search_from(mutant: &Mutant, first: u64, starts: u64, seeds_max: u64) -> Vec<Found> {
-    let first_of = |start: u64| first.wrapping_add(start * 1_000_000);
-    let mut found = Vec::new();
-    let all: Vec<u64> = (0..starts).collect();
-    for pair in all.chunks(2) {
-        thread::scope(|scope| {
-            let searches: Vec<_> = pair
-                .iter()
-                .map(|&start| scope.spawn(move || search(mutant, first_of(start), seeds_max)))
-                .collect();
-            for search in searches {
-                found.push(search.join().expect("a search does not panic"));
-            }
-        });
+    let found: Option<Vec<_>> = names.iter().map(|name| find(name)).collect();
+    if found.is_none() {
+        eprintln!("there is no such mutant; the names are those of the rules' constants");
     }
     found
 }
