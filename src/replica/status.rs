@@ -131,6 +131,10 @@ pub struct Progress {
     pub checkpoint_op: u64,
     /// Its id; zero while the data file is being opened.
     pub checkpoint_id: u128,
+    /// Pages of state and nodes of the tag tree that are known not to be here, while a checkpoint is fetched.
+    pub pages_missing: u64,
+    /// Pages of state fetched since the start.
+    pub pages_fetched: u64,
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -158,6 +162,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             } else {
                 self.superblock.working().checkpoint.id
             },
+            pages_missing: self.checkpoint.fetch_progress().missing,
+            pages_fetched: self.checkpoint.fetch_progress().pages_fetched,
         }
     }
 }
