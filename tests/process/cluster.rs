@@ -183,6 +183,17 @@ impl Cluster {
         })
     }
 
+    /// Waits until one replica follows the others and misses nothing, whatever is wrong with the others.
+    pub fn wait_level(&self, replica: usize) -> Duration {
+        self.wait_pongs("a level replica", |pongs| {
+            let Some((_, view)) = leader(pongs) else {
+                return false;
+            };
+            pongs[replica]
+                .is_some_and(|it| is_normal(&it) && it.frame.view == view && it.missing == 0)
+        })
+    }
+
     /// Asks until `is_so`, and returns the time that took.
     pub fn wait_pongs(
         &self,

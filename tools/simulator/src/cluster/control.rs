@@ -78,7 +78,8 @@ impl<W: Workload> Cluster<W> {
 
     /// What a replica is doing; none while it is down.
     pub fn progress(&self, replica: u8) -> Option<Progress> {
-        self.replica(replica).map(|node| node.progress())
+        self.replica(replica)
+            .map(super::super::host::Node::progress)
     }
 
     /// Whether a replica's process runs.
@@ -102,7 +103,9 @@ impl<W: Workload> Cluster<W> {
     /// What all processes have counted, over all their lives.
     pub fn metrics(&self) -> impl Iterator<Item = &Metrics> {
         let living = (0..self.options.replica_count).filter_map(|replica| self.replica(replica));
-        self.metrics.iter().chain(living.map(|node| node.metrics()))
+        self.metrics
+            .iter()
+            .chain(living.map(super::super::host::Node::metrics))
     }
 
     /// Starts a replica's process; connections with the others come up soon after.

@@ -26,7 +26,7 @@ fn state_transfer_that_truncates_acknowledged_prepares() {
     let broken = without!(KEEP_SUFFIX_IN_NEWER_VIEW);
     state_transfer_that_truncates(STRICT);
     noticed("and acknowledged op", || {
-        state_transfer_that_truncates(broken)
+        state_transfer_that_truncates(broken);
     });
 }
 

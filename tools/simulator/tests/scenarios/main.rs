@@ -12,3 +12,4 @@ mod schedules;
 mod script;
 mod seeds;
 mod storage_patterns;
+mod sync;

@@ -256,11 +256,6 @@ impl Script {
         progress.is_some_and(|progress| progress.status == ReplicaStatus::Normal)
     }
 
-    /// Writes that were acknowledged.
-    pub fn acknowledged(&self) -> u64 {
-        self.cluster.checker().checked().writes
-    }
-
     // What happens.
 
     /// Runs until something is so; it must be, before long.
