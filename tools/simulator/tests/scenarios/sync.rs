@@ -9,7 +9,11 @@ const RING: u64 = GEOMETRY.slots as u64;
 /// A cluster of which one replica has missed so many ops.
 fn behind(replicas: u8, victim: u8, ops: u64) -> Script {
     let mut it = serving(replicas);
-    let others: Vec<u8> = it.all().into_iter().filter(|&other| other != victim).collect();
+    let others: Vec<u8> = it
+        .all()
+        .into_iter()
+        .filter(|&other| other != victim)
+        .collect();
     it.partition(&[&others, &[victim]]);
     let head = it.head(victim);
     while it.cluster.checker().head() < head + ops {
@@ -23,7 +27,9 @@ fn behind(replicas: u8, victim: u8, ops: u64) -> Script {
 fn a_backup_that_missed_more_than_a_ring() {
     let mut it = behind(3, 2, 3 * RING);
     it.hear_all();
-    it.until("it is there", |it| it.is_normal(2) && it.commit(2) == it.commit(0));
+    it.until("it is there", |it| {
+        it.is_normal(2) && it.commit(2) == it.commit(0)
+    });
     it.recovers();
     assert_eq!(it.view(0), 0, "the others are not disturbed");
 }
@@ -71,7 +77,9 @@ fn a_sync_whose_target_moves_on() {
     for _ in 0..4 * RING {
         it.writes(1);
     }
-    it.until("it is there", |it| it.is_normal(2) && it.commit(2) == it.commit(0));
+    it.until("it is there", |it| {
+        it.is_normal(2) && it.commit(2) == it.commit(0)
+    });
     it.recovers();
 }
 
