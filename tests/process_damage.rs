@@ -334,7 +334,7 @@ fn fill(addresses: &[String], mib: u64) {
 fn a_formatted_file_in_place_of_a_lost_one_is_filled_from_the_others() {
     let (rounds, mib) = (rounds(2), state_mib());
     let mut random = Random::new();
-    let state = format!("{}MiB", 2 * mib + 16);
+    let state = format!("{}MiB", mib + mib / 4 + 16);
     let geometry = ["--small", "--state-size", &state];
     let mut cluster = Cluster::new("lost", 3, &geometry);
     cluster.start_all();
