@@ -166,6 +166,7 @@ mod tests {
         pong
     }
 
+    #[expect(clippy::large_types_passed_by_value, reason = "made for the test")]
     fn answer(pong: Option<PongClient>) -> Answer {
         Answer {
             address: "a:1".to_owned(),
