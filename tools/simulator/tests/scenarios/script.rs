@@ -184,19 +184,6 @@ pub fn serving_clients(kind: Kind, replicas: u8, clients: u8) -> Script {
     begun(make(kind, replicas, clients, GEOMETRY))
 }
 
-/// The latencies are drawn from this seed. `SCENARIO_SEED=n` takes another one; a script must not depend on it.
-const SEED: u64 = 7;
-
-fn seed() -> u64 {
-    let wanted = std::env::var("SCENARIO_SEED").ok();
-    wanted.map_or(0, |wanted| wanted.parse().expect("a number"))
-}
-
-/// `SCENARIO_TRACE=1` prints every event.
-fn is_traced() -> bool {
-    std::env::var_os("SCENARIO_TRACE").is_some()
-}
-
 fn make(kind: Kind, replicas: u8, clients: u8, geometry: Geometry) -> Script {
     assert_eq!(geometry.check(), Ok(()));
     let options = ClusterOptions {
