@@ -15,6 +15,8 @@ pub mod machines;
 pub mod offline;
 pub mod quorums;
 pub mod replica;
+#[cfg(feature = "resp")]
+pub mod resp;
 pub mod rules;
 #[cfg(feature = "server")]
 pub mod sealed_allocator;
