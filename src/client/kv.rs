@@ -3,10 +3,9 @@
 use super::outcome::{CallError, Definite, NotSent, Unknown};
 use super::{Client, ClientOptions, ConnectError, Kind, Reply};
 use crate::state_machine::kv::wire::{
-    BatchReply, CountReply, Item, ItemReply, Operation, Scan, ScanReply, Status,
+    BatchReply, CountReply, Item, ItemReply, KEY_SIZE_MAX, Operation, Scan, ScanReply, Status,
 };
 use std::ops::Bound;
-use storage::collections::ordered_map::KEY_SIZE_MAX;
 
 /// The machine's number in a cluster of the released binary: the high byte of its operations.
 pub const MACHINE: u8 = 1;
@@ -22,8 +21,8 @@ pub enum KvError {
     /// The call ended without an answer of the machine.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// A key is empty, or too long. Nothing was sent.
-    #[error("a key has 1 to {KEY_SIZE_MAX} bytes; this one has {0}")]
+    /// A key is too long. Nothing was sent.
+    #[error("a key has at most {KEY_SIZE_MAX} bytes; this one has {0}")]
     Key(usize),
     /// A batch without items, or a scan of no entries. Nothing was sent.
     #[error("the request asks for nothing")]
@@ -299,7 +298,7 @@ fn kind(operation: Operation) -> Kind {
 }
 
 fn check_key(key: &[u8]) -> Result<(), KvError> {
-    if (1..=KEY_SIZE_MAX).contains(&key.len()) {
+    if key.len() <= KEY_SIZE_MAX {
         Ok(())
     } else {
         Err(KvError::Key(key.len()))

@@ -23,11 +23,11 @@ pub mod wire;
 mod tests;
 
 use super::{Context, Invalid, Limits, Pages, Plan, ReplyBuffer, StateMachine};
-use storage::collections::ordered_map::{Cost, KEY_SIZE_MAX, OrderedMap, Value};
+use storage::collections::ordered_map::{Cost, OrderedMap, Value};
 use storage::layout::PAGE_SIZE;
 use wire::{
-    ENTRY_HEADER_SIZE, EntryHeader, Item, Items, Operation, REPLY_HEADER_SIZE, RESULT_HEADER_SIZE,
-    ReplyHeader, ResultHeader, Scan, Status,
+    ENTRY_HEADER_SIZE, ENTRY_OMITTED, EntryHeader, Item, Items, KEY_SIZE_MAX, Operation,
+    REPLY_HEADER_SIZE, ReplyHeader, Scan, Status, VALUE_RESULT_SIZE,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -62,6 +62,7 @@ pub fn value_size_max(limits: &Limits) -> usize {
 struct Demand {
     items: usize,
     gets: usize,
+    fixed_size: usize,
     /// Bytes of values that gets may return.
     got_size: usize,
     inserts: u32,
@@ -75,10 +76,14 @@ impl Demand {
         let mut demand = Self::default();
         for item in items {
             demand.items += 1;
+            demand.fixed_size += item.result_size();
             if let Item::Get { size_max, .. } = item {
                 demand.gets += 1;
                 demand.got_size += value_size_max.min(size_max as usize);
                 continue;
+            }
+            if !matches!(item.operation() as u8, 1..=4) {
+                return Err(Invalid);
             }
             demand.changes += 1;
             if let Some(value) = item.value() {
@@ -92,13 +97,10 @@ impl Demand {
         Ok(demand)
     }
 
-    fn plan(&self, limits: &Limits, operation: Operation) -> Result<Plan, Invalid> {
+    fn plan(&self, limits: &Limits) -> Result<Plan, Invalid> {
         let read_only = self.changes == 0;
         // Before the values.
-        let fixed_size = match operation {
-            Operation::Batch => REPLY_HEADER_SIZE + self.items + self.gets * RESULT_HEADER_SIZE,
-            _ => REPLY_HEADER_SIZE,
-        };
+        let fixed_size = REPLY_HEADER_SIZE + self.fixed_size;
         let mut reply_size = fixed_size + self.got_size;
         if read_only {
             // Values that do not fit are told as too large.
@@ -171,7 +173,7 @@ impl StateMachine for Kv {
             Operation::Count => Err(Invalid),
             _ => {
                 let items = Items::decode(operation, body).ok_or(Invalid)?;
-                Demand::new(limits, items)?.plan(limits, operation)
+                Demand::new(limits, items)?.plan(limits)
             }
         }
     }
@@ -185,11 +187,10 @@ impl StateMachine for Kv {
         reply: &mut ReplyBuffer<'_>,
     ) {
         let done = match Operation::from_byte(operation) {
-            Some(Operation::Get) => self.read_get(pages, body, reply),
             Some(Operation::Scan) => self.read_scan(pages, body, reply),
             Some(Operation::Count) => self.read_count(body, reply),
-            Some(Operation::Batch) => self.read_batch(pages, body, reply),
-            _ => None,
+            Some(operation) => self.read_batch(operation, pages, body, reply),
+            None => None,
         };
         done.unwrap_or_else(|| push_invalid(reply));
     }
@@ -203,14 +204,11 @@ impl StateMachine for Kv {
         reply: &mut ReplyBuffer<'_>,
     ) {
         let done = match Operation::from_byte(operation) {
-            Some(Operation::Put | Operation::Delete | Operation::CompareAndSet) => {
-                self.commit_item(pages, operation, body, reply)
-            }
-            Some(Operation::Batch) => self.commit_batch(pages, body, reply),
-            _ => {
+            Some(Operation::Scan | Operation::Count) | None => {
                 self.read(pages, context, operation, body, reply);
                 Some(())
             }
+            Some(operation) => self.commit_batch(operation, pages, body, reply),
         };
         done.unwrap_or_else(|| push_invalid(reply));
     }
@@ -292,7 +290,6 @@ impl Kv {
     /// Executes an item that changes; a get changes nothing and is none of its business.
     fn change(&mut self, pages: &mut Pages, item: &Item<'_>) -> Option<Outcome> {
         match *item {
-            Item::Get { .. } => None,
             Item::Put { key, value } => Some(self.put(pages, key, value)),
             Item::Delete { key } => {
                 if !self.map.remove(pages, key) {
@@ -325,73 +322,43 @@ impl Kv {
                     version: found.map_or(0, |found| found.version),
                 })
             }
+            _ => None,
         }
-    }
-
-    fn commit_item(
-        &mut self,
-        pages: &mut Pages,
-        operation: u8,
-        body: &[u8],
-        reply: &mut ReplyBuffer<'_>,
-    ) -> Option<()> {
-        let item = Items::decode(Operation::from_byte(operation)?, body)?.next()?;
-        if reply.room() < REPLY_HEADER_SIZE {
-            return None;
-        }
-        let outcome = self.change(pages, &item)?;
-        reply.push(ReplyHeader::new(outcome.status, outcome.size, outcome.version).as_bytes());
-        Some(())
     }
 
     fn commit_batch(
         &mut self,
+        operation: Operation,
         pages: &mut Pages,
         body: &[u8],
         reply: &mut ReplyBuffer<'_>,
     ) -> Option<()> {
-        let items = Items::decode(Operation::Batch, body)?;
-        let mut answer = BatchAnswer::begin(items.clone(), self.revision, reply)?;
+        let items = Items::decode(operation, body)?;
+        let mut answer = BatchAnswer::begin(items, self.revision, reply)?;
         for item in items {
             match self.change(pages, &item) {
-                Some(outcome) => answer.push_status(outcome.status),
+                Some(outcome) => answer.push_status(&outcome),
+                None if !matches!(item, Item::Get { .. }) => return None,
                 None => answer.push_get(&item, self.find(pages, item.key())),
             }
         }
         Some(())
     }
 
-    fn read_batch(&self, pages: &Pages, body: &[u8], reply: &mut ReplyBuffer<'_>) -> Option<()> {
-        let items = Items::decode(Operation::Batch, body)?;
-        if !items.clone().all(|item| matches!(item, Item::Get { .. })) {
+    fn read_batch(
+        &self,
+        operation: Operation,
+        pages: &Pages,
+        body: &[u8],
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Option<()> {
+        let items = Items::decode(operation, body)?;
+        if !items.into_iter().all(|item| matches!(item, Item::Get { .. })) {
             return None;
         }
-        let mut answer = BatchAnswer::begin(items.clone(), self.revision, reply)?;
+        let mut answer = BatchAnswer::begin(items, self.revision, reply)?;
         for item in items {
             answer.push_get(&item, self.find(pages, item.key()));
-        }
-        Some(())
-    }
-
-    fn read_get(&self, pages: &Pages, body: &[u8], reply: &mut ReplyBuffer<'_>) -> Option<()> {
-        let item = Items::decode(Operation::Get, body)?.next()?;
-        let Item::Get { key, size_max } = item else {
-            return None;
-        };
-        let room = reply.room().checked_sub(REPLY_HEADER_SIZE)?;
-        let Some(found) = self.find(pages, key) else {
-            reply.push(ReplyHeader::new(Status::NotFound, 0, 0).as_bytes());
-            return Some(());
-        };
-        let fits = found.size <= size_max && found.size as usize <= room;
-        let status = if fits {
-            Status::Value
-        } else {
-            Status::TooLarge
-        };
-        reply.push(ReplyHeader::new(status, found.size, found.version).as_bytes());
-        if fits {
-            found.push(reply);
         }
         Some(())
     }
@@ -435,8 +402,8 @@ impl Kv {
             }
             let entry = EntryHeader {
                 key_size: key.len() as u16,
-                omitted: u8::from(omitted),
-                reserved: 0,
+                flags: if omitted { ENTRY_OMITTED } else { 0 },
+                kind: 0,
                 value_size: found.size,
                 version: found.version,
             };
@@ -452,62 +419,48 @@ impl Kv {
     }
 }
 
-/// The reply to a batch while it is written: header, a status for each item, then what gets found.
+/// The reply to a batch while it is written.
 struct BatchAnswer<'a, 'b> {
     reply: &'a mut ReplyBuffer<'b>,
-    /// Place of the next status.
-    status_at: usize,
-    /// Gets still to be answered: each needs at least its header.
-    gets_left: usize,
+    /// What results still to come need at least.
+    reserved: usize,
 }
 
 impl<'a, 'b> BatchAnswer<'a, 'b> {
     /// None if not even what is sure to come fits.
     fn begin(items: Items<'_>, revision: u64, reply: &'a mut ReplyBuffer<'b>) -> Option<Self> {
-        let (mut count, mut gets) = (0, 0);
-        for item in items {
-            count += 1;
-            gets += usize::from(matches!(item, Item::Get { .. }));
-        }
-        if reply.room() < REPLY_HEADER_SIZE + count + gets * RESULT_HEADER_SIZE {
+        let reserved = items.result_size();
+        if reply.room() < REPLY_HEADER_SIZE + reserved {
             return None;
         }
-        reply.push(ReplyHeader::new(Status::Done, count as u32, revision).as_bytes());
-        let status_at = reply.size();
-        for _ in 0..count {
-            reply.push(&[0]);
-        }
-        Some(Self {
-            reply,
-            status_at,
-            gets_left: gets,
-        })
+        let count = items.count() as u32;
+        reply.push(ReplyHeader::new(Status::Done, count, revision).as_bytes());
+        Some(Self { reply, reserved })
     }
 
-    fn push_status(&mut self, status: Status) {
-        self.reply.written()[self.status_at] = status as u8;
-        self.status_at += 1;
+    fn push_status(&mut self, outcome: &Outcome) {
+        self.reply.push(&[outcome.status as u8]);
+        if outcome.status == Status::Mismatch {
+            self.reply.push(&outcome.version.to_le_bytes());
+        }
     }
 
     fn push_get(&mut self, item: &Item<'_>, found: Option<Found<'_>>) {
-        assert!(self.gets_left > 0);
-        let room = self.reply.room() - self.gets_left * RESULT_HEADER_SIZE;
-        self.gets_left -= 1;
+        let room = self.reply.room() - self.reserved;
+        self.reserved -= VALUE_RESULT_SIZE;
         let Some(found) = found else {
-            return self.push_status(Status::NotFound);
+            return self.reply.push(&[Status::NotFound as u8]);
         };
         let fits = matches!(*item, Item::Get { size_max, .. } if found.size <= size_max)
             && found.size as usize <= room;
-        self.push_status(if fits {
+        let status = if fits {
             Status::Value
         } else {
             Status::TooLarge
-        });
-        let header = ResultHeader {
-            version: found.version,
-            value_size: found.size,
         };
-        self.reply.push(header.as_bytes());
+        self.reply.push(&[status as u8]);
+        self.reply.push(&found.version.to_le_bytes());
+        self.reply.push(&found.size.to_le_bytes());
         if fits {
             found.push(self.reply);
         }

@@ -2,8 +2,7 @@
 //! replies with it. It shares the formats with the machine, and nothing else.
 
 use super::wire::{
-    BatchReply, ENTRY_HEADER_SIZE, Item, Items, Operation, REPLY_HEADER_SIZE, RESULT_HEADER_SIZE,
-    Scan, Status,
+    BatchReply, ENTRY_HEADER_SIZE, Item, Items, Operation, REPLY_HEADER_SIZE, Scan, Status,
 };
 use crate::state_machine::{Limits, StateMachine};
 use std::collections::BTreeMap;
@@ -44,23 +43,9 @@ impl Model {
                 reply.extend((self.map.len() as u64).to_le_bytes());
                 Some(reply)
             }
-            Operation::Batch => {
-                let items: Vec<_> = Items::decode(Operation::Batch, body)?.collect();
-                Some(self.batch(&items, plan.reply_size))
-            }
             operation => {
-                let item = Items::decode(operation, body)?.next()?;
-                let (status, found) = self.item(&item, plan.reply_size - REPLY_HEADER_SIZE);
-                let (size, version, value) = match found {
-                    Some(found) => (found.value.len(), found.version, found.value),
-                    None if status == Status::Done => (0, self.revision, vec![]),
-                    None => (0, 0, vec![]),
-                };
-                let mut reply = header(status, false, size, version);
-                if status == Status::Value {
-                    reply.extend(value);
-                }
-                Some(reply)
+                let items: Vec<_> = Items::decode(operation, body)?.collect();
+                Some(self.batch(&items, plan.reply_size))
             }
         }
     }
@@ -96,26 +81,31 @@ impl Model {
                 self.map.insert(key.to_vec(), new);
                 (Status::Done, None)
             }
+            _ => (Status::Invalid, None),
         }
     }
 
     fn batch(&mut self, items: &[Item<'_>], reply_size: usize) -> Vec<u8> {
         let mut reply = header(Status::Done, false, items.len(), self.revision);
-        let is_get = |item: &&Item<'_>| matches!(item, Item::Get { .. });
-        let mut gets = items.iter().filter(is_get).count();
+        let mut reserved: usize = items.iter().map(Item::result_size).sum();
         let mut data = Vec::new();
         for item in items {
-            let reserved = REPLY_HEADER_SIZE + items.len() + gets * RESULT_HEADER_SIZE;
-            let room = reply_size.saturating_sub(reserved + data.len());
-            gets -= usize::from(is_get(&item));
+            let room = reply_size - (REPLY_HEADER_SIZE + reserved + data.len());
+            reserved -= item.result_size();
             let (status, found) = self.item(item, room);
-            reply.push(status as u8);
-            if let (Status::Value | Status::TooLarge, Some(found)) = (status, found) {
-                data.extend(found.version.to_le_bytes());
-                data.extend((found.value.len() as u32).to_le_bytes());
-                if status == Status::Value {
-                    data.extend(found.value);
+            data.push(status as u8);
+            match (status, found) {
+                (Status::Value | Status::TooLarge, Some(found)) => {
+                    data.extend(found.version.to_le_bytes());
+                    data.extend((found.value.len() as u32).to_le_bytes());
+                    if status == Status::Value {
+                        data.extend(found.value);
+                    }
                 }
+                (Status::Mismatch, found) => {
+                    data.extend(found.map_or(0, |found| found.version).to_le_bytes());
+                }
+                _ => {}
             }
         }
         reply.extend(data);

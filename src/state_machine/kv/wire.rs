@@ -5,72 +5,165 @@
 //!
 //! # Requests
 //!
-//! `get`, `put`, `delete` and `compare_and_set` have one **item** as their body, `batch` one or more, one behind the other:
+//! | number | operation | body |
+//! | --- | --- | --- |
+//! | 1 2 3 4 8 to 18 | of one key or of the store (below) | one item, whose operation byte is the same number |
+//! | 7 | batch | one or more items, one behind the other |
+//! | 5 | scan | below |
+//! | 6 | count | nothing |
+//! | 19 | random | 8 bytes: any number, best a random one |
+//!
+//! A request is one entry of the log, executed as a whole or not at all. A request of items is a **read**, answered without
+//! the log, if each item only reads (get, stat, get_range, count, and transactions of those); so are scan, count and random.
+//! The items of a batch are executed in order and independent: each has its result, and none undoes another. Only a
+//! transaction stands or falls as one; a batch may hold several beside other items.
+//!
+//! An **item** is
 //!
 //! ```text
 //! offset  size  content
-//!      0     1  operation: 1 get, 2 put, 3 delete, 4 compare_and_set
-//!      1     1  zero
-//!      2     2  key size: 1 to 256
-//!      4     4  put, compare_and_set: size of the new value
-//!               get: most bytes of the value that the reply may hold; else zero
-//!      8     4  compare_and_set: size of the expected value, or 0xffff_ffff: the key is expected to be absent; else zero
-//!     12     4  zero
-//!     16        key, new value, expected value
+//!      0     1  operation
+//!      1     1  flags
+//!      2     2  key size: 0 to 512
+//!      4     4  value size, or what the table says
+//!      8     8  argument
+//!     16        second argument (8 bytes, only where the table has one), key, value, expected value
 //! ```
 //!
-//! `scan`:
+//! What the table does not name is zero.
+//!
+//! | number | item | flags | value size | argument | results |
+//! | --- | --- | --- | --- | --- | --- |
+//! | 1 | get | | most bytes of the value in the reply; the item has no value | | value, not_found, too_large |
+//! | 2 | put: sets a value, which never expires | | the value's | | done |
+//! | 3 | delete | | | | done, not_found |
+//! | 4 | compare_and_set: puts if the key has a value | | the value's | size of the expected value; 0xffff_ffff: the key is to be absent | done, mismatch |
+//! | 6 | count: keys in the store (no key) | | | | number |
+//! | 8 | set: puts with conditions | bits 0-1 expiry kind; 2-3 condition: 0 none, 1 absent, 2 present, 3 version; bit 4: old value wanted | the value's | of the expiry; the second: the version, if that is the condition (zero: absent) | done, mismatch; with old value: done_value if there was one, mismatch_value if there is one, too_large |
+//! | 9 | take: gets and deletes | | as get | | done_value, not_found, too_large |
+//! | 10 | stat: everything but the value | | | | stat, not_found |
+//! | 11 | get_range: bytes of a value | | as get | first byte (i64); the second: last byte (i64), included. Negative: from the end, -1 is the last | value, not_found, too_large |
+//! | 12 | set_range: overwrites bytes, after zeros if the value is shorter | | the bytes' | offset | done_number: the new size; number: the size, if there are no bytes to write; too_long |
+//! | 13 | append | | the bytes' | | done_number: the new size; too_long |
+//! | 14 | increment: of a value that is a decimal i64; an absent one is 0 | | | added (i64) | done_number: the sum; not_a_number, overflow |
+//! | 15 | expire: sets or clears the expiry | bits 0-1 expiry kind, not keep; 2-4 condition: 0 none, 1 no expiry, 2 has one, 3 becomes later, 4 becomes earlier; bit 5: value wanted | as get, if wanted | of the expiry | done, mismatch, not_found; with value: done_value, mismatch_value, too_large |
+//! | 16 | rename: moves value and expiry to the key that is the item's value; what that had is gone | bit 0: only if it is absent | the new key's | | done, not_found, mismatch |
+//! | 17 | clear: deletes all keys (no key) | | | | done |
+//! | 18 | transaction | | of all that follows | items if the conditions hold (u32), items if not (u32); the key size is the number of conditions | succeeded, failed |
+//!
+//! set_range, append and increment keep the expiry of a key; everything else that sets a value clears it, unless a set says
+//! keep. Numbers that increment reads are as it writes them: no blanks, no plus sign, no leading zeros, not -0.
+//!
+//! **Expiry kinds**: 0 never; 1 keep what the key has; 2 at the argument, in milliseconds since 1970; 3 in so many
+//! milliseconds from the time of the op. Both are at most 2^56 - 1. A key is expired when the op's replicated time (of
+//! a read: that of the last commit) has reached the expiry; from then on it is absent for everything. Setting an expiry
+//! that is already reached deletes the key (and is done).
+//!
+//! **Conditions on the expiry**: a key without one counts as later than all.
+//!
+//! A **transaction**'s conditions come behind its header, then the items for the case that all hold, then the items for the
+//! other case. An item of a transaction is anything but a transaction. A **condition** is
+//!
+//! ```text
+//!      0     1  1: compares the version (zero if the key is absent), 2: compares the value
+//!      1     1  1 equal, 2 not equal, 3 less, 4 greater. An absent key's value is not equal to any, and not less or greater
+//!      2     2  key size
+//!      4     4  value size, if it is compared; else zero
+//!      8     8  version, if it is compared; else zero
+//!     16        key, value
+//! ```
+//!
+//! so "present" is version > 0, "absent" version = 0.
+//!
+//! A **scan** is
 //!
 //! ```text
 //!      0     1  1: in reverse order; else zero
 //!      1     1  1: without values; else zero
 //!      2     1  lower bound: 0 none, 1 included, 2 excluded
 //!      3     1  upper bound, the same
-//!      4     2  size of the lower bound: 0 to 256
+//!      4     2  size of the lower bound: 0 to 512
 //!      6     2  size of the upper bound
 //!      8     4  most entries, from 1
-//!     12     4  most bytes of the reply: from 304, or zero for as many as the limits allow
+//!     12     4  most bytes of the reply: from 560, or zero for as many as the limits allow
 //!     16        lower bound, upper bound
 //! ```
-//!
-//! `count` has no body.
 //!
 //! # Replies
 //!
 //! All begin with
 //!
 //! ```text
-//!      0     1  status (see [`Status`])
+//!      0     1  1 done, or 6 invalid: then nothing follows
 //!      1     1  scan: 1 if the range goes on behind the last entry; else zero
 //!      2     2  zero
-//!      4     4  of one item: size of the key's value; of a batch: items; of a scan: entries; else zero
-//!      8     8  of one item: the version it made or found; of a batch: the revision before it; else the revision
+//!      4     4  results or entries that follow
+//!      8     8  revision of the store; of a write: before it
 //! ```
 //!
-//! What follows is, of a get with status `value`, the value; of a `count`, the count (8 bytes); of a scan, entries:
+//! A count has the number of keys (8 bytes) behind that; it and the item of the same name leave out keys that are expired
+//! and not yet removed, up to 1,024 of them. A request of items has one **result** for each, in order:
+//!
+//! | status | | data | meaning |
+//! | --- | --- | --- | --- |
+//! | 1 | done | | changed; the key's new version is one above the revision before the item |
+//! | 2 | value | version (8), size (4), the value | found |
+//! | 3 | not_found | | there is no such key |
+//! | 4 | mismatch | version (8) of the key, zero if it is absent; of a rename: of the new key | the condition does not hold, nothing was changed |
+//! | 5 | too_large | version (8), size (4) | the value does not fit the reply or is longer than wanted; nothing was changed |
+//! | 6 | invalid | | not understood |
+//! | 7 | done_value | as value: what was before; of an expire: what is | changed |
+//! | 8 | mismatch_value | as value | the condition does not hold, nothing was changed |
+//! | 9 | done_number | i64 | changed |
+//! | 10 | number | i64 | nothing was changed |
+//! | 11 | stat | version (8), expiry in ms (8, zero: none), size (4), type (1, zero: bytes) | found |
+//! | 12 | not_a_number | | the value is no decimal i64; nothing was changed |
+//! | 13 | overflow | | the sum is no i64; nothing was changed |
+//! | 14 | too_long | | the value would be longer than a value may be; nothing was changed |
+//! | 15 | wrong_type | | the value is not bytes (there are no others yet); nothing was changed |
+//! | 16 | out_of_space | | not enough pages are free for the item at its worst; nothing was changed. (A request that is not a batch is answered with the engine's status instead.) |
+//! | 17 | succeeded | count (2), so many results | the conditions held |
+//! | 18 | failed | count (2), so many results | they did not |
+//!
+//! Each done, done_value and done_number raises the revision by one, and nothing else does: that is how a reader of the reply
+//! knows their versions. Scan and random have entries:
 //!
 //! ```text
 //!      0     2  key size
 //!      2     1  1: without its value, because nobody wanted it or because not even one entry had room for it
-//!      3     1  zero
+//!               2: no key, but the place where the scan stopped, among too many expired keys: to go on from
+//!      3     1  type
 //!      4     4  value size
 //!      8     8  version
 //!     16        key, value
 //! ```
 //!
-//! and of a batch, one status byte for each item, then, for each item whose status is `value` or `too_large`, version
-//! (8), value size (4), and for `value` the value. The version of an item that is `done` is the revision before the batch
-//! plus the number of `done` items up to it.
+//! # Limits
+//!
+//! Keys have 0 to 512 bytes, values up to [`super::value_size_max`]: the message size less some 900 bytes. The reply to a write
+//! is at most the geometry's reply size (3,840 bytes unless formatted otherwise), to a read what a message holds. Values
+//! that find no room in a reply give too_large; what an item's result may take without values ([`Item::result_size`]) must
+//! fit, else the request is invalid, and so is one that may touch too many pages. **Up to 300 items** of any kind but
+//! rename and transactions (which count as their items), with values of together 64 KiB, are valid in every geometry of
+//! the default's size or larger, if their result sizes fit.
 
+mod item;
 mod reply;
+mod transaction;
 
+pub use item::{Condition as SetCondition, Expiry, ExpiryCondition, Item, Items, SetOptions};
 pub use reply::{BatchReply, CountReply, Entry, ItemReply, ReplyHeader, Results, ScanReply};
-pub(super) use reply::{EntryHeader, ResultHeader};
+pub(super) use reply::{ENTRY_NO_KEY, ENTRY_OMITTED, EntryHeader};
 use std::ops::Bound;
-use storage::collections::ordered_map::KEY_SIZE_MAX;
+pub use transaction::{Comparison, Condition, Conditions, Target, Transaction, TransactionBytes};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Bytes of an item before its key.
+/// Longest key, in bytes. The expiry index has 8 more in each of its keys.
+pub const KEY_SIZE_MAX: usize = 512;
+
+const _: () = assert!(KEY_SIZE_MAX + 8 <= storage::collections::ordered_map::KEY_SIZE_MAX);
+
+/// Bytes of an item before its key, without a second argument.
 pub const ITEM_HEADER_SIZE: usize = 16;
 
 /// Bytes that every reply begins with.
@@ -79,16 +172,16 @@ pub const REPLY_HEADER_SIZE: usize = 16;
 /// Bytes of a scan's entry before its key.
 pub const ENTRY_HEADER_SIZE: usize = 16;
 
-/// Bytes of a batch's result before its value.
-pub const RESULT_HEADER_SIZE: usize = 12;
+/// Bytes of a result with a value, before the value.
+pub const VALUE_RESULT_SIZE: usize = 13;
 
 /// Least limit of a scan's reply: a header, and one entry with the longest key and 16 bytes.
 pub const SCAN_SIZE_MIN: usize = REPLY_HEADER_SIZE + ENTRY_HEADER_SIZE + KEY_SIZE_MAX + 16;
 
-/// Size of the expected value when the key is expected to be absent.
-const ABSENT: u32 = u32::MAX;
+/// Largest expiry: what its 7 bytes in a stored value hold, in milliseconds.
+pub const EXPIRY_MAX: u64 = (1 << 56) - 1;
 
-/// What the machine does; the low byte of a request's operation.
+/// What the machine does; the low byte of a request's operation, and the first byte of an item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Operation {
@@ -106,6 +199,30 @@ pub enum Operation {
     Count = 6,
     /// Executes items in order, each for itself.
     Batch = 7,
+    /// Sets a value on a condition, with an expiry, and tells the old one.
+    Set = 8,
+    /// Reads a value and removes the key.
+    Take = 9,
+    /// Reads everything but the value.
+    Stat = 10,
+    /// Reads bytes of a value.
+    GetRange = 11,
+    /// Overwrites bytes of a value.
+    SetRange = 12,
+    /// Adds bytes to a value.
+    Append = 13,
+    /// Adds to a value that is a number.
+    Increment = 14,
+    /// Sets or clears the expiry.
+    Expire = 15,
+    /// Moves a value to another key.
+    Rename = 16,
+    /// Removes all keys.
+    Clear = 17,
+    /// Executes one list of items or another.
+    Transaction = 18,
+    /// Reads some key.
+    Random = 19,
 }
 
 impl Operation {
@@ -119,12 +236,24 @@ impl Operation {
             5 => Self::Scan,
             6 => Self::Count,
             7 => Self::Batch,
+            8 => Self::Set,
+            9 => Self::Take,
+            10 => Self::Stat,
+            11 => Self::GetRange,
+            12 => Self::SetRange,
+            13 => Self::Append,
+            14 => Self::Increment,
+            15 => Self::Expire,
+            16 => Self::Rename,
+            17 => Self::Clear,
+            18 => Self::Transaction,
+            19 => Self::Random,
             _ => return None,
         })
     }
 }
 
-/// How an item, or a request, ended.
+/// How an item, or a request, ended. The table of results has their meanings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Status {
@@ -134,222 +263,70 @@ pub enum Status {
     Value = 2,
     /// There is no such key.
     NotFound = 3,
-    /// The key's value is not the expected one. Its version and size are told; both are zero if it is absent.
+    /// The condition does not hold. The key's version is told; zero if it is absent.
     Mismatch = 4,
-    /// The value is longer than the reply may be. Its version and size are told.
+    /// The value is longer than the reply may be. Its version and size are told. Nothing was changed.
     TooLarge = 5,
     /// The request is malformed.
     Invalid = 6,
+    /// It was done; the value that was before follows.
+    DoneValue = 7,
+    /// The condition does not hold; the value follows.
+    MismatchValue = 8,
+    /// It was done; a number follows.
+    DoneNumber = 9,
+    /// A number follows.
+    Number = 10,
+    /// Version, expiry, size and type follow.
+    Stat = 11,
+    /// The value is no number. Nothing was changed.
+    NotANumber = 12,
+    /// The sum is no 64-bit number. Nothing was changed.
+    Overflow = 13,
+    /// The value would be too long. Nothing was changed.
+    TooLong = 14,
+    /// The value is not of the kind that the item is for. Nothing was changed.
+    WrongType = 15,
+    /// Too few pages are free. Nothing was changed.
+    OutOfSpace = 16,
+    /// The conditions of the transaction held: the results of the first list follow.
+    Succeeded = 17,
+    /// They did not: the results of the second list follow.
+    Failed = 18,
 }
 
 impl Status {
+    const ALL: [Self; 18] = [
+        Self::Done,
+        Self::Value,
+        Self::NotFound,
+        Self::Mismatch,
+        Self::TooLarge,
+        Self::Invalid,
+        Self::DoneValue,
+        Self::MismatchValue,
+        Self::DoneNumber,
+        Self::Number,
+        Self::Stat,
+        Self::NotANumber,
+        Self::Overflow,
+        Self::TooLong,
+        Self::WrongType,
+        Self::OutOfSpace,
+        Self::Succeeded,
+        Self::Failed,
+    ];
+
     fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Done,
-            2 => Self::Value,
-            3 => Self::NotFound,
-            4 => Self::Mismatch,
-            5 => Self::TooLarge,
-            6 => Self::Invalid,
-            _ => return None,
-        })
-    }
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct ItemHeader {
-    operation: u8,
-    reserved: u8,
-    key_size: u16,
-    value_size: u32,
-    expected_size: u32,
-    reserved_2: u32,
-}
-
-static_assertions::const_assert_eq!(size_of::<ItemHeader>(), ITEM_HEADER_SIZE);
-
-/// An operation on one key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Item<'a> {
-    /// Reads a value.
-    Get {
-        /// The key, of 1 to 256 bytes.
-        key: &'a [u8],
-        /// Most bytes of the value; of a longer one only version and size are told. `u32::MAX`: as many as fit.
-        size_max: u32,
-    },
-    /// Sets a value.
-    Put {
-        /// The key, of 1 to 256 bytes.
-        key: &'a [u8],
-        /// Its new value.
-        value: &'a [u8],
-    },
-    /// Removes a key.
-    Delete {
-        /// The key, of 1 to 256 bytes.
-        key: &'a [u8],
-    },
-    /// Sets a value on a condition.
-    CompareAndSet {
-        /// The key, of 1 to 256 bytes.
-        key: &'a [u8],
-        /// The value it must have; none: it must be absent.
-        expected: Option<&'a [u8]>,
-        /// Its new value.
-        value: &'a [u8],
-    },
-}
-
-impl<'a> Item<'a> {
-    /// The operation that this item is, if it is not part of a batch.
-    pub fn operation(&self) -> Operation {
-        match self {
-            Self::Get { .. } => Operation::Get,
-            Self::Put { .. } => Operation::Put,
-            Self::Delete { .. } => Operation::Delete,
-            Self::CompareAndSet { .. } => Operation::CompareAndSet,
-        }
+        Self::ALL
+            .get(usize::from(byte).checked_sub(1)?)
+            .copied()
+            .filter(|&status| status as u8 == byte)
     }
 
-    /// The key.
-    pub fn key(&self) -> &'a [u8] {
-        match *self {
-            Self::Get { key, .. }
-            | Self::Put { key, .. }
-            | Self::Delete { key }
-            | Self::CompareAndSet { key, .. } => key,
-        }
-    }
-
-    /// The value it would set.
-    pub fn value(&self) -> Option<&'a [u8]> {
-        match *self {
-            Self::Put { value, .. } | Self::CompareAndSet { value, .. } => Some(value),
-            Self::Get { .. } | Self::Delete { .. } => None,
-        }
-    }
-
-    /// Bytes it takes in a request.
-    pub fn size(&self) -> usize {
-        let expected = match *self {
-            Self::CompareAndSet { expected, .. } => expected.map_or(0, <[u8]>::len),
-            _ => 0,
-        };
-        ITEM_HEADER_SIZE + self.key().len() + self.value().map_or(0, <[u8]>::len) + expected
-    }
-
-    /// Appends it to a request's body. The caller keeps to the limits: a key of 1 to 256 bytes, sizes below 4 GiB.
-    pub fn encode(&self, body: &mut Vec<u8>) {
-        let (value_size, expected_size) = match *self {
-            Self::Get { size_max, .. } => (size_max, 0),
-            Self::Put { value, .. } => (value.len() as u32, 0),
-            Self::Delete { .. } => (0, 0),
-            Self::CompareAndSet {
-                expected, value, ..
-            } => (
-                value.len() as u32,
-                expected.map_or(ABSENT, |expected| expected.len() as u32),
-            ),
-        };
-        let header = ItemHeader {
-            operation: self.operation() as u8,
-            reserved: 0,
-            key_size: self.key().len() as u16,
-            value_size,
-            expected_size,
-            reserved_2: 0,
-        };
-        body.extend_from_slice(header.as_bytes());
-        body.extend_from_slice(self.key());
-        body.extend_from_slice(self.value().unwrap_or(&[]));
-        if let Self::CompareAndSet {
-            expected: Some(expected),
-            ..
-        } = *self
-        {
-            body.extend_from_slice(expected);
-        }
-    }
-
-    /// The item that `bytes` begin with, and the bytes behind it.
-    pub fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (header, rest) = ItemHeader::read_from_prefix(bytes).ok()?;
-        let key_size = usize::from(header.key_size);
-        if header.reserved != 0 || header.reserved_2 != 0 || !(1..=KEY_SIZE_MAX).contains(&key_size)
-        {
-            return None;
-        }
-        let (key, rest) = rest.split_at_checked(key_size)?;
-        let operation = Operation::from_byte(header.operation)?;
-        if operation != Operation::CompareAndSet && header.expected_size != 0 {
-            return None;
-        }
-        let value_size = header.value_size as usize;
-        match operation {
-            Operation::Get => Some((
-                Self::Get {
-                    key,
-                    size_max: header.value_size,
-                },
-                rest,
-            )),
-            Operation::Delete if value_size == 0 => Some((Self::Delete { key }, rest)),
-            Operation::Put => {
-                let (value, rest) = rest.split_at_checked(value_size)?;
-                Some((Self::Put { key, value }, rest))
-            }
-            Operation::CompareAndSet => {
-                let (value, rest) = rest.split_at_checked(value_size)?;
-                let (expected, rest) = match header.expected_size {
-                    ABSENT => (None, rest),
-                    size => {
-                        let (expected, rest) = rest.split_at_checked(size as usize)?;
-                        (Some(expected), rest)
-                    }
-                };
-                Some((
-                    Self::CompareAndSet {
-                        key,
-                        expected,
-                        value,
-                    },
-                    rest,
-                ))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The items of a request whose every byte was checked.
-#[derive(Clone, Debug)]
-pub struct Items<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Items<'a> {
-    /// The items of a request: none if its body is not what its operation demands.
-    pub fn decode(operation: Operation, body: &'a [u8]) -> Option<Self> {
-        let (first, mut rest) = Item::decode(body)?;
-        if operation != Operation::Batch && (first.operation() != operation || !rest.is_empty()) {
-            return None;
-        }
-        while !rest.is_empty() {
-            rest = Item::decode(rest)?.1;
-        }
-        Some(Self { rest: body })
-    }
-}
-
-impl<'a> Iterator for Items<'a> {
-    type Item = Item<'a>;
-
-    fn next(&mut self) -> Option<Item<'a>> {
-        let (item, rest) = Item::decode(self.rest)?;
-        self.rest = rest;
-        Some(item)
+    /// Whether the item changed its key, and raised the revision.
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Done | Self::DoneValue | Self::DoneNumber)
     }
 }
 
@@ -368,12 +345,12 @@ struct ScanHeader {
 
 static_assertions::const_assert_eq!(size_of::<ScanHeader>(), 16);
 
-/// A scan. To go on behind a reply that says `more`, scan again with the last key as an excluded bound.
+/// A scan. To go on behind a reply that says `more`, scan again with the last entry's key as an excluded bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scan<'a> {
-    /// Lower bound, of at most 256 bytes.
+    /// Lower bound, of at most 512 bytes.
     pub from: Bound<&'a [u8]>,
-    /// Upper bound, of at most 256 bytes. See [`prefix_end`] for the keys with a prefix.
+    /// Upper bound, of at most 512 bytes. See [`prefix_end`] for the keys with a prefix.
     pub to: Bound<&'a [u8]>,
     /// From the upper bound down.
     pub reverse: bool,

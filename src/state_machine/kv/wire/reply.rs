@@ -1,7 +1,6 @@
 //! Replies: what the machine writes and clients decode. [`super`] has the tables.
 
-use super::{ENTRY_HEADER_SIZE, REPLY_HEADER_SIZE, RESULT_HEADER_SIZE, Status};
-use storage::collections::ordered_map::KEY_SIZE_MAX;
+use super::{ENTRY_HEADER_SIZE, KEY_SIZE_MAX, REPLY_HEADER_SIZE, Status};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What every reply begins with.
@@ -14,65 +13,81 @@ pub struct ReplyHeader {
     pub more: u8,
     /// Zero.
     pub reserved: [u8; 2],
-    /// See the module's description.
+    /// Results or entries that follow.
     pub count: u32,
-    /// See the module's description.
-    pub version: u64,
+    /// Revision of the store; of a write, before it.
+    pub revision: u64,
 }
 
 static_assertions::const_assert_eq!(size_of::<ReplyHeader>(), REPLY_HEADER_SIZE);
 
 impl ReplyHeader {
     /// A header of a reply that is not a scan with more behind it.
-    pub fn new(status: Status, count: u32, version: u64) -> Self {
+    pub fn new(status: Status, count: u32, revision: u64) -> Self {
         Self {
             status: status as u8,
             more: 0,
             reserved: [0; 2],
             count,
-            version,
+            revision,
         }
     }
 
-    fn decode(bytes: &[u8]) -> Option<(Self, Status, &[u8])> {
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (header, rest) = Self::read_from_prefix(bytes).ok()?;
-        let holds = header.more <= 1 && header.reserved == [0; 2];
-        Some((
-            header,
-            Status::from_byte(header.status).filter(|_| holds)?,
-            rest,
-        ))
+        let holds =
+            header.status == Status::Done as u8 && header.more <= 1 && header.reserved == [0; 2];
+        holds.then_some((header, rest))
     }
 }
 
-/// How an operation on one key ended.
+/// How an item ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ItemReply<'a> {
     /// The outcome.
     pub status: Status,
-    /// The version that was made or found. (A mismatch in a batch does not tell it.)
+    /// The version that was made (by what is done) or found; zero where there is none. Of a `DoneValue` it is the one
+    /// that was made; the old value's is [`Self::old_version`].
     pub version: u64,
-    /// Size of the key's value, if it was found.
+    /// Of a `DoneValue`: the version that the value in the reply had.
+    pub old_version: u64,
+    /// Size of the key's value, if the status tells it.
     pub value_size: u32,
     /// The value, if the status says so.
     pub value: &'a [u8],
+    /// The number, if the status says so.
+    pub number: i64,
+    /// Of a stat: when the key expires, in milliseconds since 1970; zero: never.
+    pub expiry_ms: u64,
+    /// Of a stat: the value's type; zero: bytes.
+    pub kind: u8,
+    /// Of a transaction: the results of the list that was executed.
+    pub results: Results<'a>,
 }
 
 impl<'a> ItemReply<'a> {
-    /// The reply to a get, put, delete or compare_and_set.
-    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (header, status, value) = ReplyHeader::decode(bytes)?;
-        let value_size = if status == Status::Value {
-            header.count
-        } else {
-            0
-        };
-        (header.more == 0 && value.len() == value_size as usize).then_some(Self {
+    fn new(status: Status) -> Self {
+        Self {
             status,
-            version: header.version,
-            value_size: header.count,
-            value,
-        })
+            version: 0,
+            old_version: 0,
+            value_size: 0,
+            value: &[],
+            number: 0,
+            expiry_ms: 0,
+            kind: 0,
+            results: Results::EMPTY,
+        }
+    }
+
+    /// The reply to a request of one item.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let reply = BatchReply::decode(bytes)?;
+        if reply.len() == 1 {
+            reply.results().next()
+        } else {
+            None
+        }
     }
 }
 
@@ -88,33 +103,45 @@ pub struct CountReply {
 impl CountReply {
     /// The reply that `bytes` are.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (header, status, rest) = ReplyHeader::decode(bytes)?;
+        let (header, rest) = ReplyHeader::decode(bytes)?;
         let count = u64::from_le_bytes(rest.try_into().ok()?);
-        (status == Status::Done && header.more == 0 && header.count == 0).then_some(Self {
+        (header.more == 0 && header.count == 0).then_some(Self {
             count,
-            revision: header.version,
+            revision: header.revision,
         })
     }
 }
+
+/// The value is not in the reply.
+pub(in super::super) const ENTRY_OMITTED: u8 = 1;
+
+/// No key, but the place where a scan stopped.
+pub(in super::super) const ENTRY_NO_KEY: u8 = 2;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(in super::super) struct EntryHeader {
     pub key_size: u16,
-    pub omitted: u8,
-    pub reserved: u8,
+    /// [`ENTRY_OMITTED`] or [`ENTRY_NO_KEY`] or zero.
+    pub flags: u8,
+    pub kind: u8,
     pub value_size: u32,
     pub version: u64,
 }
 
 static_assertions::const_assert_eq!(size_of::<EntryHeader>(), ENTRY_HEADER_SIZE);
 
-/// A key that a scan found.
+/// What a scan found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// Revision of the store when it last changed.
+    /// False: there is no such key any more; the scan stopped at it, among too many expired ones. Only the last entry
+    /// is ever like that, and it is there to go on from.
+    pub is_key: bool,
+    /// The value's type; zero: bytes.
+    pub kind: u8,
+    /// Revision of the store when the key last changed.
     pub version: u64,
     /// Size of its value.
     pub value_size: u32,
@@ -125,18 +152,20 @@ pub struct Entry<'a> {
 fn entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let (header, rest) = EntryHeader::read_from_prefix(bytes).ok()?;
     let (key, rest) = rest.split_at_checked(usize::from(header.key_size))?;
-    if header.omitted > 1 || header.reserved != 0 || !(1..=KEY_SIZE_MAX).contains(&key.len()) {
+    if header.flags > 2 || key.len() > KEY_SIZE_MAX {
         return None;
     }
-    let size = if header.omitted == 1 {
-        0
-    } else {
+    let size = if header.flags == 0 {
         header.value_size as usize
+    } else {
+        0
     };
     let (value, rest) = rest.split_at_checked(size)?;
-    let value = (header.omitted == 0).then_some(value);
+    let value = (header.flags == 0).then_some(value);
     let entry = Entry {
         key,
+        is_key: header.flags != ENTRY_NO_KEY,
+        kind: header.kind,
         version: header.version,
         value_size: header.value_size,
         value,
@@ -144,7 +173,7 @@ fn entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     Some((entry, rest))
 }
 
-/// The reply to a scan.
+/// The reply to a scan, or to a request for a random key: then it has one entry, without its value, or none.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanReply<'a> {
     /// Whether the range goes on behind the last entry.
@@ -159,15 +188,15 @@ pub struct ScanReply<'a> {
 impl<'a> ScanReply<'a> {
     /// The reply that `bytes` are.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (header, status, rest) = ReplyHeader::decode(bytes)?;
+        let (header, rest) = ReplyHeader::decode(bytes)?;
         let mut left = rest;
         for _ in 0..header.count {
             left = entry(left)?.1;
         }
-        (status == Status::Done && left.is_empty()).then_some(Self {
+        left.is_empty().then_some(Self {
             more: header.more == 1,
             count: header.count,
-            revision: header.version,
+            revision: header.revision,
             rest,
         })
     }
@@ -183,96 +212,162 @@ impl<'a> ScanReply<'a> {
     }
 }
 
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, packed)]
-pub(in super::super) struct ResultHeader {
-    pub version: u64,
-    pub value_size: u32,
-}
-
-static_assertions::const_assert_eq!(size_of::<ResultHeader>(), RESULT_HEADER_SIZE);
-
-/// The reply to a batch.
+/// The reply to a request of items.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchReply<'a> {
-    statuses: &'a [u8],
-    data: &'a [u8],
-    revision: u64,
+    /// The store's revision; of a write, before it.
+    pub revision: u64,
+    results: Results<'a>,
 }
 
 impl<'a> BatchReply<'a> {
     /// The reply that `bytes` are.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (header, status, rest) = ReplyHeader::decode(bytes)?;
-        let (statuses, data) = rest.split_at_checked(header.count as usize)?;
-        let reply = Self {
-            statuses,
+        let (header, data) = ReplyHeader::decode(bytes)?;
+        let results = Results {
+            left: header.count,
             data,
-            revision: header.version,
+            revision: header.revision,
+            is_nested: false,
         };
-        let mut results = reply.results();
-        let all = results.by_ref().count() == statuses.len() && results.data.is_empty();
-        (all && status == Status::Done && header.more == 0).then_some(reply)
+        let mut walked = results;
+        while walked.next().is_some() {}
+        let all = walked.left == 0 && walked.data.is_empty();
+        (all && header.more == 0).then_some(Self {
+            revision: header.revision,
+            results,
+        })
     }
 
-    /// Items of the batch.
+    /// Items of the request.
     pub fn len(&self) -> usize {
-        self.statuses.len()
+        self.results.left as usize
     }
 
     /// Whether there was no item; never so in a reply to a valid request.
     pub fn is_empty(&self) -> bool {
-        self.statuses.is_empty()
+        self.results.left == 0
     }
 
     /// One result for each item, in order.
     pub fn results(&self) -> Results<'a> {
-        Results {
-            statuses: self.statuses,
-            data: self.data,
-            revision: self.revision,
-        }
+        self.results
     }
 }
 
-/// The results of a batch, one after another.
-#[derive(Clone, Debug)]
+/// The results of a request or of a transaction, one after another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Results<'a> {
-    statuses: &'a [u8],
+    left: u32,
     data: &'a [u8],
     revision: u64,
+    /// Those of a transaction, among which there is no transaction.
+    is_nested: bool,
+}
+
+impl<'a> Results<'a> {
+    const EMPTY: Self = Self {
+        left: 0,
+        data: &[],
+        revision: 0,
+        is_nested: true,
+    };
+
+    /// Results that are still to come.
+    pub fn len(&self) -> usize {
+        self.left as usize
+    }
+
+    /// Whether none is to come.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.data.split_first_chunk()?;
+        self.data = rest;
+        Some(*taken)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    /// Version and size, and perhaps the value.
+    fn value(&mut self, reply: &mut ItemReply<'a>) -> Option<()> {
+        reply.version = self.number()?;
+        reply.value_size = u32::from_le_bytes(self.take()?);
+        if reply.status != Status::TooLarge {
+            let (value, rest) = self.data.split_at_checked(reply.value_size as usize)?;
+            (reply.value, self.data) = (value, rest);
+        }
+        Some(())
+    }
+
+    /// Walks over the results of a transaction.
+    fn nested(&mut self) -> Option<Self> {
+        if self.is_nested {
+            return None;
+        }
+        let count = u16::from_le_bytes(self.take()?);
+        let mut results = Self {
+            left: u32::from(count),
+            data: self.data,
+            revision: self.revision,
+            is_nested: true,
+        };
+        let begin = results;
+        while results.next().is_some() {}
+        if results.left > 0 {
+            return None;
+        }
+        let size = self.data.len() - results.data.len();
+        (self.data, self.revision) = (results.data, results.revision);
+        Some(Self {
+            data: &begin.data[..size],
+            ..begin
+        })
+    }
+
+    fn result(&mut self) -> Option<ItemReply<'a>> {
+        let mut reply = ItemReply::new(Status::from_byte(self.take::<1>()?[0])?);
+        match reply.status {
+            Status::Value | Status::TooLarge | Status::MismatchValue | Status::DoneValue => {
+                self.value(&mut reply)?;
+            }
+            Status::Mismatch => reply.version = self.number()?,
+            Status::DoneNumber | Status::Number => reply.number = self.number()?.cast_signed(),
+            Status::Stat => {
+                reply.version = self.number()?;
+                reply.expiry_ms = self.number()?;
+                reply.value_size = u32::from_le_bytes(self.take()?);
+                reply.kind = self.take::<1>()?[0];
+            }
+            Status::Succeeded | Status::Failed => reply.results = self.nested()?,
+            Status::Done
+            | Status::NotFound
+            | Status::Invalid
+            | Status::NotANumber
+            | Status::Overflow
+            | Status::TooLong
+            | Status::WrongType
+            | Status::OutOfSpace => {}
+        }
+        if reply.status.is_done() {
+            self.revision = self.revision.checked_add(1)?;
+            (reply.old_version, reply.version) = (reply.version, self.revision);
+        }
+        Some(reply)
+    }
 }
 
 impl<'a> Iterator for Results<'a> {
     type Item = ItemReply<'a>;
 
     fn next(&mut self) -> Option<ItemReply<'a>> {
-        let (&status, statuses) = self.statuses.split_first()?;
-        let status = Status::from_byte(status)?;
-        let mut reply = ItemReply {
-            status,
-            version: 0,
-            value_size: 0,
-            value: &[],
-        };
-        match status {
-            Status::Done => {
-                self.revision = self.revision.checked_add(1)?;
-                reply.version = self.revision;
-            }
-            Status::Value | Status::TooLarge => {
-                let (header, rest) = ResultHeader::read_from_prefix(self.data).ok()?;
-                let size = if status == Status::Value {
-                    header.value_size as usize
-                } else {
-                    0
-                };
-                (reply.version, reply.value_size) = (header.version, header.value_size);
-                (reply.value, self.data) = rest.split_at_checked(size)?;
-            }
-            Status::NotFound | Status::Mismatch | Status::Invalid => {}
-        }
-        self.statuses = statuses;
+        let left = self.left.checked_sub(1)?;
+        let reply = self.result()?;
+        self.left = left;
         Some(reply)
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! Every change of one key touches at most two nodes of each level: itself and the new half of a split, or the neighbour it
 //! merges or shares with. That gives 2n nodes a level for n changes, and for levels above the leaves something better, since
-//! there are not many nodes: an inner node has at least 78 children, so level k of an arena of P pages has at most
-//! `c = P / 78^k` nodes, and the root. Of the pages that n changes can touch in level k,
+//! there are not many nodes: an inner node has at least 72 children, so level k of an arena of P pages has at most
+//! `c = P / 72^k` nodes, and the root. Of the pages that n changes can touch in level k,
 //!
 //! * at most `c` were there before, and
 //! * of those that come anew, by splits, each needs a full node. A node that was full, or that was at its least and merged
-//!   into a full one, can be spent once without much ado, and costs 234 children or 78: the extremes together are at most
-//!   2c/3 more than c. Every other needs at least 39 changes among its children: from 117 after a split up
-//!   to 234, or down to 77. The bound takes n/16, which covers also the roots that come and go.
+//!   into a full one, can be spent once without much ado, and costs 217 children or 72: the extremes together are at most
+//!   2c/3 more than c. Every other needs at least 36 changes among its children: from 108 after a split up
+//!   to 217, or down to 71. The bound takes n/16, which covers also the roots that come and go.
 
 use super::inner::CHILDREN_MIN;
 use super::{HEIGHT_MAX, leaf, value};
@@ -41,7 +41,7 @@ impl Cost {
         u64::from(self.page_count) / (CHILDREN_MIN as u64).pow(level as u32)
     }
 
-    /// Most levels of a map: 2 x 78^(height - 2) leaves must fit.
+    /// Most levels of a map: 2 x 72^(height - 2) leaves must fit.
     pub fn height_max(self) -> u32 {
         let levels = (0..HEIGHT_MAX - 1).take_while(|&level| self.level_nodes_max(level) >= 2);
         1 + levels.count() as u32

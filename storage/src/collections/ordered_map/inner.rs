@@ -8,16 +8,16 @@
 //!      4      2  size of the prefix
 //!      6      2  size of the fence
 //!      8      8  zero
-//!     16    256  fence: lower bound of all keys below, as the first child has it too; the rest zero
-//!    272     80  prefix that the bounds of all children but the first begin with; the rest zero
-//!    352   16*n  cells: head (12 bytes), child (u32); the rest zero
+//!     16    528  fence: lower bound of all keys below, as the first child has it too; the rest zero
+//!    544     80  prefix that the bounds of all children but the first begin with; the rest zero
+//!    624   16*n  cells: head (12 bytes), child (u32); the rest zero
 //! ```
 //!
 //! A head is the bytes of the child's fence that follow the prefix, padded with zeros. Two different heads order as
 //! the keys do; where a head equals that of the wanted key, the child's own fence decides. The first child's bound is
 //! never asked for, and its head is zero.
 //!
-//! Cells of one size are what makes the tree's bounds good: a node has always 78 to 234 children however long the keys are,
+//! Cells of one size are what makes the tree's bounds good: a node has always 72 to 217 children however long the keys are,
 //! so a tree over a million pages has at most four inner levels; and replacing a bound never makes a node overflow, so
 //! nodes can share cells, and a delete never needs a page.
 
@@ -41,7 +41,7 @@ pub(super) const CHILDREN_MAX: usize = (PAGE_SIZE - CELLS_AT) / CELL_SIZE;
 /// neither half of a split is due for a merge soon.
 pub(super) const CHILDREN_MIN: usize = CHILDREN_MAX / 3;
 
-const _: () = assert!(CELLS_AT + CHILDREN_MAX * CELL_SIZE == PAGE_SIZE && CHILDREN_MIN == 78);
+const _: () = assert!(CELLS_AT + CHILDREN_MAX * CELL_SIZE == PAGE_SIZE && CHILDREN_MIN == 72);
 
 /// Children of one or two nodes, with room for one more.
 pub(super) type Children = [PageId; 2 * CHILDREN_MAX];

@@ -37,7 +37,7 @@ pub(super) const CELL_SIZE_MAX: usize = 2 + CELL_HEADER_SIZE + KEY_SIZE_MAX + VA
 
 /// A leaf that is used less than this is merged with a neighbour, or shares with it. Both halves of a split or of a
 /// sharing are above it, so neither is due for the other at once.
-pub(super) const USED_MIN: usize = 1200;
+pub(super) const USED_MIN: usize = 1000;
 
 // Split and sharing begin with more than CAPACITY bytes, of which one fence goes; halves differ by at most one cell.
 const _: () = assert!((CAPACITY - KEY_SIZE_MAX - CELL_SIZE_MAX) / 2 >= USED_MIN);
