@@ -122,7 +122,7 @@ impl<M: Machines, R: Rules> Engine<M, R> {
     fn create(&mut self) {
         let (sessions, replies) = self.sessions.create(&mut self.pages);
         let mut machines = [PageId::ROOT; MACHINES_MAX];
-        M::create(&mut self.pages, &mut machines);
+        M::create(&mut self.pages, &self.limits, &mut machines);
         let root = Root {
             page_key: [0; 16],
             session_last: 0,
@@ -361,7 +361,7 @@ impl<M: Machines, R: Rules> Engine<M, R> {
             Some(Ok(plan)) if self.allows(&plan) && !plan.read_only => plan,
             _ => return (Status::NotUnderstood, 0),
         };
-        if self.pages.free_count() < plan.pages_new {
+        if self.pages.free_count() < plan.pages_new && !M::checks_space(operation) {
             return (Status::OutOfSpace, 0);
         }
         let free_before = self.pages.free_count();

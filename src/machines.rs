@@ -31,7 +31,10 @@ pub trait Machines: 'static {
     fn names() -> &'static [&'static str];
 
     /// Creates each machine and its root page.
-    fn create(pages: &mut Pages, roots: &mut [PageId; MACHINES_MAX]);
+    fn create(pages: &mut Pages, limits: &Limits, roots: &mut [PageId; MACHINES_MAX]);
+
+    /// Whether the machine of an operation looks for free pages itself.
+    fn checks_space(operation: u16) -> bool;
 
     /// Checks and plans a request; none if no machine has this operation's high byte.
     fn validate(limits: &Limits, operation: u16, body: &[u8]) -> Option<Result<Plan, Invalid>>;
@@ -71,10 +74,10 @@ fn store<S: StateMachine>(pages: &mut Pages, root: PageId, before: &S, after: &S
     }
 }
 
-fn create<S: StateMachine>(pages: &mut Pages) -> PageId {
+fn create<S: StateMachine>(pages: &mut Pages, limits: &Limits) -> PageId {
     const { assert!(size_of::<S>() <= ROOT_RECORD_SIZE_MAX) };
     let root = pages.allocate();
-    let machine = S::create(pages);
+    let machine = S::create_within(pages, limits);
     pages.write(root)[..size_of::<S>()].copy_from_slice(machine.as_bytes());
     root
 }
@@ -88,8 +91,15 @@ macro_rules! machines {
                 const { &[$($machine::NAME),*] }
             }
 
-            fn create(pages: &mut Pages, roots: &mut [PageId; MACHINES_MAX]) {
-                $(roots[$number - 1] = create::<$machine>(pages);)*
+            fn create(pages: &mut Pages, limits: &Limits, roots: &mut [PageId; MACHINES_MAX]) {
+                $(roots[$number - 1] = create::<$machine>(pages, limits);)*
+            }
+
+            fn checks_space(operation: u16) -> bool {
+                match operation >> 8 {
+                    $($number => $machine::CHECKS_SPACE,)*
+                    _ => false,
+                }
             }
 
             fn validate(limits: &Limits, operation: u16, body: &[u8]) -> Option<Result<Plan, Invalid>> {

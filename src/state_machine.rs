@@ -53,7 +53,7 @@ pub struct Plan {
     /// Most bytes of the reply. Of a write at most [`Limits::reply_size_max`].
     pub reply_size: usize,
     /// Most pages the request may allocate beyond those it frees first. If fewer are free, it is answered "out of
-    /// space" and nothing of it is executed. Deletes plan none.
+    /// space" and nothing of it is executed (but see [`StateMachine::CHECKS_SPACE`]). Deletes plan none.
     pub pages_new: u32,
     /// Most pages the request may change, new ones and the allocator's bitmap included, pages it frees (nobody needs
     /// their content again) and the root record's excluded; at most [`Geometry::pages_touched_max`].
@@ -124,8 +124,18 @@ pub trait StateMachine:
     /// Name for people: `kv`, `ledger`.
     const NAME: &'static str;
 
+    /// Whether the machine itself looks, while it executes, whether enough pages are free for what it does next, and answers
+    /// that they are not in its reply. Else a request whose plan needs more pages than are free is not executed.
+    const CHECKS_SPACE: bool = false;
+
     /// The machine as it is before the first op.
     fn create(pages: &mut Pages) -> Self;
+
+    /// As [`Self::create`], for a machine whose execution must know the limits: it keeps what it needs of them.
+    fn create_within(pages: &mut Pages, limits: &Limits) -> Self {
+        let _ = limits;
+        Self::create(pages)
+    }
 
     /// Checks a request and bounds what it may need. Pure: it must not depend on the state.
     ///

@@ -1,49 +1,74 @@
-//! The key-value machine: get, put, delete, compare-and-set, ordered scan, count, and batches of the first four.
+//! The key-value machine: reads and writes of keys, alone, in batches and in transactions; expiry; ordered scans.
 //!
-//! * Keys have 1 to 256 bytes; values as many as a request and a reply can hold ([`value_size_max`]).
+//! * Keys have 0 to 512 bytes; values as many as a request and a reply can hold ([`value_size_max`]).
 //! * Every change of a key raises the store's **revision** by one, and the key keeps it as its **version**: it names that
 //!   change for good, also after the key was deleted and made anew.
 //! * A batch is one request, hence one entry in the log that is executed whole or not at all; but its items are
-//!   independent: each has a result, and none undoes another. A batch of gets is a read.
-//! * A delete plans no page, so it works in a full store too; so does a batch of deletes.
+//!   independent: each has a result, and none undoes another. A **transaction** is an item: conditions on keys, and one list
+//!   of items if they hold, another if not. Requests that only read do not write the log.
+//! * **Expiry** is decided by the replicated time of the op that looks (a read's is that of the last commit), so all replicas
+//!   expire a key at the same op, and time that passed never comes back: what was seen as expired stays so. An expired key
+//!   is absent for everything. It is removed by the next write of that key or by a pulse, which removes up to 512 and is
+//!   due as soon as one is, but at most each 2 ms; a read that comes when a key is due waits for it (at most one pulse).
+//! * **Clear** empties the store at once, whatever it holds: it only unhooks the trees, and pulses free their pages, up to
+//!   2,048 at a time. Until that is done, an item that finds too few free pages frees as many itself.
+//! * An item that may need more pages than are free answers `out_of_space` and changes nothing; the other items of its batch
+//!   are executed. Deletes need none, so they work in a full store too.
 //!
 //! How large a batch may be follows from what it may touch at worst, which must stay below
-//! [`storage::layout::Geometry::pages_touched_max`] (n items on n keys far apart may change 2n leaves and most nodes above them),
-//! and from the reply, one byte an item. Small changes in one batch, at most: 1,219 of the default geometry, where 256 KiB
-//! would hold some 1,800 of 100 bytes; 3,824 of the large one; and of the small one, whose pages all have spares, as
-//! many as fit a message. Gets in a batch that also writes must say how many bytes they want, since the reply
-//! to a write is bounded.
+//! [`storage::layout::Geometry::pages_touched_max`], and from the reply. A change of a key may touch two leaves of keys and
+//! two of the index of expiries, and most nodes above them. Small changes in one batch, at most: 608 puts of the default
+//! geometry; 1,911 of the large one; and of the small one, whose pages all have spares, as many as fit a message.
 //!
 //! [`wire`] has the formats, [`model`] what all of it means, in plain Rust.
 
+mod answer;
+mod demand;
+mod execute;
 pub mod model;
+mod store;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use super::{Context, Invalid, Limits, Pages, Plan, ReplyBuffer, StateMachine};
-use storage::collections::ordered_map::{Cost, OrderedMap, Value};
-use storage::layout::PAGE_SIZE;
+use answer::Answer;
+use std::ops::Bound;
+use storage::collections::ordered_map::{OrderedMap, Trash};
+use store::{Record, milliseconds};
 use wire::{
-    ENTRY_HEADER_SIZE, ENTRY_OMITTED, EntryHeader, Item, Items, KEY_SIZE_MAX, Operation,
-    REPLY_HEADER_SIZE, ReplyHeader, Scan, Status, VALUE_RESULT_SIZE,
+    ENTRY_HEADER_SIZE, ENTRY_NO_KEY, ENTRY_OMITTED, EntryHeader, Items, KEY_SIZE_MAX, Operation,
+    REPLY_HEADER_SIZE, ReplyHeader, Scan, Status,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Bytes of the version before each value.
-const VERSION_SIZE: usize = 8;
+/// Expired keys that a scan passes over before it stops: about as much work as a scan that fills a reply.
+const SCAN_EXPIRED_MAX: u32 = 8192;
+
+/// Places at which a random key is looked for, before the nearest one behind the last is taken.
+const SAMPLES_MAX: u32 = 16;
 
 /// The machine, which is its root record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Kv {
-    /// Keys, each with its version (8 bytes) and value.
+    /// Keys, each with its record.
     map: OrderedMap,
+    /// Expiries, each with its key.
+    expiries: OrderedMap,
     /// Changes in the store's life.
     revision: u64,
-    /// Zero. Later operations (transactions, expiry) keep their handles here.
-    reserved: [u64; 13],
+    /// The first expiry of the index, in milliseconds; zero if there is none.
+    expiry_first: u64,
+    /// Replicated time of the last pulse.
+    pulsed_ns: u64,
+    /// Longest value; a number of the geometry.
+    value_size_max: u64,
+    /// Pages of what was cleared.
+    trash: Trash,
+    /// Zero.
+    reserved: [u32; 15],
 }
 
 static_assertions::const_assert_eq!(size_of::<Kv>(), 128);
@@ -57,90 +82,37 @@ pub fn value_size_max(limits: &Limits) -> usize {
         .saturating_sub(overhead)
 }
 
-/// What the items of a request may need, summed up.
-#[derive(Default)]
-struct Demand {
-    items: usize,
-    gets: usize,
-    fixed_size: usize,
-    /// Bytes of values that gets may return.
-    got_size: usize,
-    inserts: u32,
-    changes: u32,
-    value_pages: u64,
-}
-
-impl Demand {
-    fn new(limits: &Limits, items: Items<'_>) -> Result<Self, Invalid> {
-        let value_size_max = value_size_max(limits);
-        let mut demand = Self::default();
-        for item in items {
-            demand.items += 1;
-            demand.fixed_size += item.result_size();
-            if let Item::Get { size_max, .. } = item {
-                demand.gets += 1;
-                demand.got_size += value_size_max.min(size_max as usize);
-                continue;
-            }
-            if !matches!(item.operation() as u8, 1..=4) {
-                return Err(Invalid);
-            }
-            demand.changes += 1;
-            if let Some(value) = item.value() {
-                if value.len() > value_size_max {
-                    return Err(Invalid);
-                }
-                demand.inserts += 1;
-                demand.value_pages += u64::from(Cost::value_pages(VERSION_SIZE + value.len()));
-            }
-        }
-        Ok(demand)
-    }
-
-    fn plan(&self, limits: &Limits) -> Result<Plan, Invalid> {
-        let read_only = self.changes == 0;
-        // Before the values.
-        let fixed_size = REPLY_HEADER_SIZE + self.fixed_size;
-        let mut reply_size = fixed_size + self.got_size;
-        if read_only {
-            // Values that do not fit are told as too large.
-            reply_size = reply_size.min(limits.read_reply_size_max);
-        }
-        let reply_size_max = if read_only {
-            limits.read_reply_size_max
-        } else {
-            limits.reply_size_max
-        };
-        let mut plan = Plan {
-            read_only,
-            reply_size,
-            ..Plan::default()
-        };
-        if !read_only {
-            let cost = Cost::new(limits.page_count);
-            let bitmap_pages = limits.page_count.div_ceil(PAGE_SIZE as u32 * 8);
-            let new = u64::from(cost.nodes_new_max(self.inserts)) + self.value_pages;
-            let touched = u64::from(cost.nodes_touched_max(self.changes))
-                + self.value_pages
-                + u64::from(bitmap_pages);
-            let page_count = u64::from(limits.page_count);
-            plan.pages_new = new.min(page_count) as u32;
-            plan.pages_touched = touched.min(page_count) as u32;
-        }
-        let fits = fixed_size.max(reply_size) <= reply_size_max
-            && plan.pages_touched <= limits.pages_touched_max;
-        if fits { Ok(plan) } else { Err(Invalid) }
+/// The plan of a request that reads and answers at most so many bytes.
+fn read_plan(reply_size: usize) -> Plan {
+    Plan {
+        read_only: true,
+        reply_size,
+        ..Plan::default()
     }
 }
 
 impl StateMachine for Kv {
     const NAME: &'static str = "kv";
+    const CHECKS_SPACE: bool = true;
 
+    /// Without limits: values may be as long as any geometry allows.
     fn create(_pages: &mut Pages) -> Self {
         Self {
             map: OrderedMap::new(),
+            expiries: OrderedMap::new(),
             revision: 0,
-            reserved: [0; 13],
+            expiry_first: 0,
+            pulsed_ns: 0,
+            value_size_max: u64::from(u32::MAX) / 2,
+            trash: Trash::default(),
+            reserved: [0; 15],
+        }
+    }
+
+    fn create_within(pages: &mut Pages, limits: &Limits) -> Self {
+        Self {
+            value_size_max: value_size_max(limits) as u64,
+            ..Self::create(pages)
         }
     }
 
@@ -152,28 +124,21 @@ impl StateMachine for Kv {
         match operation {
             Operation::Scan => {
                 let scan = Scan::decode(body).ok_or(Invalid)?;
-                let size = match scan.size_max as usize {
+                Ok(read_plan(match scan.size_max as usize {
                     0 => limits.read_reply_size_max,
                     size => size.min(limits.read_reply_size_max),
-                };
-                Ok(Plan {
-                    read_only: true,
-                    reply_size: size,
-                    ..Plan::default()
-                })
+                }))
             }
             Operation::Count if body.is_empty() => {
-                let reply_size = REPLY_HEADER_SIZE + size_of::<u64>();
-                Ok(Plan {
-                    read_only: true,
-                    reply_size,
-                    ..Plan::default()
-                })
+                Ok(read_plan(REPLY_HEADER_SIZE + size_of::<u64>()))
             }
-            Operation::Count => Err(Invalid),
+            Operation::Random if body.len() == size_of::<u64>() => Ok(read_plan(
+                REPLY_HEADER_SIZE + ENTRY_HEADER_SIZE + KEY_SIZE_MAX,
+            )),
+            Operation::Count | Operation::Random => Err(Invalid),
             _ => {
                 let items = Items::decode(operation, body).ok_or(Invalid)?;
-                Demand::new(limits, items)?.plan(limits)
+                demand::plan(limits, items, value_size_max(limits))
             }
         }
     }
@@ -181,15 +146,17 @@ impl StateMachine for Kv {
     fn read(
         &self,
         pages: &Pages,
-        _context: &Context,
+        context: &Context,
         operation: u8,
         body: &[u8],
         reply: &mut ReplyBuffer<'_>,
     ) {
+        let now = milliseconds(context.timestamp);
         let done = match Operation::from_byte(operation) {
-            Some(Operation::Scan) => self.read_scan(pages, body, reply),
-            Some(Operation::Count) => self.read_count(body, reply),
-            Some(operation) => self.read_batch(operation, pages, body, reply),
+            Some(Operation::Scan) => self.read_scan(pages, now, body, reply),
+            Some(Operation::Count) => self.read_count(pages, now, body, reply),
+            Some(Operation::Random) => self.read_random(pages, now, body, reply),
+            Some(operation) => self.read_items(pages, now, operation, body, reply),
             None => None,
         };
         done.unwrap_or_else(|| push_invalid(reply));
@@ -203,14 +170,24 @@ impl StateMachine for Kv {
         body: &[u8],
         reply: &mut ReplyBuffer<'_>,
     ) {
-        let done = match Operation::from_byte(operation) {
-            Some(Operation::Scan | Operation::Count) | None => {
+        match Operation::from_byte(operation) {
+            Some(Operation::Scan | Operation::Count | Operation::Random) | None => {
                 self.read(pages, context, operation, body, reply);
-                Some(())
             }
-            Some(operation) => self.commit_batch(operation, pages, body, reply),
-        };
-        done.unwrap_or_else(|| push_invalid(reply));
+            Some(operation) => {
+                let now = milliseconds(context.timestamp);
+                self.commit_items(pages, now, operation, body, reply)
+                    .unwrap_or_else(|| push_invalid(reply));
+            }
+        }
+    }
+
+    fn deadline_ns(&self, _pages: &Pages) -> Option<u64> {
+        self.pulse_deadline_ns()
+    }
+
+    fn pulse(&mut self, pages: &mut Pages, context: &Context) {
+        self.clean(pages, context.timestamp);
     }
 }
 
@@ -221,159 +198,113 @@ fn push_invalid(reply: &mut ReplyBuffer<'_>) {
     }
 }
 
-/// A key's version and the size of its value.
-#[derive(Clone, Copy)]
-struct Found<'a> {
-    version: u64,
-    size: u32,
-    /// Version and value.
-    stored: Value<'a>,
-}
-
-impl<'a> Found<'a> {
-    fn new(stored: Value<'a>) -> Self {
-        let version = stored
-            .first()
-            .expect("every value was stored behind its version");
-        Self {
-            version: u64::from_le_bytes(version),
-            size: (stored.len() - VERSION_SIZE) as u32,
-            stored,
-        }
-    }
-
-    fn push(&self, reply: &mut ReplyBuffer<'_>) {
-        for piece in self.stored.pieces(VERSION_SIZE) {
-            reply.push(piece);
-        }
-    }
-}
-
-/// How a change ended.
-struct Outcome {
-    status: Status,
-    /// Size of the value that was found instead of the expected one.
-    size: u32,
-    version: u64,
-}
-
 impl Kv {
     /// Changes in the store's life.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Keys in the store.
-    pub fn count(&self) -> u64 {
-        self.map.len()
+    fn value_size_max(&self) -> usize {
+        self.value_size_max as usize
     }
 
-    fn find<'a>(&self, pages: &'a Pages, key: &[u8]) -> Option<Found<'a>> {
-        self.map.get(pages, key).map(Found::new)
-    }
-
-    fn done(&mut self) -> Outcome {
-        Outcome {
-            status: Status::Done,
-            size: 0,
-            version: self.revision,
-        }
-    }
-
-    fn put(&mut self, pages: &mut Pages, key: &[u8], value: &[u8]) -> Outcome {
-        self.revision += 1;
-        self.map
-            .insert(pages, key, &[&self.revision.to_le_bytes(), value]);
-        self.done()
-    }
-
-    /// Executes an item that changes; a get changes nothing and is none of its business.
-    fn change(&mut self, pages: &mut Pages, item: &Item<'_>) -> Option<Outcome> {
-        match *item {
-            Item::Put { key, value } => Some(self.put(pages, key, value)),
-            Item::Delete { key } => {
-                if !self.map.remove(pages, key) {
-                    return Some(Outcome {
-                        status: Status::NotFound,
-                        size: 0,
-                        version: 0,
-                    });
-                }
-                self.revision += 1;
-                Some(self.done())
-            }
-            Item::CompareAndSet {
-                key,
-                expected,
-                value,
-            } => {
-                let found = self.find(pages, key);
-                let matches = match (found, expected) {
-                    (None, None) => true,
-                    (Some(found), Some(expected)) => found.stored.equals(VERSION_SIZE, expected),
-                    _ => false,
-                };
-                if matches {
-                    return Some(self.put(pages, key, value));
-                }
-                Some(Outcome {
-                    status: Status::Mismatch,
-                    size: found.map_or(0, |found| found.size),
-                    version: found.map_or(0, |found| found.version),
-                })
-            }
-            _ => None,
-        }
-    }
-
-    fn commit_batch(
+    fn commit_items(
         &mut self,
-        operation: Operation,
         pages: &mut Pages,
+        now: u64,
+        operation: Operation,
         body: &[u8],
         reply: &mut ReplyBuffer<'_>,
     ) -> Option<()> {
         let items = Items::decode(operation, body)?;
-        let mut answer = BatchAnswer::begin(items, self.revision, reply)?;
+        let mut answer = Answer::begin(items, self.revision, reply)?;
         for item in items {
-            match self.change(pages, &item) {
-                Some(outcome) => answer.push_status(&outcome),
-                None if !matches!(item, Item::Get { .. }) => return None,
-                None => answer.push_get(&item, self.find(pages, item.key())),
-            }
+            self.commit_item(pages, now, &item, &mut answer);
         }
         Some(())
     }
 
-    fn read_batch(
+    fn read_items(
         &self,
-        operation: Operation,
         pages: &Pages,
+        now: u64,
+        operation: Operation,
         body: &[u8],
         reply: &mut ReplyBuffer<'_>,
     ) -> Option<()> {
         let items = Items::decode(operation, body)?;
-        if !items.into_iter().all(|item| matches!(item, Item::Get { .. })) {
+        if !items.into_iter().all(|item| item.is_read()) {
             return None;
         }
-        let mut answer = BatchAnswer::begin(items, self.revision, reply)?;
+        let mut answer = Answer::begin(items, self.revision, reply)?;
         for item in items {
-            answer.push_get(&item, self.find(pages, item.key()));
+            answer.turn_to(&item);
+            assert!(self.read_item(pages, now, &item, &mut answer));
         }
         Some(())
     }
 
-    fn read_count(&self, body: &[u8], reply: &mut ReplyBuffer<'_>) -> Option<()> {
-        let count = self.map.len();
-        if !body.is_empty() || reply.room() < REPLY_HEADER_SIZE + size_of_val(&count) {
+    fn read_count(
+        &self,
+        pages: &Pages,
+        now: u64,
+        body: &[u8],
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Option<()> {
+        if !body.is_empty() || reply.room() < REPLY_HEADER_SIZE + size_of::<u64>() {
             return None;
         }
         reply.push(ReplyHeader::new(Status::Done, 0, self.revision).as_bytes());
-        reply.push(&count.to_le_bytes());
+        reply.push(&self.count_at(pages, now).to_le_bytes());
         Some(())
     }
 
-    fn read_scan(&self, pages: &Pages, body: &[u8], reply: &mut ReplyBuffer<'_>) -> Option<()> {
+    fn read_random(
+        &self,
+        pages: &Pages,
+        now: u64,
+        body: &[u8],
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Option<()> {
+        let mut seed = u64::from_le_bytes(body.try_into().ok()?);
+        if reply.room() < REPLY_HEADER_SIZE + ENTRY_HEADER_SIZE + KEY_SIZE_MAX {
+            return None;
+        }
+        let mut found = None;
+        for _ in 0..SAMPLES_MAX {
+            let key = self.map.sample(pages, seed);
+            found = key.and_then(|key| Some((key, self.live(pages, key, now)?)));
+            if found.is_some() || key.is_none() {
+                break;
+            }
+            seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        }
+        let last = self.map.sample(pages, seed).unwrap_or(&[]);
+        for (from, to) in [
+            (Bound::Included(last), Bound::Unbounded),
+            (Bound::Unbounded, Bound::Excluded(last)),
+        ] {
+            let records = self.map.range(pages, from, to, false);
+            let mut records = records
+                .take(SCAN_EXPIRED_MAX as usize)
+                .map(|(key, stored)| (key, Record::new(stored)));
+            found = found.or_else(|| records.find(|(_, record)| !record.meta.is_expired(now)));
+        }
+        let count = u32::from(found.is_some());
+        reply.push(ReplyHeader::new(Status::Done, count, self.revision).as_bytes());
+        if let Some((key, record)) = found {
+            push_entry(reply, key, &record, ENTRY_OMITTED);
+        }
+        Some(())
+    }
+
+    fn read_scan(
+        &self,
+        pages: &Pages,
+        now: u64,
+        body: &[u8],
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Option<()> {
         let scan = Scan::decode(body)?;
         if reply.room() < wire::SCAN_SIZE_MIN {
             return None;
@@ -385,84 +316,57 @@ impl Kv {
         let begin = reply.size();
         let mut header = ReplyHeader::new(Status::Done, 0, self.revision);
         reply.push(header.as_bytes());
+        let mut expired = 0;
         for (key, stored) in self.map.range(pages, scan.from, scan.to, scan.reverse) {
-            let found = Found::new(stored);
+            let record = Record::new(stored);
             let room = size_max - (reply.size() - begin);
-            let full_size = ENTRY_HEADER_SIZE + key.len() + found.size as usize;
+            let mut flags = 0;
+            if record.meta.is_expired(now) {
+                expired += 1;
+                if expired < SCAN_EXPIRED_MAX {
+                    continue;
+                }
+                flags = ENTRY_NO_KEY;
+            }
+            let full_size = ENTRY_HEADER_SIZE + key.len() + record.meta.size;
             // Progress before completeness: one entry always comes.
-            let omitted = scan.keys_only || (header.count == 0 && full_size > room);
-            let size = if omitted {
-                ENTRY_HEADER_SIZE + key.len()
-            } else {
+            if flags == 0 && (scan.keys_only || (header.count == 0 && full_size > room)) {
+                flags = ENTRY_OMITTED;
+            }
+            let size = if flags == 0 {
                 full_size
+            } else {
+                ENTRY_HEADER_SIZE + key.len()
             };
             if header.count == scan.count_max || size > room {
                 header.more = 1;
                 break;
             }
-            let entry = EntryHeader {
-                key_size: key.len() as u16,
-                flags: if omitted { ENTRY_OMITTED } else { 0 },
-                kind: 0,
-                value_size: found.size,
-                version: found.version,
-            };
-            reply.push(entry.as_bytes());
-            reply.push(key);
-            if !omitted {
-                found.push(reply);
-            }
+            push_entry(reply, key, &record, flags);
             header.count += 1;
+            if flags == ENTRY_NO_KEY {
+                header.more = 1;
+                break;
+            }
         }
         reply.written()[begin..begin + REPLY_HEADER_SIZE].copy_from_slice(header.as_bytes());
         Some(())
     }
 }
 
-/// The reply to a batch while it is written.
-struct BatchAnswer<'a, 'b> {
-    reply: &'a mut ReplyBuffer<'b>,
-    /// What results still to come need at least.
-    reserved: usize,
-}
-
-impl<'a, 'b> BatchAnswer<'a, 'b> {
-    /// None if not even what is sure to come fits.
-    fn begin(items: Items<'_>, revision: u64, reply: &'a mut ReplyBuffer<'b>) -> Option<Self> {
-        let reserved = items.result_size();
-        if reply.room() < REPLY_HEADER_SIZE + reserved {
-            return None;
-        }
-        let count = items.count() as u32;
-        reply.push(ReplyHeader::new(Status::Done, count, revision).as_bytes());
-        Some(Self { reply, reserved })
-    }
-
-    fn push_status(&mut self, outcome: &Outcome) {
-        self.reply.push(&[outcome.status as u8]);
-        if outcome.status == Status::Mismatch {
-            self.reply.push(&outcome.version.to_le_bytes());
-        }
-    }
-
-    fn push_get(&mut self, item: &Item<'_>, found: Option<Found<'_>>) {
-        let room = self.reply.room() - self.reserved;
-        self.reserved -= VALUE_RESULT_SIZE;
-        let Some(found) = found else {
-            return self.reply.push(&[Status::NotFound as u8]);
-        };
-        let fits = matches!(*item, Item::Get { size_max, .. } if found.size <= size_max)
-            && found.size as usize <= room;
-        let status = if fits {
-            Status::Value
-        } else {
-            Status::TooLarge
-        };
-        self.reply.push(&[status as u8]);
-        self.reply.push(&found.version.to_le_bytes());
-        self.reply.push(&found.size.to_le_bytes());
-        if fits {
-            found.push(self.reply);
+fn push_entry(reply: &mut ReplyBuffer<'_>, key: &[u8], record: &Record<'_>, flags: u8) {
+    let entry = EntryHeader {
+        key_size: key.len() as u16,
+        flags,
+        kind: record.meta.kind,
+        value_size: record.meta.size as u32,
+        version: record.meta.version,
+    };
+    reply.push(entry.as_bytes());
+    reply.push(key);
+    if flags == 0 {
+        for piece in record.pieces(0) {
+            reply.push(piece);
         }
     }
 }

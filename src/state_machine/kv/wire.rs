@@ -121,7 +121,7 @@
 //! | 13 | overflow | | the sum is no i64; nothing was changed |
 //! | 14 | too_long | | the value would be longer than a value may be; nothing was changed |
 //! | 15 | wrong_type | | the value is not bytes (there are no others yet); nothing was changed |
-//! | 16 | out_of_space | | not enough pages are free for the item at its worst; nothing was changed. (A request that is not a batch is answered with the engine's status instead.) |
+//! | 16 | out_of_space | | not enough pages are free for the item at its worst; nothing was changed. |
 //! | 17 | succeeded | count (2), so many results | the conditions held |
 //! | 18 | failed | count (2), so many results | they did not |
 //!
@@ -151,7 +151,7 @@ mod item;
 mod reply;
 mod transaction;
 
-pub use item::{Condition as SetCondition, Expiry, ExpiryCondition, Item, Items, SetOptions};
+pub use item::{Expiry, ExpiryCondition, Item, Items, SetCondition, SetOptions};
 pub use reply::{BatchReply, CountReply, Entry, ItemReply, ReplyHeader, Results, ScanReply};
 pub(super) use reply::{ENTRY_NO_KEY, ENTRY_OMITTED, EntryHeader};
 use std::ops::Bound;

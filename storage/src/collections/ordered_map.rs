@@ -16,14 +16,17 @@
 
 mod cost;
 mod cursor;
+mod edit;
 mod inner;
 mod leaf;
 #[cfg(test)]
 mod tests;
+mod trash;
 mod value;
 
 pub use cost::Cost;
 pub use cursor::Cursor;
+pub use trash::Trash;
 pub use value::{Pieces, Value};
 
 use crate::layout::PAGE_SIZE;
@@ -126,20 +129,8 @@ impl OrderedMap {
         assert!(key.len() <= KEY_SIZE_MAX);
         let size: usize = value_parts.iter().map(|part| part.len()).sum();
         let value_size = u32::try_from(size).expect("a value is smaller than a message");
-        if self.height == 0 {
-            let root = pages.allocate();
-            leaf::init(pages.write(root), &[]);
-            *self = Self {
-                count: 0,
-                root: root.0,
-                height: 1,
-            };
-        }
-        let (path, found) = self.descend(pages, key);
-        let (leaf, index) = path.leaf();
-        let old = found.then(|| leaf::cell(pages.read(leaf), index));
-        let old_size = old.map(|old| leaf::cell_size(old.key.len(), old.value_size));
-        let old_chain = old.and_then(value::chain);
+        let (path, found) = self.descend_to_insert(pages, key);
+        let old_chain = self.chain_at(pages, &path, found);
         let chain_bytes;
         let chain_part: [&[u8]; 1];
         let payload = if leaf::is_inline(value_size) {
@@ -159,10 +150,42 @@ impl OrderedMap {
             value_size,
             payload,
         };
-        let new_size = leaf::cell_size(key.len(), value_size);
+        self.place(pages, &path, found, cell);
+        found
+    }
+
+    /// As [`Self::descend`], in a map that has a leaf at least.
+    fn descend_to_insert(&mut self, pages: &mut Pages, key: &[u8]) -> (Path, bool) {
+        if self.height == 0 {
+            let root = pages.allocate();
+            leaf::init(pages.write(root), &[]);
+            *self = Self {
+                count: 0,
+                root: root.0,
+                height: 1,
+            };
+        }
+        self.descend(pages, key)
+    }
+
+    /// The first page of the value at a place, if there is one that is not in its leaf.
+    fn chain_at(&self, pages: &Pages, path: &Path, found: bool) -> Option<PageId> {
+        assert!(path.height == self.height as usize);
+        let (leaf, index) = path.leaf();
+        found
+            .then(|| leaf::cell(pages.read(leaf), index))
+            .and_then(value::chain)
+    }
+
+    /// Puts a cell into its place, over the one of the same key if that was found. The caller has seen to chains.
+    fn place(&mut self, pages: &mut Pages, path: &Path, found: bool, cell: Cell<'_>) {
+        let (leaf, index) = path.leaf();
+        let old = found.then(|| leaf::cell(pages.read(leaf), index));
+        let old_size = old.map(|old| leaf::cell_size(old.key.len(), old.value_size));
+        let new_size = leaf::cell_size(cell.key.len(), cell.value_size);
         if old_size == Some(new_size) {
-            leaf::overwrite(pages.write(leaf), index, value_size, payload);
-            return true;
+            leaf::overwrite(pages.write(leaf), index, cell.value_size, cell.payload);
+            return;
         }
         if found {
             leaf::remove(pages.write(leaf), index);
@@ -171,13 +194,12 @@ impl OrderedMap {
             leaf::insert(pages.write(leaf), index, cell);
             // Not after growth: an ascending load begins its leaves with one cell.
             if old_size.is_some_and(|old_size| new_size < old_size) {
-                self.rebalance_leaf(pages, &path);
+                self.rebalance_leaf(pages, path);
             }
         } else {
-            self.split_leaf(pages, &path, cell);
+            self.split_leaf(pages, path, cell);
         }
         self.count += u64::from(!found);
-        found
     }
 
     /// Removes a key; true if it was there.

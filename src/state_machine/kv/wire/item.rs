@@ -59,7 +59,7 @@ impl Expiry {
 
 /// What a [`Item::Set`] demands of the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Condition {
+pub enum SetCondition {
     /// Nothing.
     #[default]
     Always,
@@ -105,7 +105,7 @@ impl ExpiryCondition {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SetOptions {
     /// Sets only if this holds.
-    pub condition: Condition,
+    pub condition: SetCondition,
     /// The key's expiry afterwards.
     pub expiry: Expiry,
     /// Whether the reply is to hold the old value. One that does not fit it changes nothing.
@@ -300,7 +300,7 @@ impl<'a> Item<'a> {
     fn second(&self) -> Option<u64> {
         match *self {
             Self::Set { options, .. } => match options.condition {
-                Condition::Version(version) => Some(version),
+                SetCondition::Version(version) => Some(version),
                 _ => None,
             },
             Self::GetRange { end, .. } => Some(end.cast_unsigned()),
@@ -383,10 +383,10 @@ impl<'a> Item<'a> {
             Self::Set { options, .. } => {
                 let (kind, argument) = options.expiry.parts();
                 let condition = match options.condition {
-                    Condition::Always => 0,
-                    Condition::Absent => 1,
-                    Condition::Present => 2,
-                    Condition::Version(_) => 3,
+                    SetCondition::Always => 0,
+                    SetCondition::Absent => 1,
+                    SetCondition::Present => 2,
+                    SetCondition::Version(_) => 3,
                 };
                 header.flags = kind | condition << 2 | if options.old { SET_OLD } else { 0 };
                 header.argument = argument;
@@ -553,10 +553,10 @@ impl<'a> Rest<'a> {
             return None;
         }
         let condition = match flags >> 2 & 3 {
-            0 => Condition::Always,
-            1 => Condition::Absent,
-            2 => Condition::Present,
-            _ => Condition::Version(self.second()?),
+            0 => SetCondition::Always,
+            1 => SetCondition::Absent,
+            2 => SetCondition::Present,
+            _ => SetCondition::Version(self.second()?),
         };
         let options = SetOptions {
             condition,

@@ -10,20 +10,28 @@
 //!   into a full one, can be spent once without much ado, and costs 217 children or 72: the extremes together are at most
 //!   2c/3 more than c. Every other needs at least 36 changes among its children: from 108 after a split up
 //!   to 217, or down to 71. The bound takes n/16, which covers also the roots that come and go.
+//!
+//! Several maps in one arena share its pages, so `c` is for all of them; each has a root of its own.
 
 use super::inner::CHILDREN_MIN;
 use super::{HEIGHT_MAX, leaf, value};
 
-/// Bounds for maps in an arena of a given number of pages.
+/// Bounds for a map, or several, in an arena of a given number of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cost {
     page_count: u32,
+    maps: u32,
 }
 
 impl Cost {
-    /// For an arena of `page_count` pages.
+    /// For one map in an arena of `page_count` pages.
     pub fn new(page_count: u32) -> Self {
-        Self { page_count }
+        Self::of_maps(page_count, 1)
+    }
+
+    /// For so many maps: inserts and removes are those of all together.
+    pub fn of_maps(page_count: u32, maps: u32) -> Self {
+        Self { page_count, maps }
     }
 
     /// Pages of a value outside of its leaf.
@@ -51,7 +59,7 @@ impl Cost {
     pub fn nodes_new_max(self, inserts: u32) -> u32 {
         let inserts = u64::from(inserts);
         let sum: u64 = (0..self.height_max() as usize)
-            .map(|level| inserts.min(self.level_nodes_max(level) + 1))
+            .map(|level| inserts.min(self.level_nodes_max(level) + u64::from(self.maps)))
             .sum();
         sum.min(u64::from(self.page_count)) as u32
     }
@@ -63,7 +71,9 @@ impl Cost {
         let sum: u64 = (0..self.height_max() as usize)
             .map(|level| match level {
                 0 => 2 * changes,
-                _ => (2 * changes).min(self.level_nodes_max(level) * 5 / 3 + changes / 16 + 4),
+                _ => (2 * changes).min(
+                    self.level_nodes_max(level) * 5 / 3 + changes / 16 + 4 * u64::from(self.maps),
+                ),
             })
             .sum();
         sum.min(u64::from(self.page_count)) as u32

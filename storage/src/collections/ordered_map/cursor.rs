@@ -99,6 +99,28 @@ impl<'a> Cursor<'a> {
     }
 }
 
+impl OrderedMap {
+    /// The key nearest to a place that `seed` determines: each child of a node, and each cell of a leaf, with about the same
+    /// chance. None if the map is empty.
+    pub fn sample<'a>(&self, pages: &'a Pages, seed: u64) -> Option<&'a [u8]> {
+        if self.height == 0 {
+            return None;
+        }
+        // Each level takes its part of the fraction that the seed is, and leaves the rest to the next.
+        let mut fraction = seed;
+        let mut choose = |count: usize| {
+            let product = u128::from(fraction) * count as u128;
+            fraction = product as u64;
+            (product >> 64) as usize
+        };
+        let mut page = pages.read(PageId(self.root));
+        for _ in 1..self.height {
+            page = pages.read(inner::child(page, choose(inner::count(page))));
+        }
+        Some(leaf::key(page, choose(leaf::count(page))))
+    }
+}
+
 impl<'a> Iterator for Cursor<'a> {
     type Item = (&'a [u8], Value<'a>);
 

@@ -7,7 +7,7 @@
 //!      2      2  count of children
 //!      4      2  size of the prefix
 //!      6      2  size of the fence
-//!      8      8  zero
+//!      8      8  zero; of a node in the trash, the next one there (u32)
 //!     16    528  fence: lower bound of all keys below, as the first child has it too; the rest zero
 //!    544     80  prefix that the bounds of all children but the first begin with; the rest zero
 //!    624   16*n  cells: head (12 bytes), child (u32); the rest zero
@@ -213,4 +213,10 @@ pub(super) fn remove(page: &mut Page, index: usize) {
     page.copy_within(at + CELL_SIZE..end, at);
     page[end - CELL_SIZE..end].fill(0);
     put_u16(page, 2, children - 1);
+}
+
+/// Forgets the children from `children` on, of a node that is no longer part of a tree.
+pub(super) fn truncate(page: &mut Page, children: usize) {
+    page[CELLS_AT + children * CELL_SIZE..].fill(0);
+    put_u16(page, 2, children);
 }

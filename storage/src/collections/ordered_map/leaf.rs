@@ -7,7 +7,7 @@
 //!      2     2  count of cells
 //!      4     2  offset of the lowest cell
 //!      6     2  size of the fence
-//!      8     8  zero
+//!      8     8  zero; of a node in the trash, the next one there (u32)
 //!     16   2*n  slots: the offset of each cell, in key order
 //!               free space, zero
 //!               cells, in the order in which they came
@@ -141,6 +141,14 @@ pub(super) fn cell(page: &Page, index: usize) -> CellRef<'_> {
         value_size,
         payload: &page[payload_at..payload_at + payload_size(value_size)],
     }
+}
+
+/// The payload of a cell, to change it in place.
+pub(super) fn payload_mut(page: &mut Page, index: usize) -> &mut [u8] {
+    let size = cell(page, index).payload.len();
+    let at = u16_at(page, SLOTS_AT + 2 * index);
+    let payload_at = at + CELL_HEADER_SIZE + u16_at(page, at);
+    &mut page[payload_at..payload_at + size]
 }
 
 /// Where a key is, or where it would go.

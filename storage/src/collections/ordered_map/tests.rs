@@ -71,6 +71,69 @@ impl Checked {
         assert_eq!(removed, self.model.remove(key).is_some());
     }
 
+    /// Writes over a part of a value, or adds to it.
+    fn edit(&mut self, key: &[u8], offset: usize, bytes: &[u8]) {
+        let Some(value) = self.model.get_mut(key) else {
+            return;
+        };
+        let free = self.pages.free_count();
+        let within = bytes.len().min(value.len().saturating_sub(offset));
+        let (over, behind) = bytes.split_at(within);
+        let zeros = offset.saturating_sub(value.len());
+        if !over.is_empty() {
+            self.map.write_at(&mut self.pages, key, offset, over);
+            assert!(drain(&mut self.pages) <= 1 + over.len().div_ceil(4088) as u32);
+            value[offset..offset + within].copy_from_slice(over);
+        }
+        if zeros + behind.len() > 0 {
+            self.map.extend(&mut self.pages, key, zeros, behind);
+            value.resize(value.len() + zeros, 0);
+            value.extend(behind);
+            let new = Cost::value_pages(VALUE_INLINE_MAX + zeros + behind.len());
+            assert!(drain(&mut self.pages) <= self.cost.nodes_touched_max(1) + new + 1);
+            let taken = free.saturating_sub(self.pages.free_count());
+            assert!(taken <= self.cost.nodes_new_max(1) + new);
+        }
+    }
+
+    fn rename(&mut self, from: &[u8], to: &[u8]) {
+        if from == to || !self.model.contains_key(from) {
+            return;
+        }
+        let free = self.pages.free_count();
+        self.map.rename(&mut self.pages, from, to);
+        assert!(drain(&mut self.pages) <= self.cost.nodes_touched_max(2));
+        assert!(free.saturating_sub(self.pages.free_count()) <= self.cost.nodes_new_max(1));
+        let value = self.model.remove(from).expect("looked up above");
+        self.model.insert(to.to_vec(), value);
+    }
+
+    /// Empties the map at once, twice, and frees its pages in steps; a new map grows meanwhile.
+    fn throw_away(mut self, random: &mut Random) {
+        let mut trash = Trash::default();
+        for round in 0..2 {
+            trash.take(&mut self.pages, &mut self.map);
+            assert!(drain(&mut self.pages) <= 1);
+            for number in 0..u64::from(round == 0) * 500 {
+                self.map
+                    .insert(&mut self.pages, &key(1, number), &[&[3; 40]]);
+            }
+            drain(&mut self.pages);
+        }
+        assert!(self.map.is_empty());
+        let mut free = self.pages.free_count();
+        while !trash.is_empty() {
+            let wanted = 1 + random.below(30) as u32;
+            let freed = trash.free(&mut self.pages, wanted);
+            assert!(freed >= wanted || trash.is_empty());
+            assert!(freed <= wanted + 70_000_u32.div_ceil(4088));
+            assert!(drain(&mut self.pages) <= Trash::PAGES_TOUCHED_MAX);
+            free += freed;
+            assert_eq!(self.pages.free_count(), free);
+        }
+        assert_eq!(free, self.free_at_start, "no page is lost");
+    }
+
     fn check(&self) {
         let mut used = 0;
         let mut keys = 0;
@@ -210,7 +273,7 @@ fn check_node(
     let count = inner::count(page);
     assert!(count >= if is_root { 2 } else { inner::CHILDREN_MIN });
     assert_eq!(inner::head(page, 0), 0);
-    assert!(page[352 + 16 * count..].iter().all(|&byte| byte == 0));
+    assert!(page[624 + 16 * count..].iter().all(|&byte| byte == 0));
     for index in 0..count {
         let child = inner::child(page, index);
         let fence = inner::fence_of(pages, child);
@@ -276,15 +339,15 @@ fn key(kind: u64, number: u64) -> Vec<u8> {
     match kind % 5 {
         0 => number.to_be_bytes()[4..].to_vec(),
         1 => format!("a/long/prefix/that/all/keys/share/{number:06}").into_bytes(),
-        2 => (0..random.below(257))
+        2 => (0..random.below(KEY_SIZE_MAX as u64 + 1))
             .map(|_| random.below(2) as u8)
             .collect(),
         3 => {
-            let mut key = vec![(random.below(3)) as u8; 248];
+            let mut key = vec![(random.below(3)) as u8; KEY_SIZE_MAX - 8];
             key.extend(number.to_be_bytes());
             key
         }
-        _ => vec![0; number as usize % 257],
+        _ => vec![0; number as usize % (KEY_SIZE_MAX + 1)],
     }
 }
 
@@ -293,7 +356,7 @@ fn value(random: &mut Random, kind: u64) -> Vec<u8> {
         0 => random.below(20),
         1 => random.below(VALUE_INLINE_MAX as u64 + 1),
         2 => 900 + random.below(10_000),
-        _ => [0, 1023, 1024, 1025, 4088, 4089, 8176, 70_000][random.below(8) as usize],
+        _ => [0, 959, 960, 961, 4088, 4089, 8176, 70_000][random.below(8) as usize],
     };
     vec![random.next() as u8; size as usize]
 }
@@ -318,6 +381,19 @@ fn run_mix(seed: u64, kind: u64, keys: u64, steps: u64) {
         } else {
             state.remove(&key);
         }
+        match random.below(6) {
+            0 => state.rename(&key_of(random.below(keys)), &key_of(random.below(keys))),
+            1 if state.pages.free_count() > 40 => {
+                let key = key_of(random.below(keys));
+                let size = state.model.get(&key).map_or(0, Vec::len) as u64;
+                let offset = random.below(size + 3) as usize;
+                let bytes = vec![random.next() as u8; random.below(30 + size / 2) as usize];
+                if offset + bytes.len() < 80_000 {
+                    state.edit(&key, offset, &bytes);
+                }
+            }
+            _ => {}
+        }
         state.check_get(&key_of(random.below(keys)));
         if step % 97 == 0 {
             state.check();
@@ -331,6 +407,9 @@ fn run_mix(seed: u64, kind: u64, keys: u64, steps: u64) {
             copy.assert_same_pages(&state);
             state = copy;
         }
+    }
+    if seed.is_multiple_of(5) {
+        return state.throw_away(&mut random);
     }
     let mut left: Vec<_> = state.model.keys().cloned().collect();
     match seed % 3 {
@@ -465,9 +544,26 @@ fn heights_follow_from_the_arena() {
     assert_eq!(Cost::new(65_536).height_max(), 4);
     assert_eq!(Cost::new(262_144).height_max(), 4);
     assert_eq!(Cost::new(u32::MAX).height_max() as usize, HEIGHT_MAX);
-    assert_eq!(Cost::value_pages(1024), 0);
-    assert_eq!(Cost::value_pages(1025), 1);
+    assert_eq!(Cost::value_pages(960), 0);
+    assert_eq!(Cost::value_pages(961), 1);
     assert_eq!(Cost::value_pages(4089), 2);
+}
+
+#[test]
+fn samples_reach_every_key_about_as_often() {
+    let mut state = Checked::new(6000);
+    assert_eq!(state.map.sample(&state.pages, 5), None);
+    for number in 0..2000u64 {
+        state.insert(&key(2 * (number % 2), number), &[1; 30]);
+    }
+    let mut random = Random(1);
+    let mut seen = BTreeMap::new();
+    for _ in 0..100_000 {
+        let key = state.map.sample(&state.pages, random.next());
+        *seen.entry(key.expect("keys").to_vec()).or_insert(0) += 1;
+    }
+    assert_eq!(seen.len(), state.model.len());
+    assert!(seen.values().all(|&times| times > 3));
 }
 
 #[test]

@@ -66,6 +66,69 @@ pub(super) fn write(
     }
 }
 
+/// A chain of one page, which holds `bytes`.
+pub(super) fn begin(pages: &mut Pages, bytes: &[u8]) -> PageId {
+    let first = pages.allocate();
+    let page = pages.write(first);
+    page[0] = KIND_VALUE;
+    page[DATA_AT..DATA_AT + bytes.len()].copy_from_slice(bytes);
+    first
+}
+
+/// Adds zeros, and then bytes, to a chain that holds `size` bytes.
+pub(super) fn extend(
+    pages: &mut Pages,
+    first: PageId,
+    size: usize,
+    mut zeros: usize,
+    bytes: &[u8],
+) {
+    let mut last = first;
+    for _ in 1..size.div_ceil(DATA_SIZE) {
+        last = next(pages.read(last));
+    }
+    let mut used = size - (size.div_ceil(DATA_SIZE).max(1) - 1) * DATA_SIZE;
+    let mut rest = bytes;
+    while zeros > 0 || !rest.is_empty() {
+        if used == DATA_SIZE {
+            let page = begin(pages, &[]);
+            pages.write(last)[4..8].copy_from_slice(&page.0.to_le_bytes());
+            (last, used) = (page, 0);
+        }
+        // What is behind the end of a value is zero already.
+        let skipped = zeros.min(DATA_SIZE - used);
+        (zeros, used) = (zeros - skipped, used + skipped);
+        let (now, later) = rest.split_at(rest.len().min(DATA_SIZE - used));
+        if !now.is_empty() {
+            let at = DATA_AT + used;
+            pages.write(last)[at..at + now.len()].copy_from_slice(now);
+        }
+        (rest, used) = (later, used + now.len());
+    }
+}
+
+/// Overwrites bytes of a chain that has them.
+pub(super) fn overwrite(pages: &mut Pages, first: PageId, offset: usize, bytes: &[u8]) {
+    let mut id = first;
+    for _ in 0..offset / DATA_SIZE {
+        id = next(pages.read(id));
+    }
+    let (mut at, mut rest) = (offset % DATA_SIZE, bytes);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(rest.len().min(DATA_SIZE - at));
+        pages.write(id)[DATA_AT + at..][..now.len()].copy_from_slice(now);
+        (at, rest) = (0, later);
+        if !rest.is_empty() {
+            id = next(pages.read(id));
+        }
+    }
+}
+
+/// Pages of a chain of so many bytes.
+pub(super) fn page_count(size: usize) -> usize {
+    size.div_ceil(DATA_SIZE)
+}
+
 /// Frees a chain; none if `first` is the root page's number.
 pub(super) fn free(pages: &mut Pages, first: PageId) {
     let mut id = first;
