@@ -10,6 +10,7 @@ mod format;
 mod inspect;
 mod recover;
 pub mod repl;
+pub mod resp;
 mod size;
 mod start;
 mod statement;
@@ -152,6 +153,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Status(status::StatusArgs),
     Repl(repl::ReplArgs),
+    Resp(resp::RespArgs),
     Inspect(inspect::InspectArguments),
     Verify(inspect::VerifyArguments),
     Version(version::Arguments),
@@ -172,6 +174,7 @@ impl Command {
                 return status::run(&arguments).map_err(|error| failed(&error));
             }
             Self::Repl(arguments) => return repl::run(&arguments).map_err(|error| failed(&error)),
+            Self::Resp(arguments) => resp::run(&arguments)?,
             Self::Inspect(arguments) => inspect::inspect(&arguments)?,
             Self::Verify(arguments) => inspect::verify(&arguments)?,
             Self::Version(arguments) => version::run(&arguments),

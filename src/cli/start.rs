@@ -1,11 +1,16 @@
 //! `viewstone start`: runs a replica until it is told to stop.
 
+use super::resp::GatewayArgs;
 use super::{Exit, Failure, print};
+use crate::client::ClientOptions;
+use crate::resp::gateway::{Gateway, GatewayError};
 use crate::server::{ServerOptions, Stop, check_addresses, hosting, log_sink};
 use crate::state_machine::kv::Kv;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// The machines that the binary serves: machine 1 is the key-value store.
 pub type Served = (Kv,);
@@ -48,6 +53,14 @@ pub struct StartArguments {
     #[arg(long)]
     pub development: bool,
 
+    /// Serve the Redis protocol as well, at this address, by a gateway on a thread of its own: see docs/redis.md
+    #[arg(long, value_name = "HOST:PORT")]
+    pub resp: Option<String>,
+
+    /// How the gateway works.
+    #[command(flatten)]
+    pub gateway: GatewayArgs,
+
     /// Let the disk fail as this file says, for tests: see docs/testing.md
     #[arg(long, requires = "development", value_name = "FILE")]
     pub fault_file: Option<PathBuf>,
@@ -85,6 +98,8 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::Usage, &error))?;
     let own = &arguments.addresses[usize::from(state.replica)];
     let listener = hosting::listen(own).map_err(crate::server::ServerError::from)?;
+    let gateway = gateway(arguments, state.cluster, state.replica, &listener.address)?;
+    let gateway = gateway.map(|gateway| spawn(gateway, &stop)).transpose()?;
     let stdout = std::io::stdout(); // makes its buffer now, before the thread is sealed
     let result = hosting::run::<Served>(
         file,
@@ -103,9 +118,47 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
         },
     );
     log_sink::flush();
+    stop.stop();
+    let served = gateway.map(|thread| thread.join().unwrap_or(Ok(())));
     result?;
+    served.transpose()?;
     print("stopped");
     Ok(Exit::Ok)
+}
+
+/// The gateway beside the replica, if there is to be one. It listens already.
+fn gateway(
+    arguments: &StartArguments,
+    cluster: u128,
+    replica: u8,
+    own: &SocketAddr,
+) -> Result<Option<Gateway>, Failure> {
+    let Some(listen) = &arguments.resp else {
+        return Ok(None);
+    };
+    let mut addresses = arguments.addresses.clone();
+    // Its port may have been given as 0.
+    addresses[usize::from(replica)] = own.to_string();
+    let client = ClientOptions::new(cluster, addresses);
+    let gateway = Gateway::bind(&arguments.gateway.options(listen, client))?;
+    print(format_args!("ready resp={}", gateway.address()));
+    Ok(Some(gateway))
+}
+
+/// Runs the gateway until the replica stops. When it fails, the replica stops, too: whoever asked for both wants both.
+fn spawn(
+    mut gateway: Gateway,
+    stop: &Stop,
+) -> Result<JoinHandle<Result<(), GatewayError>>, Failure> {
+    let stop = stop.clone();
+    let run = move || {
+        let result = gateway.run(&|| stop.is_stopped());
+        stop.stop();
+        result
+    };
+    let thread = std::thread::Builder::new().name("resp".to_owned());
+    let no_thread = |error: std::io::Error| Failure::new(Exit::Resources, &error);
+    thread.spawn(run).map_err(no_thread)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::outcome::{CallError, ReplyRef};
 use super::resolve::Resolver;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
@@ -88,6 +88,13 @@ pub struct Host {
     started: Instant,
     /// Connections that ended while the core's wishes were carried out: told to it afterwards.
     ended: Vec<usize>,
+}
+
+impl AsFd for Host {
+    /// Readable when [`Host::turn`] has something to do: for those who wait for other things as well.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
 }
 
 impl Host {

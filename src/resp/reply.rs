@@ -54,6 +54,11 @@ impl<'a> Replies<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// A whole reply that was written elsewhere.
+    pub fn raw(&mut self, reply: &[u8]) {
+        self.out.extend_from_slice(reply);
+    }
+
     /// "OK", and other words of ours.
     pub fn simple(&mut self, text: &'static str) {
         self.line(b'+', text.as_bytes());

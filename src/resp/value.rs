@@ -47,8 +47,8 @@ impl fmt::Debug for Value {
             formatter.debug_list().entries(list).finish()
         };
         match self {
-            Self::Simple(text) => write!(formatter, "+{}", text.escape_ascii()),
-            Self::Error(text) => write!(formatter, "-{}", text.escape_ascii()),
+            Self::Simple(text) => write!(formatter, "+{}", readable(text)),
+            Self::Error(text) => write!(formatter, "-{}", readable(text)),
             Self::Integer(number) => write!(formatter, ":{number}"),
             Self::Bulk(bytes) => write!(formatter, "\"{}\"", bytes.escape_ascii()),
             Self::Null => write!(formatter, "null"),
@@ -60,6 +60,12 @@ impl fmt::Debug for Value {
             Self::Verbatim(text) => write!(formatter, "={}", text.escape_ascii()),
         }
     }
+}
+
+/// Text as it is, but for what a terminal cannot show.
+fn readable(text: &[u8]) -> String {
+    let escaped = text.escape_ascii().to_string();
+    escaped.replace("\\'", "'").replace("\\\"", "\"")
 }
 
 /// What came is not a reply.
@@ -205,8 +211,17 @@ mod tests {
         let deep = "*1\r\n".repeat(DEPTH_MAX + 1);
         let long = "+".repeat(LINE_SIZE_MAX + 2);
         for text in [
-            "x\r\n", ":x\r\n", "$x\r\n", "$-2\r\n", "*-2\r\n", "#x\r\n", "_x\r\n", "$1\r\nabc",
-            "$99999999999\r\n", &deep, &long,
+            "x\r\n",
+            ":x\r\n",
+            "$x\r\n",
+            "$-2\r\n",
+            "*-2\r\n",
+            "#x\r\n",
+            "_x\r\n",
+            "$1\r\nabc",
+            "$99999999999\r\n",
+            &deep,
+            &long,
         ] {
             assert_eq!(Value::parse(text.as_bytes()), Err(Malformed), "{text:.40}");
         }

@@ -46,7 +46,8 @@ fn words(line: &[&str]) -> Vec<Vec<u8>> {
 
 #[test]
 fn arrays_and_lines_may_follow_one_another() {
-    let bytes = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nping\r\n\r\n*0\r\n*-1\r\nset a \"b c\"\n*1\r\n$0\r\n\r\n";
+    let bytes =
+        b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nping\r\n\r\n*0\r\n*-1\r\nset a \"b c\"\n*1\r\n$0\r\n\r\n";
     let expected = vec![
         words(&["GET", "a"]),
         words(&["ping"]),
@@ -85,7 +86,12 @@ fn each_broken_rule_has_its_error() {
     for (bytes, error) in cases {
         let (requests, found) = whole(&bytes);
         assert!(requests.is_empty());
-        assert_eq!(found, Some(error), "{}", bytes[..bytes.len().min(40)].escape_ascii());
+        assert_eq!(
+            found,
+            Some(error),
+            "{}",
+            bytes[..bytes.len().min(40)].escape_ascii()
+        );
     }
     let text = ProtocolError::Bulk(b':').to_string();
     assert_eq!(text, "Protocol error: expected '$', got ':'");
@@ -96,7 +102,10 @@ fn a_large_count_costs_nothing() {
     let mut parser = Parser::new(Limits::DEFAULT);
     assert_eq!(parser.parse(b"*1048576\r\n"), Ok(Parsed::Incomplete));
     assert_eq!(parser.memory(), 0);
-    assert_eq!(parser.parse(b"*1048576\r\n$4194304\r\nx"), Ok(Parsed::Incomplete));
+    assert_eq!(
+        parser.parse(b"*1048576\r\n$4194304\r\nx"),
+        Ok(Parsed::Incomplete)
+    );
     assert!(parser.memory() < 1024);
 }
 

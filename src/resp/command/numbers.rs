@@ -1,0 +1,36 @@
+//! Numbers: INCR and what is like it.
+
+use super::{Context, Failure, Prepared, Then, check_key, integer};
+use crate::resp::finish::Finish;
+use crate::resp::request::Arguments;
+use crate::resp::steps::{Float, Steps};
+use crate::state_machine::kv::wire::Item;
+
+fn add(context: &mut Context<'_>, key: &[u8], delta: i64) -> Prepared {
+    context.item(&Item::Increment { key, delta }, Finish::Number)
+}
+
+pub(super) fn incr(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
+    add(context, &arguments[1], 1)
+}
+
+pub(super) fn decr(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
+    add(context, &arguments[1], -1)
+}
+
+pub(super) fn incrby(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
+    add(context, &arguments[1], integer(&arguments[2])?)
+}
+
+pub(super) fn decrby(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
+    const OVERFLOW: Failure = Failure::new("ERR decrement would overflow");
+    let delta = integer(&arguments[2])?.checked_neg().ok_or(OVERFLOW)?;
+    add(context, &arguments[1], delta)
+}
+
+pub(super) fn incrbyfloat(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
+    let _ = context;
+    check_key(&arguments[1])?;
+    let float = Float::new(&arguments[1], &arguments[2])?;
+    Ok(Then::Steps(Box::new(Steps::Float(float))))
+}

@@ -1,0 +1,193 @@
+//! The table of commands. Arity, flags and positions of keys are those of Redis 7, in its notation: a negative arity is the
+//! least number of arguments; positions are first, last (negative: from the end) and step.
+
+use super::{
+    Context, Prepared, connection, expiry, info, keys, numbers, server, strings, transactions,
+};
+use crate::resp::request::Arguments;
+
+/// A command's function.
+type Run = fn(&mut Context<'_>, &Arguments<'_>) -> Prepared;
+
+/// A command.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name, in small letters.
+    pub name: &'static str,
+    /// How many arguments it takes, its name included; negative: at least so many.
+    pub arity: i32,
+    /// Its flags, separated by blanks.
+    pub flags: &'static str,
+    /// Positions of its keys: first, last, step.
+    pub keys: (i32, i32, i32),
+    /// Its categories, separated by blanks.
+    pub categories: &'static str,
+    /// Runs only when all commands before it have their replies: it changes what the connection has set.
+    pub is_barrier: bool,
+    /// Between MULTI and EXEC it runs at once.
+    pub is_immediate: bool,
+    /// May be part of a transaction.
+    pub is_transactional: bool,
+    /// Its function.
+    pub run: Run,
+}
+
+impl Spec {
+    const fn barrier(mut self) -> Self {
+        self.is_barrier = true;
+        self
+    }
+
+    const fn immediate(mut self) -> Self {
+        self.is_immediate = true;
+        self.is_barrier = true;
+        self
+    }
+
+    const fn single(mut self) -> Self {
+        self.is_transactional = false;
+        self
+    }
+
+    /// Whether it takes so many arguments.
+    pub fn takes(&self, count: usize) -> bool {
+        let least = self.arity.unsigned_abs() as usize;
+        count == least || self.arity < 0 && count > least
+    }
+}
+
+const fn spec(
+    name: &'static str,
+    arity: i32,
+    keys: (i32, i32, i32),
+    flags: &'static str,
+    categories: &'static str,
+    run: Run,
+) -> Spec {
+    Spec {
+        name,
+        arity,
+        flags,
+        keys,
+        categories,
+        is_barrier: false,
+        is_immediate: false,
+        is_transactional: true,
+        run,
+    }
+}
+
+const NO: (i32, i32, i32) = (0, 0, 0);
+const ONE: (i32, i32, i32) = (1, 1, 1);
+const TWO: (i32, i32, i32) = (1, 2, 1);
+const ALL: (i32, i32, i32) = (1, -1, 1);
+const PAIRS: (i32, i32, i32) = (1, -1, 2);
+
+const CONTROL: &str = "noscript loading stale fast allow_busy";
+const HANDSHAKE: &str = "noscript loading stale fast no_auth allow_busy";
+
+/// All commands, in the order of their names.
+#[rustfmt::skip]
+pub static TABLE: &[Spec] = &[
+    spec("append", 3, ONE, "write denyoom fast", "@write @string @fast", strings::append),
+    spec("auth", -2, NO, "noscript loading stale fast no_auth allow_busy", "@fast @connection", connection::auth).barrier(),
+    spec("client", -2, NO, "", "@slow", connection::client).barrier(),
+    spec("command", -1, NO, "loading stale", "@slow @connection", server::command),
+    spec("config", -2, NO, "", "@slow", server::config),
+    spec("dbsize", 1, NO, "readonly fast", "@keyspace @read @fast", keys::dbsize),
+    spec("decr", 2, ONE, "write denyoom fast", "@write @string @fast", numbers::decr),
+    spec("decrby", 3, ONE, "write denyoom fast", "@write @string @fast", numbers::decrby),
+    spec("del", -2, ALL, "write", "@keyspace @write @slow", keys::del),
+    spec("discard", 1, NO, CONTROL, "@fast @transaction", transactions::discard).immediate(),
+    spec("echo", 2, NO, "loading stale fast", "@fast @connection", connection::echo),
+    spec("exec", 1, NO, "noscript loading stale skip_slowlog", "@slow @transaction", transactions::exec).immediate(),
+    spec("exists", -2, ALL, "readonly fast", "@keyspace @read @fast", keys::exists),
+    spec("expire", -3, ONE, "write fast", "@keyspace @write @fast", expiry::expire),
+    spec("expireat", -3, ONE, "write fast", "@keyspace @write @fast", expiry::expireat),
+    spec("expiretime", 2, ONE, "readonly fast", "@keyspace @read @fast", expiry::expiretime),
+    spec("flushall", -1, NO, "write", "@keyspace @write @slow @dangerous", keys::flush),
+    spec("flushdb", -1, NO, "write", "@keyspace @write @slow @dangerous", keys::flush),
+    spec("get", 2, ONE, "readonly fast", "@read @string @fast", strings::get),
+    spec("getdel", 2, ONE, "write fast", "@write @string @fast", strings::getdel),
+    spec("getex", -2, ONE, "write fast", "@write @string @fast", strings::getex),
+    spec("getrange", 4, ONE, "readonly", "@read @string @slow", strings::getrange),
+    spec("getset", 3, ONE, "write denyoom fast", "@write @string @fast", strings::getset),
+    spec("hello", -1, NO, HANDSHAKE, "@fast @connection", connection::hello).barrier().single(),
+    spec("incr", 2, ONE, "write denyoom fast", "@write @string @fast", numbers::incr),
+    spec("incrby", 3, ONE, "write denyoom fast", "@write @string @fast", numbers::incrby),
+    spec("incrbyfloat", 3, ONE, "write denyoom fast", "@write @string @fast", numbers::incrbyfloat).single(),
+    spec("info", -1, NO, "loading stale", "@slow @dangerous", info::info),
+    spec("keys", 2, NO, "readonly", "@keyspace @read @slow @dangerous", keys::keys).single(),
+    spec("mget", -2, ALL, "readonly fast", "@read @string @fast", strings::mget),
+    spec("mset", -3, PAIRS, "write denyoom", "@write @string @slow", strings::mset),
+    spec("msetnx", -3, PAIRS, "write denyoom", "@write @string @slow", strings::msetnx).single(),
+    spec("multi", 1, NO, CONTROL, "@fast @transaction", transactions::multi).immediate(),
+    spec("persist", 2, ONE, "write fast", "@keyspace @write @fast", expiry::persist),
+    spec("pexpire", -3, ONE, "write fast", "@keyspace @write @fast", expiry::pexpire),
+    spec("pexpireat", -3, ONE, "write fast", "@keyspace @write @fast", expiry::pexpireat),
+    spec("pexpiretime", 2, ONE, "readonly fast", "@keyspace @read @fast", expiry::pexpiretime),
+    spec("ping", -1, NO, "fast", "@fast @connection", connection::ping),
+    spec("psetex", 4, ONE, "write denyoom", "@write @string @slow", strings::psetex),
+    spec("pttl", 2, ONE, "readonly fast", "@keyspace @read @fast", expiry::pttl),
+    spec("quit", -1, NO, HANDSHAKE, "@fast @connection", connection::quit).immediate(),
+    spec("randomkey", 1, NO, "readonly", "@keyspace @read @slow", keys::randomkey).single(),
+    spec("rename", 3, TWO, "write", "@keyspace @write @slow", keys::rename),
+    spec("renamenx", 3, TWO, "write fast", "@keyspace @write @fast", keys::renamenx),
+    spec("reset", 1, NO, HANDSHAKE, "@fast @connection", connection::reset).immediate(),
+    spec("scan", -2, NO, "readonly", "@keyspace @read @slow", keys::scan).single(),
+    spec("select", 2, NO, "loading stale fast", "@fast @connection", connection::select),
+    spec("set", -3, ONE, "write denyoom", "@write @string @slow", strings::set),
+    spec("setex", 4, ONE, "write denyoom", "@write @string @slow", strings::setex),
+    spec("setnx", 3, ONE, "write denyoom fast", "@write @string @fast", strings::setnx),
+    spec("setrange", 4, ONE, "write denyoom", "@write @string @slow", strings::setrange),
+    spec("strlen", 2, ONE, "readonly fast", "@read @string @fast", strings::strlen),
+    spec("substr", 4, ONE, "readonly", "@read @string @slow", strings::getrange),
+    spec("time", 1, NO, "loading stale fast", "@fast", server::time),
+    spec("touch", -2, ALL, "readonly fast", "@keyspace @read @fast", keys::exists),
+    spec("ttl", 2, ONE, "readonly fast", "@keyspace @read @fast", expiry::ttl),
+    spec("type", 2, ONE, "readonly fast", "@keyspace @read @fast", keys::kind),
+    spec("unlink", -2, ALL, "write fast", "@keyspace @write @fast", keys::del),
+    spec("unwatch", 1, NO, CONTROL, "@fast @transaction", transactions::unwatch).barrier(),
+    spec("wait", 3, NO, "noscript", "@slow @connection", server::wait).barrier(),
+    spec("watch", -2, ALL, CONTROL, "@fast @transaction", transactions::watch).immediate(),
+];
+
+/// Longest name.
+const NAME_SIZE_MAX: usize = 16;
+
+/// The command of this name, in letters of any size.
+pub fn find(name: &[u8]) -> Option<&'static Spec> {
+    if name.len() > NAME_SIZE_MAX {
+        return None;
+    }
+    let mut small = [0; NAME_SIZE_MAX];
+    let small = &mut small[..name.len()];
+    small.copy_from_slice(name);
+    small.make_ascii_lowercase();
+    let index = TABLE.binary_search_by(|spec| spec.name.as_bytes().cmp(small));
+    index.ok().map(|index| &TABLE[index])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_is_found_by_its_name() {
+        for spec in TABLE {
+            let found = find(spec.name.to_uppercase().as_bytes()).expect("it is in the table");
+            assert_eq!(found.name, spec.name);
+        }
+        for name in ["", "ge", "gets", "hset", "a-name-that-is-much-too-long"] {
+            assert!(find(name.as_bytes()).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn arity_is_exact_or_least() {
+        let get = find(b"get").expect("known");
+        assert!(get.takes(2) && !get.takes(1) && !get.takes(3));
+        let set = find(b"set").expect("known");
+        assert!(set.takes(3) && set.takes(9) && !set.takes(2));
+    }
+}

@@ -1,0 +1,124 @@
+//! INCRBYFLOAT. Redis computes with 80 bits, this with the 64 of IEEE 754 and the shortest digits that name the result:
+//! the same for what people write down, not for the last digits of what needs more than 15.
+
+use super::{Step, again, results};
+use crate::client::{Kind, ReplyRef};
+use crate::resp::command::Failure;
+use crate::resp::reply::Replies;
+use crate::state_machine::kv::wire::{Expiry, Item, Operation, SetCondition, SetOptions, Status};
+
+const NOT_A_FLOAT: Failure = Failure::new("ERR value is not a valid float");
+const NOT_FINITE: Failure = Failure::new("ERR increment would produce NaN or Infinity");
+
+/// Longest number that is read.
+const TEXT_SIZE_MAX: usize = 5 * 1024;
+
+/// Reads the value, adds, and writes the sum if the version is still the same.
+#[derive(Debug)]
+pub struct Float {
+    key: Vec<u8>,
+    increment: f64,
+    /// The version that was read, and the sum.
+    sum: Option<(u64, Vec<u8>)>,
+    tries: u32,
+}
+
+/// A number as C reads it: no blanks, and not "nan".
+fn parse(text: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(text).ok()?;
+    if text.len() > TEXT_SIZE_MAX {
+        return None;
+    }
+    let number: f64 = text.parse().ok()?;
+    (!number.is_nan()).then_some(number)
+}
+
+impl Float {
+    /// Adds `increment`, if it is a number.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn new(key: &[u8], increment: &[u8]) -> Result<Self, Failure> {
+        Ok(Self {
+            key: key.to_vec(),
+            increment: parse(increment).ok_or(NOT_A_FLOAT)?,
+            sum: None,
+            tries: 0,
+        })
+    }
+
+    pub(super) fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
+        let key = &self.key;
+        match &self.sum {
+            None => {
+                let size_max = TEXT_SIZE_MAX as u32;
+                Item::Get { key, size_max }.encode(body);
+                (Kind::Read, Operation::Batch)
+            }
+            Some((version, value)) => {
+                let options = SetOptions {
+                    condition: SetCondition::Version(*version),
+                    expiry: Expiry::Keep,
+                    old: false,
+                };
+                let item = Item::Set {
+                    key,
+                    value,
+                    options,
+                };
+                item.encode(body);
+                (Kind::Write, Operation::Batch)
+            }
+        }
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        reply: &ReplyRef<'_>,
+        replies: &mut Replies<'_>,
+    ) -> Option<Step> {
+        let result = results(reply, 1)?.next()?;
+        if let Some((_, sum)) = self.sum.take() {
+            match result.status {
+                Status::Done => replies.bulk(&sum),
+                Status::Mismatch => return Some(again(&mut self.tries, replies)),
+                Status::OutOfSpace => super::out_of_space(replies),
+                _ => return None,
+            }
+            return Some(Step::Done);
+        }
+        let (version, value) = match result.status {
+            Status::Value => (result.version, parse(result.value)),
+            Status::NotFound => (0, Some(0.0)),
+            Status::TooLarge => (0, None),
+            _ => return None,
+        };
+        let Some(value) = value else {
+            NOT_A_FLOAT.write(replies);
+            return Some(Step::Done);
+        };
+        let sum = value + self.increment;
+        if !sum.is_finite() {
+            NOT_FINITE.write(replies);
+            return Some(Step::Done);
+        }
+        // Not "-0".
+        self.sum = Some((version, (sum + 0.0).to_string().into_bytes()));
+        Some(Step::Ask)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_in_redis() {
+        for (text, number) in [("1.5", 1.5), ("-3", -3.0), ("3.0e3", 3000.0), (".5", 0.5)] {
+            assert_eq!(parse(text.as_bytes()), Some(number), "{text}");
+        }
+        for text in ["", "x", " 1", "1 ", "nan", "1,5", "-"] {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! KEYS and SCAN.
+
+use super::Step;
+use crate::client::{Kind, ReplyRef};
+use crate::resp::command::Failure;
+use crate::resp::glob;
+use crate::resp::reply::{Protocol, Replies};
+use crate::resp::shared::Shared;
+use crate::state_machine::kv::wire::{
+    KEY_SIZE_MAX, Operation, Scan as Range, ScanReply, prefix_end,
+};
+use std::ops::Bound;
+
+/// Keys of one answer of the cluster to KEYS.
+const KEYS_AT_ONCE: u32 = 4096;
+
+/// The range of keys that may match, from behind `after` on.
+fn range(after: Option<&[u8]>, prefix: &[u8], count: u32, body: &mut Vec<u8>) {
+    let mut end = [0; KEY_SIZE_MAX];
+    let from = match after {
+        Some(key) if key >= prefix => Bound::Excluded(key),
+        _ if prefix.is_empty() => Bound::Unbounded,
+        _ => Bound::Included(prefix),
+    };
+    let range = Range {
+        from,
+        to: prefix_end(prefix, &mut end),
+        keys_only: true,
+        count_max: count,
+        ..Range::ALL
+    };
+    range.encode(body);
+}
+
+/// What a pattern begins with, as far as keys can.
+fn prefix(pattern: &[u8]) -> Vec<u8> {
+    let mut prefix = glob::prefix(pattern);
+    prefix.truncate(KEY_SIZE_MAX);
+    prefix
+}
+
+/// KEYS: all keys that match, read part by part.
+#[derive(Debug)]
+pub struct Keys {
+    pattern: Vec<u8>,
+    prefix: Vec<u8>,
+    after: Option<Vec<u8>>,
+    /// What was found, as replies.
+    found: Vec<u8>,
+    count: usize,
+    size_max: usize,
+}
+
+impl Keys {
+    /// Those that match, if they are no more than so many bytes.
+    pub fn new(pattern: &[u8], size_max: usize) -> Self {
+        Self {
+            pattern: pattern.to_vec(),
+            prefix: prefix(pattern),
+            after: None,
+            found: Vec::new(),
+            count: 0,
+            size_max,
+        }
+    }
+
+    pub(super) fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
+        range(self.after.as_deref(), &self.prefix, KEYS_AT_ONCE, body);
+        (Kind::Read, Operation::Scan)
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        reply: &ReplyRef<'_>,
+        replies: &mut Replies<'_>,
+    ) -> Option<Step> {
+        const TOO_MANY: Failure = Failure::new("ERR too many keys for one reply: use SCAN");
+        let page = ScanReply::decode(reply.body)?;
+        let mut found = Replies::new(&mut self.found, Protocol::Two);
+        for entry in page.entries() {
+            if entry.is_key && glob::matches(&self.pattern, entry.key) {
+                found.bulk(entry.key);
+                self.count += 1;
+            }
+        }
+        if found.size() > self.size_max {
+            TOO_MANY.write(replies);
+            return Some(Step::Done);
+        }
+        match page.entries().last() {
+            Some(last) if page.more => {
+                self.after = Some(last.key.to_vec());
+                Some(Step::Ask)
+            }
+            _ => {
+                replies.array(self.count);
+                replies.raw(&self.found);
+                Some(Step::Done)
+            }
+        }
+    }
+}
+
+/// SCAN: one part, and a cursor for the next.
+#[derive(Debug)]
+pub struct Scan {
+    after: Option<Vec<u8>>,
+    pattern: Vec<u8>,
+    prefix: Vec<u8>,
+    count: u32,
+    /// Whatever is found is not of the type that was asked for.
+    none: bool,
+}
+
+impl Scan {
+    /// From behind a key on.
+    pub fn new(after: Option<&[u8]>, pattern: &[u8], count: u32, none: bool) -> Self {
+        Self {
+            after: after.map(<[u8]>::to_vec),
+            pattern: pattern.to_vec(),
+            prefix: prefix(pattern),
+            count,
+            none,
+        }
+    }
+
+    pub(super) fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
+        range(self.after.as_deref(), &self.prefix, self.count, body);
+        (Kind::Read, Operation::Scan)
+    }
+
+    pub(super) fn answer(
+        &self,
+        reply: &ReplyRef<'_>,
+        shared: &mut Shared,
+        replies: &mut Replies<'_>,
+    ) -> Option<Step> {
+        let page = ScanReply::decode(reply.body)?;
+        let cursor = match page.entries().last() {
+            Some(last) if page.more => shared.cursors.insert(last.key),
+            _ => 0,
+        };
+        replies.array(2);
+        replies.bulk(cursor.to_string().as_bytes());
+        let matching = page
+            .entries()
+            .filter(|entry| !self.none && entry.is_key && glob::matches(&self.pattern, entry.key));
+        let keys: Vec<&[u8]> = matching.map(|entry| entry.key).collect();
+        replies.array(keys.len());
+        keys.iter().for_each(|key| replies.bulk(key));
+        Some(Step::Done)
+    }
+}
