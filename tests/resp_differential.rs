@@ -247,6 +247,8 @@ const TEMPLATES: &[&str] = &[
     "COMMAND COUNT V",
     "COMMAND GETKEYS MSET K V K V",
     "COMMAND GETKEYS PING",
+    "COMMAND GETKEYS PING V",
+    "COMMAND GETKEYS GET K V",
     "WAIT x 0",
     "WAIT 0 x",
     "WAIT 0 -1",
@@ -262,7 +264,6 @@ const TEMPLATES: &[&str] = &[
     "V V",
     "OBJECT",
     "TIME V",
-    "QUIT V",
 ];
 
 /// One command of a template: capital letters stand for something of their kind.
@@ -291,7 +292,7 @@ fn command(random: &mut Random) -> Line {
                 "NX", "XX", "GET", "KEEPTTL", "EX", "1000", "PERSIST", "foo", "get",
             ]),
             "X" => random.one(&["NX", "XX", "GT", "LT", "foo", "nx"]),
-            word => word,
+            _ => word,
         };
         line.push(text.as_bytes().to_vec());
     }
@@ -324,7 +325,46 @@ fn normal(line: &Line, value: Value) -> Value {
             keys.sort_by_key(by_text);
             Value::Array(keys)
         }
+        // The number of the connection.
+        (b"HELLO", Value::Array(mut fields)) if fields.len() == 14 => {
+            fields[7] = Value::Null;
+            Value::Array(fields)
+        }
+        (b"HELLO", Value::Map(mut fields)) => {
+            fields[7] = Value::Null;
+            Value::Map(fields)
+        }
+        (b"TIME", Value::Array(parts)) => Value::Integer(parts.len() as i64),
         (_, value) => value,
+    }
+}
+
+/// Equal, but for the moment between the two: times in seconds differ by one, in milliseconds by no more than two seconds.
+fn is_alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Integer(one), Value::Integer(other)) => {
+            let difference = one.abs_diff(*other);
+            let least = *one.min(other);
+            difference == 0
+                || difference <= 1 && least >= 900
+                || difference <= 2000 && least >= 900_000
+        }
+        (Value::Array(ones), Value::Array(others)) => {
+            ones.len() == others.len() && ones.iter().zip(others).all(|(a, b)| is_alike(a, b))
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// Redis adds with 80 bits, the gateway with 64: the same number, but perhaps not the same last digits.
+fn is_nearly(one: &Value, other: &Value) -> bool {
+    let number = |value: &Value| match value {
+        Value::Bulk(text) => String::from_utf8_lossy(text).parse::<f64>().ok(),
+        _ => None,
+    };
+    match (number(one), number(other)) {
+        (Some(one), Some(other)) => (one - other).abs() <= other.abs() * 1e-15,
+        _ => false,
     }
 }
 
@@ -337,11 +377,13 @@ fn is_different(line: &Line, in_transaction: bool) -> bool {
         // Offsets and sizes above what a request of the cluster holds have the same error from other limits on.
         b"SETRANGE" => argument(2) == b"4294967296",
         // A scan with a small count finds other keys at first.
+        b"SCAN" | b"DBSIZE" if in_transaction => true,
         b"SCAN" => argument(2) == b"COUNT" && matches!(argument(3), b"1" | b"2" | b"5" | b"100"),
         // With this name there is a command there, and not here.
         b"OBJECT" => true,
+        b"COMMAND" => argument(1) == b"COUNT" && line.len() == 2,
         // Not in transactions.
-        b"INCRBYFLOAT" | b"MSETNX" | b"KEYS" | b"SCAN" | b"HELLO" | b"RANDOMKEY" => in_transaction,
+        b"INCRBYFLOAT" | b"MSETNX" | b"KEYS" | b"HELLO" | b"RANDOMKEY" => in_transaction,
         _ => false,
     }
 }
@@ -360,7 +402,7 @@ fn differ(commands: usize, seed: u64, protocol: &str) {
         connection.call(&["HELLO", protocol]).expect("both know it");
     }
     let mut random = Random(seed);
-    let (mut in_transaction, mut done, mut errors) = (false, 0, 0);
+    let (mut in_transaction, mut done, mut errors, mut nearly) = (false, 0, 0, 0);
     let mut history: Vec<String> = Vec::new();
     while done < commands {
         let line = command(&mut random);
@@ -368,6 +410,11 @@ fn differ(commands: usize, seed: u64, protocol: &str) {
             continue;
         }
         let name = line[0].to_ascii_uppercase();
+        if name == b"DBSIZE" {
+            // Redis counts keys that have expired until somebody looks at them.
+            let look: Vec<&str> = ["EXISTS"].iter().chain(KEYS).copied().collect();
+            theirs.call(&look).expect("Redis answers");
+        }
         let expected = theirs.call(&line).expect("Redis answers");
         let found = ours.call(&line).expect("the gateway answers");
         let text: Vec<_> = line
@@ -376,11 +423,19 @@ fn differ(commands: usize, seed: u64, protocol: &str) {
             .collect();
         history.push(format!("{text:?} -> {expected:?}"));
         let (expected, found) = (normal(&line, expected), normal(&line, found));
+        if name == b"INCRBYFLOAT" && found != expected && is_nearly(&found, &expected) {
+            let key = String::from_utf8_lossy(&line[1]).into_owned();
+            for connection in [&mut theirs, &mut ours] {
+                let reply = connection.call(&["SET", &key, "1", "KEEPTTL"]);
+                assert_eq!(reply.expect("it answers"), Value::Simple(b"OK".into()));
+            }
+            nearly += 1;
+            continue;
+        }
         let recent = history.len().saturating_sub(30);
-        assert_eq!(
-            found,
-            expected,
-            "command {done} of seed {seed}:\n{}",
+        assert!(
+            is_alike(&found, &expected),
+            "command {done} of seed {seed}:\n{}\nbut the gateway: {found:?}",
             history[recent..].join("\n")
         );
         errors += usize::from(expected.error().is_some());
@@ -399,7 +454,9 @@ fn differ(commands: usize, seed: u64, protocol: &str) {
             }
         }
     }
-    println!("{done} commands were answered alike, {errors} of them by errors");
+    println!(
+        "{done} commands were answered alike, {errors} of them by errors; {nearly} sums differed in their last digits"
+    );
     assert!(errors > commands / 20 && errors < commands / 2, "{errors}");
 }
 

@@ -194,7 +194,7 @@ pub fn unknown(arguments: &Arguments<'_>) -> Failure {
 }
 
 /// The error of a subcommand that its command does not have.
-pub(super) fn unknown_subcommand(name: &str, subcommand: &[u8]) -> Failure {
+fn unknown_subcommand(name: &str, subcommand: &[u8]) -> Failure {
     let mut text = b"ERR unknown subcommand '".to_vec();
     text.extend_from_slice(cut(subcommand, 128));
     text.extend_from_slice(format!("'. Try {} HELP.", name.to_ascii_uppercase()).as_bytes());
@@ -207,6 +207,14 @@ pub(super) fn unknown_subcommand(name: &str, subcommand: &[u8]) -> Failure {
 /// There is no such command, or it has another number of arguments.
 pub fn look_up(arguments: &Arguments<'_>) -> Result<&'static Spec, Failure> {
     let spec = find(&arguments[0]).ok_or_else(|| unknown(arguments))?;
+    if let (Some(name), false) = (arguments.get(1), spec.subcommands.is_empty()) {
+        let mut each = spec.subcommands.iter();
+        let found = each.find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
+        let &(known, count) = found.ok_or_else(|| unknown_subcommand(spec.name, name))?;
+        if !table::takes(count, arguments.len()) {
+            return Err(arity(&format!("{}|{known}", spec.name)));
+        }
+    }
     if spec.takes(arguments.len()) {
         Ok(spec)
     } else {

@@ -121,13 +121,13 @@ fn put(
             value,
             options: plain,
         };
-        return exchange(context, &item, &small);
+        return exchange(&item, &small);
     }
     context.item(&item, finish)
 }
 
 /// Reads a large value, and then executes `small` if it has not changed.
-fn exchange(context: &mut Context<'_>, item: &Item<'_>, small: &Item<'_>) -> Prepared {
+fn exchange(item: &Item<'_>, small: &Item<'_>) -> Prepared {
     check_key(item.key())?;
     let exchange = Exchange::new(item, small);
     Ok(Then::Steps(Box::new(Steps::Exchange(exchange))))
@@ -222,7 +222,7 @@ pub(super) fn getdel(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Pr
         size_max: WHOLE,
     };
     if context.is_large {
-        return exchange(context, &item, &Item::Delete { key });
+        return exchange(&item, &Item::Delete { key });
     }
     context.item(&item, Finish::Value)
 }
@@ -262,7 +262,7 @@ pub(super) fn getex(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Pre
         size_max,
     };
     if context.is_large {
-        return exchange(context, &expire(Some(WHOLE)), &expire(None));
+        return exchange(&expire(Some(WHOLE)), &expire(None));
     }
     context.item(&expire(Some(WHOLE)), Finish::Value)
 }

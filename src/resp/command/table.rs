@@ -28,6 +28,8 @@ pub struct Spec {
     pub is_immediate: bool,
     /// May be part of a transaction.
     pub is_transactional: bool,
+    /// Its subcommands, each with the number of arguments, counted as [`Spec::arity`] is.
+    pub subcommands: &'static [(&'static str, i32)],
     /// Its function.
     pub run: Run,
 }
@@ -44,6 +46,11 @@ impl Spec {
         self
     }
 
+    const fn with(mut self, subcommands: &'static [(&'static str, i32)]) -> Self {
+        self.subcommands = subcommands;
+        self
+    }
+
     const fn single(mut self) -> Self {
         self.is_transactional = false;
         self
@@ -51,9 +58,14 @@ impl Spec {
 
     /// Whether it takes so many arguments.
     pub fn takes(&self, count: usize) -> bool {
-        let least = self.arity.unsigned_abs() as usize;
-        count == least || self.arity < 0 && count > least
+        takes(self.arity, count)
     }
+}
+
+/// Whether so many arguments are right.
+pub(super) fn takes(arity: i32, count: usize) -> bool {
+    let least = arity.unsigned_abs() as usize;
+    count == least || arity < 0 && count > least
 }
 
 const fn spec(
@@ -73,6 +85,7 @@ const fn spec(
         is_barrier: false,
         is_immediate: false,
         is_transactional: true,
+        subcommands: &[],
         run,
     }
 }
@@ -83,6 +96,25 @@ const TWO: (i32, i32, i32) = (1, 2, 1);
 const ALL: (i32, i32, i32) = (1, -1, 1);
 const PAIRS: (i32, i32, i32) = (1, -1, 2);
 
+const CLIENT: &[(&str, i32)] = &[
+    ("getname", 2),
+    ("id", 2),
+    ("info", 2),
+    ("list", -2),
+    ("no-evict", 3),
+    ("no-touch", 3),
+    ("setinfo", 4),
+    ("setname", 3),
+];
+const COMMAND: &[(&str, i32)] = &[
+    ("count", 2),
+    ("docs", -2),
+    ("getkeys", -4),
+    ("info", -2),
+    ("list", -2),
+];
+const CONFIG: &[(&str, i32)] = &[("get", -3), ("resetstat", 2), ("rewrite", 2), ("set", -4)];
+
 const CONTROL: &str = "noscript loading stale fast allow_busy";
 const HANDSHAKE: &str = "noscript loading stale fast no_auth allow_busy";
 
@@ -91,9 +123,9 @@ const HANDSHAKE: &str = "noscript loading stale fast no_auth allow_busy";
 pub static TABLE: &[Spec] = &[
     spec("append", 3, ONE, "write denyoom fast", "@write @string @fast", strings::append),
     spec("auth", -2, NO, "noscript loading stale fast no_auth allow_busy", "@fast @connection", connection::auth).barrier(),
-    spec("client", -2, NO, "", "@slow", connection::client).barrier(),
-    spec("command", -1, NO, "loading stale", "@slow @connection", server::command),
-    spec("config", -2, NO, "", "@slow", server::config),
+    spec("client", -2, NO, "", "@slow", connection::client).barrier().with(CLIENT),
+    spec("command", -1, NO, "loading stale", "@slow @connection", server::command).with(COMMAND),
+    spec("config", -2, NO, "", "@slow", server::config).with(CONFIG),
     spec("dbsize", 1, NO, "readonly fast", "@keyspace @read @fast", keys::dbsize),
     spec("decr", 2, ONE, "write denyoom fast", "@write @string @fast", numbers::decr),
     spec("decrby", 3, ONE, "write denyoom fast", "@write @string @fast", numbers::decrby),

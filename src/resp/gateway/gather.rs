@@ -5,6 +5,7 @@ use super::connection::{Flight, Pending, Room, What};
 use super::front::{Call, CallOf, Front};
 use crate::client::kv::operation;
 use crate::client::{Core, Kind};
+use crate::resp::caller::Caller;
 use crate::resp::command::{Context, Failure, Spec, Then, look_up, queue};
 use crate::resp::finish::Finish;
 use crate::resp::reply::Replies;
@@ -181,7 +182,7 @@ impl Front {
         let arguments = connection.parser.arguments(input);
         let mut reply = Vec::new();
         let protocol = connection.caller.protocol;
-        let spec = match find_spec(&arguments, &mut connection.caller.transaction) {
+        let spec = match find_spec(&arguments, &mut connection.caller) {
             Ok(Some(spec)) => spec,
             Ok(None) => {
                 Replies::new(&mut reply, protocol).simple("QUEUED");
@@ -402,10 +403,16 @@ impl Front {
 /// The command to run; none if it was kept for EXEC.
 fn find_spec(
     arguments: &Arguments<'_>,
-    transaction: &mut Option<crate::resp::caller::Transaction>,
+    caller: &mut Caller,
 ) -> Result<Option<&'static Spec>, Failure> {
     let spec = look_up(arguments);
-    let Some(transaction) = transaction else {
+    if let Err(failure) = &spec
+        && arguments[0].eq_ignore_ascii_case(b"exec")
+    {
+        caller.end_transaction();
+        return Err(abort(failure));
+    }
+    let Some(transaction) = &mut caller.transaction else {
         return spec.map(Some);
     };
     transaction.broken |= spec.is_err();
@@ -415,4 +422,12 @@ fn find_spec(
     }
     queue(transaction, spec, arguments)?;
     Ok(None)
+}
+
+/// EXEC itself is wrong: the transaction is over.
+fn abort(failure: &Failure) -> Failure {
+    let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
+    let reason = failure.text();
+    text.extend_from_slice(reason.strip_prefix(b"ERR ").unwrap_or(reason));
+    Failure::quoting(text)
 }

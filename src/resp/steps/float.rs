@@ -29,8 +29,45 @@ fn parse(text: &[u8]) -> Option<f64> {
     if text.len() > TEXT_SIZE_MAX {
         return None;
     }
+    let (negative, digits) = match text.as_bytes() {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if let [b'0', b'x' | b'X', digits @ ..] = digits {
+        let number = hexadecimal(digits)?;
+        return Some(if negative { -number } else { number });
+    }
     let number: f64 = text.parse().ok()?;
     (!number.is_nan()).then_some(number)
+}
+
+/// The digits of a hexadecimal number, as C knows them: a fraction and a power of two may follow.
+fn hexadecimal(digits: &[u8]) -> Option<f64> {
+    let at = digits
+        .iter()
+        .position(|byte| byte.eq_ignore_ascii_case(&b'p'));
+    let (digits, power) = digits.split_at(at.unwrap_or(digits.len()));
+    let (mut number, mut fraction, mut count, mut unit) = (0.0, false, 0, 1.0);
+    for &byte in digits {
+        if byte == b'.' && !fraction {
+            fraction = true;
+            continue;
+        }
+        let digit = f64::from(char::from(byte).to_digit(16)?);
+        count += 1;
+        if fraction {
+            unit /= 16.0;
+            number += digit * unit;
+        } else {
+            number = number * 16.0 + digit;
+        }
+    }
+    let power = match power {
+        [] => 0,
+        [_, power @ ..] => std::str::from_utf8(power).ok()?.parse::<i32>().ok()?,
+    };
+    (count > 0).then(|| number * f64::from(power).exp2())
 }
 
 impl Float {
@@ -114,10 +151,17 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_in_redis() {
-        for (text, number) in [("1.5", 1.5), ("-3", -3.0), ("3.0e3", 3000.0), (".5", 0.5)] {
+        for (text, number) in [
+            ("1.5", 1.5),
+            ("-3", -3.0),
+            ("3.0e3", 3000.0),
+            (".5", 0.5),
+            ("0x10", 16.0),
+            ("-0X1.8p1", -3.0),
+        ] {
             assert_eq!(parse(text.as_bytes()), Some(number), "{text}");
         }
-        for text in ["", "x", " 1", "1 ", "nan", "1,5", "-"] {
+        for text in ["", "x", " 1", "1 ", "nan", "1,5", "-", "0x", "0xg", "0x1p"] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
     }
