@@ -1,8 +1,8 @@
 //! A reply to items while it is written.
 
+use super::ReplyBuffer;
 use super::store::Record;
 use super::wire::{Item, Items, REPLY_HEADER_SIZE, ReplyHeader, Status, VALUE_RESULT_SIZE};
-use super::ReplyBuffer;
 use zerocopy::IntoBytes;
 
 /// Writes results. What the results of later items need at least is kept for them.
@@ -58,8 +58,7 @@ impl<'a, 'b> Answer<'a, 'b> {
         self.status(Status::Stat);
         self.reply.push(&record.meta.version.to_le_bytes());
         self.reply.push(&record.meta.expiry.to_le_bytes());
-        self.reply
-            .push(&(record.meta.size as u32).to_le_bytes());
+        self.reply.push(&(record.meta.size as u32).to_le_bytes());
         self.reply.push(&[record.meta.kind]);
     }
 

@@ -4,8 +4,7 @@ use super::answer::Answer;
 use super::demand::Demand;
 use super::store::{Meta, RECORD_HEADER_SIZE, Record, resolve};
 use super::wire::{
-    Condition, ExpiryCondition, Item, Items, SetCondition, SetOptions, Status, Target,
-    Transaction,
+    Condition, ExpiryCondition, Item, Items, SetCondition, SetOptions, Status, Target, Transaction,
 };
 use super::{Kv, Pages};
 
@@ -90,7 +89,11 @@ pub(super) fn range_of(size: usize, start: i64, end: i64) -> std::ops::Range<usi
     }
     let start = from_start(start).max(0);
     let end = from_start(end).max(0).min(size - 1);
-    if start > end { 0..0 } else { start as usize..end as usize + 1 }
+    if start > end {
+        0..0
+    } else {
+        start as usize..end as usize + 1
+    }
 }
 
 /// Reading.
@@ -132,12 +135,13 @@ impl Kv {
         item: &Item<'_>,
         answer: &mut Answer<'_, '_>,
     ) -> bool {
-        let read = |answer: &mut Answer<'_, '_>, key, push: &dyn Fn(&mut Answer<'_, '_>, Record<'_>)| {
-            match self.live(pages, key, now) {
-                Some(record) => push(answer, record),
-                None => answer.status(Status::NotFound),
-            }
-        };
+        let read =
+            |answer: &mut Answer<'_, '_>, key, push: &dyn Fn(&mut Answer<'_, '_>, Record<'_>)| {
+                match self.live(pages, key, now) {
+                    Some(record) => push(answer, record),
+                    None => answer.status(Status::NotFound),
+                }
+            };
         match *item {
             Item::Get { key, size_max } => read(answer, key, &|answer, record| {
                 answer.value(Status::Value, &record, size_max);
