@@ -17,8 +17,8 @@
 //!
 //! How large a batch may be follows from what it may touch at worst, which must stay below
 //! [`storage::layout::Geometry::pages_touched_max`], and from the reply. A change of a key may touch two leaves of keys and
-//! two of the index of expiries, and most nodes above them. Small changes in one batch, at most: 608 puts of the default
-//! geometry; 1,911 of the large one; and of the small one, whose pages all have spares, as many as fit a message.
+//! two of the index of expiries, and most nodes above them. Small changes in one batch, at most: 577 puts of the default
+//! geometry; 2,330 of the large one; and of the small one, whose pages all have spares, as many as fit a message.
 //!
 //! [`wire`] has the formats, [`model`] what all of it means, in plain Rust.
 

@@ -2,7 +2,9 @@
 //! replies with it. It shares the formats with the machine, and nothing else.
 
 use super::wire::{
-    BatchReply, ENTRY_HEADER_SIZE, Item, Items, Operation, REPLY_HEADER_SIZE, Scan, Status,
+    BatchReply, Comparison, Condition, ENTRY_HEADER_SIZE, EXPIRY_MAX, Expiry, ExpiryCondition,
+    Item, Items, Operation, REPLY_HEADER_SIZE, Scan, SetCondition, Status, Target,
+    VALUE_RESULT_SIZE,
 };
 use crate::state_machine::{Limits, StateMachine};
 use std::collections::BTreeMap;
@@ -13,6 +15,8 @@ use std::ops::Bound;
 pub struct Versioned {
     /// Revision of the store when the key last changed.
     pub version: u64,
+    /// When it expires, in milliseconds since 1970; none: never.
+    pub expiry_ms: Option<u64>,
     /// The value.
     pub value: Vec<u8>,
 }
@@ -20,10 +24,83 @@ pub struct Versioned {
 /// A store.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Model {
-    /// The keys.
+    /// The keys. Those that are expired are removed by whatever comes next.
     pub map: BTreeMap<Vec<u8>, Versioned>,
     /// Changes in the store's life.
     pub revision: u64,
+}
+
+/// How an item ended.
+enum Outcome {
+    Status(Status),
+    Mismatch(u64),
+    Number(Status, i64),
+    /// With this value of a key of this version.
+    Value(Status, u64, Vec<u8>),
+    TooLarge(u64, usize),
+    Stat(Versioned),
+}
+
+use Outcome::{Mismatch, Number, TooLarge, Value};
+
+fn done() -> Outcome {
+    Outcome::Status(Status::Done)
+}
+
+fn not_found() -> Outcome {
+    Outcome::Status(Status::NotFound)
+}
+
+/// What is known besides the state: time, limits, and how much of a value the reply still holds.
+#[derive(Clone, Copy)]
+struct World {
+    now: u64,
+    value_size_max: usize,
+    room: usize,
+}
+
+impl Outcome {
+    /// A value, if it fits, and whether it does.
+    fn of_value(status: Status, found: &Versioned, size_max: u32, world: World) -> (Self, bool) {
+        let size = found.value.len();
+        if size > world.room.min(size_max as usize) {
+            (TooLarge(found.version, size), false)
+        } else {
+            (Value(status, found.version, found.value.clone()), true)
+        }
+    }
+
+    fn encode(&self, reply: &mut Vec<u8>) {
+        match self {
+            Self::Status(status) => reply.push(*status as u8),
+            Mismatch(version) => {
+                reply.push(Status::Mismatch as u8);
+                reply.extend(version.to_le_bytes());
+            }
+            Number(status, number) => {
+                reply.push(*status as u8);
+                reply.extend(number.to_le_bytes());
+            }
+            Value(status, version, value) => {
+                reply.push(*status as u8);
+                reply.extend(version.to_le_bytes());
+                reply.extend((value.len() as u32).to_le_bytes());
+                reply.extend(value);
+            }
+            TooLarge(version, size) => {
+                reply.push(Status::TooLarge as u8);
+                reply.extend(version.to_le_bytes());
+                reply.extend((*size as u32).to_le_bytes());
+            }
+            Self::Stat(found) => {
+                reply.push(Status::Stat as u8);
+                reply.extend(found.version.to_le_bytes());
+                reply.extend(found.expiry_ms.unwrap_or(0).to_le_bytes());
+                reply.extend((found.value.len() as u32).to_le_bytes());
+                reply.push(0);
+            }
+        }
+    }
 }
 
 impl Model {
@@ -32,85 +109,286 @@ impl Model {
         Self::default()
     }
 
-    /// Executes a request and returns the bytes of its reply; none if the request is invalid. (Nor is it executed if the
-    /// store is out of space: that is not for the model to know.)
-    pub fn apply(&mut self, limits: &Limits, operation: u8, body: &[u8]) -> Option<Vec<u8>> {
+    /// Executes a request and returns the bytes of its reply; none if the request is invalid, or asks for a random key. (Nor
+    /// is it executed if the store is out of space: that is not for the model to know.) `timestamp` is that of the op; of
+    /// a read, of the last one before it; in nanoseconds.
+    pub fn apply(
+        &mut self,
+        limits: &Limits,
+        timestamp: u64,
+        operation: u8,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
         let plan = super::Kv::validate(limits, operation, body).ok()?;
+        let now = timestamp / 1_000_000;
+        self.map
+            .retain(|_, it| it.expiry_ms.is_none_or(|time| time > now));
         match Operation::from_byte(operation)? {
             Operation::Scan => Some(self.scan(&Scan::decode(body)?, plan.reply_size)),
             Operation::Count => {
-                let mut reply = header(Status::Done, false, 0, self.revision);
+                let mut reply = header(false, 0, self.revision);
                 reply.extend((self.map.len() as u64).to_le_bytes());
                 Some(reply)
             }
+            Operation::Random => None,
             operation => {
                 let items: Vec<_> = Items::decode(operation, body)?.collect();
-                Some(self.batch(&items, plan.reply_size))
-            }
-        }
-    }
-
-    /// Executes one item; the status, and what was found if the reply tells of it.
-    fn item(&mut self, item: &Item<'_>, room: usize) -> (Status, Option<Versioned>) {
-        let old = self.map.get(item.key()).cloned();
-        match *item {
-            Item::Get { size_max, .. } => match old {
-                None => (Status::NotFound, None),
-                Some(old) if old.value.len() > room.min(size_max as usize) => {
-                    (Status::TooLarge, Some(old))
-                }
-                Some(old) => (Status::Value, Some(old)),
-            },
-            Item::Delete { .. } if old.is_none() => (Status::NotFound, None),
-            Item::Delete { key } => {
-                self.revision += 1;
-                self.map.remove(key);
-                (Status::Done, None)
-            }
-            Item::CompareAndSet { expected, .. }
-                if expected != old.as_ref().map(|old| &old.value[..]) =>
-            {
-                (Status::Mismatch, old)
-            }
-            Item::Put { key, value } | Item::CompareAndSet { key, value, .. } => {
-                self.revision += 1;
-                let new = Versioned {
-                    version: self.revision,
-                    value: value.to_vec(),
+                let world = World {
+                    now,
+                    value_size_max: super::value_size_max(limits),
+                    room: 0,
                 };
-                self.map.insert(key.to_vec(), new);
-                (Status::Done, None)
+                let mut reply = header(false, items.len(), self.revision);
+                let reserved = items.iter().map(Item::result_size).sum();
+                self.items(&items, plan.reply_size, reserved, world, &mut reply);
+                debug_assert!(BatchReply::decode(&reply).is_some());
+                Some(reply)
             }
-            _ => (Status::Invalid, None),
         }
     }
 
-    fn batch(&mut self, items: &[Item<'_>], reply_size: usize) -> Vec<u8> {
-        let mut reply = header(Status::Done, false, items.len(), self.revision);
-        let mut reserved: usize = items.iter().map(Item::result_size).sum();
-        let mut data = Vec::new();
+    fn items(
+        &mut self,
+        items: &[Item<'_>],
+        reply_size: usize,
+        mut reserved: usize,
+        world: World,
+        reply: &mut Vec<u8>,
+    ) {
         for item in items {
-            let room = reply_size - (REPLY_HEADER_SIZE + reserved + data.len());
             reserved -= item.result_size();
-            let (status, found) = self.item(item, room);
-            data.push(status as u8);
-            match (status, found) {
-                (Status::Value | Status::TooLarge, Some(found)) => {
-                    data.extend(found.version.to_le_bytes());
-                    data.extend((found.value.len() as u32).to_le_bytes());
-                    if status == Status::Value {
-                        data.extend(found.value);
-                    }
-                }
-                (Status::Mismatch, found) => {
-                    data.extend(found.map_or(0, |found| found.version).to_le_bytes());
-                }
-                _ => {}
+            if let Item::Transaction(transaction) = item {
+                let holds = transaction.conditions().all(|it| self.holds(&it));
+                let (status, list): (_, Vec<_>) = if holds {
+                    (Status::Succeeded, transaction.then().collect())
+                } else {
+                    (Status::Failed, transaction.otherwise().collect())
+                };
+                reply.push(status as u8);
+                reply.extend((list.len() as u16).to_le_bytes());
+                let size: usize = list.iter().map(Item::result_size).sum();
+                self.items(&list, reply_size, reserved + size, world, reply);
+                continue;
+            }
+            let room = reply_size - reply.len() - reserved;
+            let world = World {
+                room: room.saturating_sub(VALUE_RESULT_SIZE),
+                ..world
+            };
+            self.item(item, world).encode(reply);
+        }
+    }
+
+    fn holds(&self, condition: &Condition<'_>) -> bool {
+        let found = self.map.get(condition.key);
+        match condition.target {
+            Target::Version(version) => condition
+                .comparison
+                .holds(found.map_or(0, |it| it.version).cmp(&version)),
+            Target::Value(value) => {
+                found.map_or(condition.comparison == Comparison::NotEqual, |found| {
+                    condition
+                        .comparison
+                        .holds(found.value.as_slice().cmp(value))
+                })
             }
         }
-        reply.extend(data);
-        debug_assert!(BatchReply::decode(&reply).is_some());
-        reply
+    }
+
+    /// Sets a key. An expiry that is reached removes it.
+    fn set(&mut self, key: &[u8], value: Vec<u8>, expiry_ms: Option<u64>, now: u64) {
+        self.revision += 1;
+        if expiry_ms.is_some_and(|time| time <= now) {
+            self.map.remove(key);
+            return;
+        }
+        let new = Versioned {
+            version: self.revision,
+            expiry_ms,
+            value,
+        };
+        self.map.insert(key.to_vec(), new);
+    }
+
+    fn expiry(expiry: Expiry, old: Option<&Versioned>, now: u64) -> Option<u64> {
+        match expiry {
+            Expiry::Never => None,
+            Expiry::Keep => old?.expiry_ms,
+            Expiry::At(time) => Some(time),
+            Expiry::In(time) => Some((now + time).min(EXPIRY_MAX)),
+        }
+    }
+
+    fn item(&mut self, item: &Item<'_>, world: World) -> Outcome {
+        let old = self.map.get(item.key()).cloned();
+        let kept = old.as_ref().and_then(|it| it.expiry_ms);
+        let too_long = |size: usize| size > world.value_size_max;
+        if item.value().is_some_and(|value| too_long(value.len())) {
+            return Outcome::Status(Status::TooLong);
+        }
+        match *item {
+            Item::Get { size_max, .. } => old.map_or_else(not_found, |old| {
+                Outcome::of_value(Status::Value, &old, size_max, world).0
+            }),
+            Item::Stat { .. } => old.map_or_else(not_found, Outcome::Stat),
+            Item::GetRange {
+                start,
+                end,
+                size_max,
+                ..
+            } => old.map_or_else(not_found, |mut old| {
+                old.value = slice(&old.value, start, end);
+                Outcome::of_value(Status::Value, &old, size_max, world).0
+            }),
+            Item::Count => Number(Status::Number, self.map.len() as i64),
+            Item::Put { key, value } => {
+                self.set(key, value.to_vec(), None, world.now);
+                done()
+            }
+            Item::CompareAndSet {
+                key,
+                expected,
+                value,
+            } => {
+                if expected != old.as_ref().map(|old| &old.value[..]) {
+                    return Mismatch(old.map_or(0, |old| old.version));
+                }
+                self.set(key, value.to_vec(), None, world.now);
+                done()
+            }
+            Item::Delete { key } => match self.map.remove(key) {
+                None => not_found(),
+                Some(_) => {
+                    self.revision += 1;
+                    done()
+                }
+            },
+            Item::Take { key, size_max } => old.map_or_else(not_found, |old| {
+                let answer = Outcome::of_value(Status::DoneValue, &old, size_max, world);
+                if answer.1 {
+                    self.revision += 1;
+                    self.map.remove(key);
+                }
+                answer.0
+            }),
+            Item::Set { .. } => self.set_if(item, old, world),
+            Item::Append { key, value } => {
+                let old = old.map_or(vec![], |old| old.value);
+                let new = [&old[..], value].concat();
+                if too_long(new.len()) {
+                    return Outcome::Status(Status::TooLong);
+                }
+                let size = new.len();
+                self.set(key, new, kept, world.now);
+                Number(Status::DoneNumber, size as i64)
+            }
+            Item::SetRange { key, offset, value } => {
+                let mut new = old.map_or(vec![], |old| old.value);
+                if value.is_empty() {
+                    return Number(Status::Number, new.len() as i64);
+                }
+                let (start, end) = (offset as usize, offset as usize + value.len());
+                if too_long(end) {
+                    return Outcome::Status(Status::TooLong);
+                }
+                new.resize(new.len().max(end), 0);
+                new[start..end].copy_from_slice(value);
+                let size = new.len();
+                self.set(key, new, kept, world.now);
+                Number(Status::DoneNumber, size as i64)
+            }
+            Item::Increment { key, delta } => {
+                let Some(number) = old.map_or(Some(0), |old| number(&old.value)) else {
+                    return Outcome::Status(Status::NotANumber);
+                };
+                let Some(sum) = number.checked_add(delta) else {
+                    return Outcome::Status(Status::Overflow);
+                };
+                self.set(key, sum.to_string().into_bytes(), kept, world.now);
+                Number(Status::DoneNumber, sum)
+            }
+            Item::Expire { .. } => self.expire(item, old, world),
+            Item::Rename { key, to, if_absent } => {
+                let Some(old) = old else { return not_found() };
+                if let Some(target) = self.map.get(to).filter(|_| if_absent) {
+                    return Mismatch(target.version);
+                }
+                self.map.remove(key);
+                self.set(to, old.value, old.expiry_ms, world.now);
+                done()
+            }
+            Item::Clear => {
+                self.revision += 1;
+                self.map.clear();
+                done()
+            }
+            Item::Transaction(_) => unreachable!("executed by the caller, and never nested"),
+        }
+    }
+
+    fn set_if(&mut self, item: &Item<'_>, old: Option<Versioned>, world: World) -> Outcome {
+        let Item::Set {
+            key,
+            value,
+            options,
+        } = *item
+        else {
+            unreachable!("the caller looked");
+        };
+        let version = old.as_ref().map_or(0, |old| old.version);
+        let holds = match options.condition {
+            SetCondition::Always => true,
+            SetCondition::Absent => old.is_none(),
+            SetCondition::Present => old.is_some(),
+            SetCondition::Version(expected) => version == expected,
+        };
+        let (answer, fits) = match (&old, options.old, holds) {
+            (Some(old), true, true) => Outcome::of_value(Status::DoneValue, old, u32::MAX, world),
+            (Some(old), true, false) => {
+                Outcome::of_value(Status::MismatchValue, old, u32::MAX, world)
+            }
+            (_, _, true) => (done(), true),
+            (_, _, false) => (Mismatch(version), true),
+        };
+        if holds && fits {
+            let expiry = Self::expiry(options.expiry, old.as_ref(), world.now);
+            self.set(key, value.to_vec(), expiry, world.now);
+        }
+        answer
+    }
+
+    fn expire(&mut self, item: &Item<'_>, old: Option<Versioned>, world: World) -> Outcome {
+        let Item::Expire {
+            key,
+            expiry,
+            condition,
+            size_max,
+        } = *item
+        else {
+            unreachable!("the caller looked");
+        };
+        let Some(old) = old else { return not_found() };
+        let new = Self::expiry(expiry, Some(&old), world.now);
+        let rank = |expiry: Option<u64>| expiry.unwrap_or(u64::MAX);
+        let holds = match condition {
+            ExpiryCondition::Always => true,
+            ExpiryCondition::Absent => old.expiry_ms.is_none(),
+            ExpiryCondition::Present => old.expiry_ms.is_some(),
+            ExpiryCondition::Later => rank(new) > rank(old.expiry_ms),
+            ExpiryCondition::Earlier => rank(new) < rank(old.expiry_ms),
+        };
+        let (answer, fits) = match (size_max, holds) {
+            (Some(size_max), true) => Outcome::of_value(Status::DoneValue, &old, size_max, world),
+            (Some(size_max), false) => {
+                Outcome::of_value(Status::MismatchValue, &old, size_max, world)
+            }
+            (None, true) => (done(), true),
+            (None, false) => (Mismatch(old.version), true),
+        };
+        if holds && fits {
+            self.set(key, old.value, new, world.now);
+        }
+        answer
     }
 
     fn scan(&self, scan: &Scan<'_>, reply_size: usize) -> Vec<u8> {
@@ -131,7 +409,7 @@ impl Model {
         }
         let mut entries = Vec::new();
         let mut count = 0;
-        for (key, Versioned { version, value }) in &found {
+        for (key, Versioned { version, value, .. }) in &found {
             let room = reply_size - REPLY_HEADER_SIZE - entries.len();
             let size = ENTRY_HEADER_SIZE + key.len();
             let omitted = scan.keys_only || (count == 0 && size + value.len() > room);
@@ -149,15 +427,35 @@ impl Model {
             }
             count += 1;
         }
-        let mut reply = header(Status::Done, count < found.len(), count, self.revision);
+        let mut reply = header(count < found.len(), count, self.revision);
         reply.extend(entries);
         reply
     }
 }
 
-fn header(status: Status, more: bool, count: usize, version: u64) -> Vec<u8> {
-    let mut bytes = vec![status as u8, u8::from(more), 0, 0];
+/// The number that a value is: its digits are those that would be printed.
+fn number(value: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == value).then_some(number)
+}
+
+/// As Redis cuts: negative ends count from behind.
+fn slice(value: &[u8], start: i64, end: i64) -> Vec<u8> {
+    let size = value.len() as i128;
+    let (start, end) = (i128::from(start), i128::from(end));
+    if start < 0 && end < 0 && start > end {
+        return vec![];
+    }
+    let from_start = |at: i128| if at < 0 { (at + size).max(0) } else { at };
+    let (start, end) = (from_start(start), from_start(end));
+    let inside = |at: &usize| (*at as i128) >= start && (*at as i128) <= end;
+    let places = (0..value.len()).filter(inside);
+    places.map(|at| value[at]).collect()
+}
+
+fn header(more: bool, count: usize, revision: u64) -> Vec<u8> {
+    let mut bytes = vec![Status::Done as u8, u8::from(more), 0, 0];
     bytes.extend((count as u32).to_le_bytes());
-    bytes.extend(version.to_le_bytes());
+    bytes.extend(revision.to_le_bytes());
     bytes
 }

@@ -175,9 +175,12 @@ impl Workload for KvWorkload {
         }
     }
 
-    fn apply(&mut self, _context: &Context, operation: u16, body: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, context: &Context, operation: u16, body: &[u8]) -> Vec<u8> {
         assert_eq!(operation & 0xff00, MACHINE);
-        let reply = self.model.apply(&self.limits, operation as u8, body);
+        let operation = operation as u8;
+        let reply = self
+            .model
+            .apply(&self.limits, context.timestamp, operation, body);
         reply.expect("only valid requests are drawn")
     }
 }
