@@ -381,7 +381,7 @@ fn is_different(line: &Line, in_transaction: bool) -> bool {
         b"SCAN" => argument(2) == b"COUNT" && matches!(argument(3), b"1" | b"2" | b"5" | b"100"),
         // With this name there is a command there, and not here.
         b"OBJECT" => true,
-        b"COMMAND" => argument(1) == b"COUNT" && line.len() == 2,
+        b"COMMAND" => line.len() == 1 || argument(1) == b"COUNT" && line.len() == 2,
         // Not in transactions.
         b"INCRBYFLOAT" | b"MSETNX" | b"KEYS" | b"HELLO" | b"RANDOMKEY" => in_transaction,
         _ => false,

@@ -36,7 +36,7 @@ fn condition(options: &Arguments<'_>) -> Result<ExpiryCondition, Failure> {
         (true, ..) => ExpiryCondition::Absent,
         // A key without an expiry counts as later than all, so nothing is later than it.
         (_, _, true, _) => ExpiryCondition::Later,
-        (_, true, _, true) => ExpiryCondition::Earlier,
+        (_, true, _, true) => ExpiryCondition::PresentEarlier,
         (_, _, _, true) => ExpiryCondition::Earlier,
         (_, true, ..) => ExpiryCondition::Present,
         _ => ExpiryCondition::Always,

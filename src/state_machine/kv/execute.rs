@@ -451,6 +451,7 @@ impl Kv {
             ExpiryCondition::Present => meta.expiry != 0,
             ExpiryCondition::Later => later.is_gt(),
             ExpiryCondition::Earlier => later.is_lt(),
+            ExpiryCondition::PresentEarlier => meta.expiry != 0 && later.is_lt(),
         };
         match (size_max, holds) {
             (Some(size_max), true) => {

@@ -376,6 +376,9 @@ impl Model {
             ExpiryCondition::Present => old.expiry_ms.is_some(),
             ExpiryCondition::Later => rank(new) > rank(old.expiry_ms),
             ExpiryCondition::Earlier => rank(new) < rank(old.expiry_ms),
+            ExpiryCondition::PresentEarlier => {
+                old.expiry_ms.is_some() && rank(new) < rank(old.expiry_ms)
+            }
         };
         let (answer, fits) = match (size_max, holds) {
             (Some(size_max), true) => Outcome::of_value(Status::DoneValue, &old, size_max, world),

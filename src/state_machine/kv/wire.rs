@@ -46,7 +46,7 @@
 //! | 12 | set_range: overwrites bytes, after zeros if the value is shorter | | the bytes' | offset | done_number: the new size; number: the size, if there are no bytes to write; too_long |
 //! | 13 | append | | the bytes' | | done_number: the new size; too_long |
 //! | 14 | increment: of a value that is a decimal i64; an absent one is 0 | | | added (i64) | done_number: the sum; not_a_number, overflow |
-//! | 15 | expire: sets or clears the expiry | bits 0-1 expiry kind, not keep; 2-4 condition: 0 none, 1 no expiry, 2 has one, 3 becomes later, 4 becomes earlier; bit 5: value wanted | as get, if wanted | of the expiry | done, mismatch, not_found; with value: done_value, mismatch_value, too_large |
+//! | 15 | expire: sets or clears the expiry | bits 0-1 expiry kind, not keep; 2-4 condition: 0 none, 1 no expiry, 2 has one, 3 becomes later, 4 becomes earlier, 5 has one that becomes earlier; bit 5: value wanted | as get, if wanted | of the expiry | done, mismatch, not_found; with value: done_value, mismatch_value, too_large |
 //! | 16 | rename: moves value and expiry to the key that is the item's value; what that had is gone | bit 0: only if it is absent | the new key's | | done, not_found, mismatch |
 //! | 17 | clear: deletes all keys (no key) | | | | done |
 //! | 18 | transaction | | of all that follows | items if the conditions hold (u32), items if not (u32); the key size is the number of conditions | succeeded, failed |

@@ -104,10 +104,12 @@ fn conditions_of_an_expiry_compare_with_the_one_before() {
     for (time, condition, status) in [
         (soon, ExpiryCondition::Present, Status::Mismatch),
         (soon, ExpiryCondition::Later, Status::Mismatch),
+        (late, ExpiryCondition::PresentEarlier, Status::Mismatch),
         (late, ExpiryCondition::Earlier, Status::Done),
         (late, ExpiryCondition::Absent, Status::Mismatch),
         (soon, ExpiryCondition::Later, Status::Mismatch),
-        (soon, ExpiryCondition::Earlier, Status::Done),
+        (late, ExpiryCondition::PresentEarlier, Status::Mismatch),
+        (soon, ExpiryCondition::PresentEarlier, Status::Done),
         (late, ExpiryCondition::Later, Status::Done),
         (Expiry::Never, ExpiryCondition::Earlier, Status::Mismatch),
         (Expiry::Never, ExpiryCondition::Present, Status::Done),

@@ -170,6 +170,7 @@ fn expiry_conditions() -> impl Strategy<Value = ExpiryCondition> {
         1 => Just(ExpiryCondition::Present),
         1 => Just(ExpiryCondition::Later),
         1 => Just(ExpiryCondition::Earlier),
+        1 => Just(ExpiryCondition::PresentEarlier),
     ]
 }
 

@@ -86,6 +86,8 @@ pub enum ExpiryCondition {
     Later = 3,
     /// The new one is earlier.
     Earlier = 4,
+    /// It has one, and the new one is earlier.
+    PresentEarlier = 5,
 }
 
 impl ExpiryCondition {
@@ -96,6 +98,7 @@ impl ExpiryCondition {
             2 => Self::Present,
             3 => Self::Later,
             4 => Self::Earlier,
+            5 => Self::PresentEarlier,
             _ => return None,
         })
     }
