@@ -258,7 +258,12 @@ pub(super) fn getex(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Pre
     let expire = |size_max| Item::Expire {
         key,
         expiry,
-        condition: ExpiryCondition::Always,
+        // A key that does not expire is not changed by not expiring.
+        condition: if persist {
+            ExpiryCondition::Present
+        } else {
+            ExpiryCondition::Always
+        },
         size_max,
     };
     if context.is_large {

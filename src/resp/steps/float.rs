@@ -39,7 +39,9 @@ fn parse(text: &[u8]) -> Option<f64> {
         return Some(if negative { -number } else { number });
     }
     let number: f64 = text.parse().ok()?;
-    (!number.is_nan()).then_some(number)
+    // Digits of a number too large are none; the word for infinity is one.
+    let is_digits = digits.iter().any(u8::is_ascii_digit);
+    (!number.is_nan() && !(number.is_infinite() && is_digits)).then_some(number)
 }
 
 /// The digits of a hexadecimal number, as C knows them: a fraction and a power of two may follow.
