@@ -27,23 +27,19 @@ pub struct RespArgs {
 #[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
 pub struct GatewayArgs {
     /// Sessions that the gateway holds: so many batches of writes are on their way at once
-    #[arg(long = "resp-sessions", default_value_t = 8, value_name = "COUNT")]
-    pub sessions: usize,
+    #[arg(long, default_value_t = 8, value_name = "COUNT")]
+    pub resp_sessions: usize,
     /// Most connections of Redis clients
-    #[arg(
-        long = "resp-clients-max",
-        default_value_t = 10_000,
-        value_name = "COUNT"
-    )]
-    pub clients_max: usize,
+    #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
+    pub resp_clients_max: usize,
 }
 
 impl GatewayArgs {
     /// Options of a gateway.
     pub fn options(&self, listen: &str, client: crate::client::ClientOptions) -> GatewayOptions {
         let mut options = GatewayOptions::new(listen, client);
-        options.client.sessions = self.sessions;
-        options.connections_max = self.clients_max;
+        options.client.sessions = self.resp_sessions;
+        options.connections_max = self.resp_clients_max;
         options
     }
 }

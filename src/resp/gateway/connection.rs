@@ -81,6 +81,8 @@ pub(super) struct Connection {
     pub readable: bool,
     /// The kernel takes output.
     pub writable: bool,
+    /// The kernel has seen the end of the input: it says so once, and there may be input before it.
+    pub hung_up: bool,
     /// The peer sends nothing more.
     pub ended: bool,
     /// Nothing more is read; it is closed when its output is written.
@@ -126,6 +128,7 @@ impl Connection {
             stream,
             readable: false,
             writable: true,
+            hung_up: false,
             ended: false,
             closing: false,
             broken: false,
@@ -175,12 +178,15 @@ impl Connection {
         }
         loop {
             match self.stream.read(buffer) {
-                Ok(0) => self.ended = true,
+                Ok(0) => {
+                    self.ended = true;
+                    self.readable = false;
+                }
                 Ok(size) => {
                     self.drop_parsed();
                     self.input.extend_from_slice(&buffer[..size]);
                     // Less than there was room for: all there was. More comes as another event.
-                    self.readable = size == buffer.len();
+                    self.readable = size == buffer.len() || self.hung_up;
                     return size;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,

@@ -188,6 +188,7 @@ impl Front {
             return; // closed in this very turn
         };
         let ending = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        connection.hung_up |= flags.intersects(ending);
         connection.readable |= flags.intersects(EventFlags::IN | ending);
         connection.writable |=
             flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);

@@ -1,0 +1,150 @@
+//! The gateway in front of real replicas that are killed: commands wait, none is lost, none is done twice, and where
+//! that cannot be known the client is told.
+
+mod process;
+mod resp;
+
+use process::cluster::Cluster;
+use process::{CLUSTER, rounds};
+use resp::{HANG, Running};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use viewstone::client::ClientOptions;
+use viewstone::resp::Value;
+use viewstone::resp::gateway::GatewayOptions;
+
+fn gateway(cluster: &Cluster, deadline: Duration) -> Running {
+    let mut client = ClientOptions::new(CLUSTER, cluster.addresses.iter().cloned());
+    client.deadline = deadline;
+    Running::new(&GatewayOptions::new("127.0.0.1:0", client))
+}
+
+#[derive(Default)]
+struct Counts {
+    done: AtomicU64,
+    unknown: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Increments until told to stop, eight at a time. Each reply is larger than the one before.
+fn increment(gateway: &Running, key: &str, stop: &AtomicBool, counts: &Counts) {
+    let mut connection = gateway.connect();
+    let mut last = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..8 {
+            connection.send(&["INCR", key]).expect("it reads");
+        }
+        for _ in 0..8 {
+            match connection.receive().expect("it answers") {
+                Value::Integer(number) => {
+                    assert!(number > last, "{number} after {last}");
+                    last = number;
+                    counts.done.fetch_add(1, Ordering::Relaxed);
+                }
+                Value::Error(text) if text.starts_with(b"UNKNOWN ") => {
+                    counts.unknown.fetch_add(1, Ordering::Relaxed);
+                }
+                Value::Error(text) if text.starts_with(b"CLUSTERDOWN ") => {
+                    counts.refused.fetch_add(1, Ordering::Relaxed);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn increments_are_neither_lost_nor_doubled_when_primaries_are_killed() {
+    let mut cluster = Cluster::new("resp-failover", 3, &["--small"]);
+    cluster.start_all();
+    let gateway = gateway(&cluster, Duration::from_secs(10));
+    let (stop, counts) = (AtomicBool::new(false), Counts::default());
+    let kills = rounds(3);
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| increment(&gateway, "n", &stop, &counts));
+        }
+        for _ in 0..kills {
+            thread::sleep(Duration::from_millis(400));
+            let primary = cluster.primary();
+            let before = counts.done.load(Ordering::Relaxed);
+            cluster.kill(primary);
+            let begin = Instant::now();
+            while counts.done.load(Ordering::Relaxed) < before + 100 {
+                assert!(
+                    begin.elapsed() < HANG,
+                    "the gateway does not find the new primary"
+                );
+                thread::sleep(Duration::from_millis(5));
+            }
+            println!(
+                "a hundred increments within {:.1?} of the kill",
+                begin.elapsed()
+            );
+            cluster.start(primary);
+            cluster.wait_healthy();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let found = gateway.connect().call(&["GET", "n"]).expect("it answers");
+    let Value::Bulk(found) = found else {
+        panic!("{found:?}")
+    };
+    let found: u64 = String::from_utf8_lossy(&found).parse().expect("a number");
+    let [done, unknown, refused] =
+        [&counts.done, &counts.unknown, &counts.refused].map(|count| count.load(Ordering::Relaxed));
+    println!("{done} done, {unknown} unknown, {refused} refused; the counter is {found}");
+    assert!(done > 0 && found >= done && found <= done + unknown);
+    // Ten seconds are patience enough for any of these failures.
+    assert_eq!((unknown, refused), (0, 0));
+    drop(gateway);
+    cluster.stop_all_well();
+}
+
+#[test]
+fn without_a_quorum_a_client_is_told_that_the_outcome_is_unknown() {
+    let mut cluster = Cluster::new("resp-unknown", 3, &["--small"]);
+    cluster.start_all();
+    let gateway = gateway(&cluster, Duration::from_secs(1));
+    let mut connection = gateway.connect();
+    let ok = Value::Simple(b"OK".into());
+    assert_eq!(connection.call(&["SET", "n", "0"]).expect("it answers"), ok);
+    let primary = cluster.primary();
+    for replica in (0..3).filter(|&replica| replica != primary) {
+        cluster.kill(replica);
+    }
+    let reply = connection.call(&["INCR", "n"]).expect("it answers");
+    let text = reply
+        .error()
+        .map(|text| String::from_utf8_lossy(text).into_owned());
+    let text = text.unwrap_or_else(|| panic!("{reply:?}"));
+    assert!(text.starts_with("UNKNOWN "), "{text}");
+    let reply = connection.call(&["GET", "n"]).expect("it answers");
+    let text = reply
+        .error()
+        .map(|text| String::from_utf8_lossy(text).into_owned());
+    assert!(
+        text.is_some_and(|text| text.starts_with("CLUSTERDOWN ")),
+        "{reply:?}"
+    );
+    // What needs nothing of the cluster goes on.
+    let pong = Value::Simple(b"PONG".into());
+    assert_eq!(connection.call(&["PING"]).expect("it answers"), pong);
+    for replica in (0..3).filter(|&replica| replica != primary) {
+        cluster.start(replica);
+    }
+    cluster.wait_healthy();
+    let begin = Instant::now();
+    let found = loop {
+        match connection.call(&["GET", "n"]).expect("it answers") {
+            Value::Bulk(found) => break found,
+            _ => assert!(begin.elapsed() < HANG, "it does not come back"),
+        }
+    };
+    // Once, or not at all.
+    assert!(found == b"0" || found == b"1", "{}", found.escape_ascii());
+    println!("the outcome that was unknown: {}", found.escape_ascii());
+    drop(gateway);
+    cluster.stop_all_well();
+}
