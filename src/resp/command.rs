@@ -4,6 +4,9 @@
 //! its words, and either writes the reply, or adds items and says what makes a reply of their results ([`Finish`]), or
 //! begins several requests, one after another ([`Steps`]).
 
+// Every command's function has one type, also of those that cannot fail.
+#![allow(clippy::unnecessary_wraps)]
+
 mod connection;
 mod expiry;
 mod info;

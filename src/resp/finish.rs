@@ -4,6 +4,7 @@ use super::caller::Caller;
 use super::command::{Failure, NOT_AN_INTEGER, TOO_LONG};
 use super::reply::Replies;
 use crate::state_machine::kv::wire::{ItemReply, Results, Status};
+use std::fmt::Write;
 
 /// How results become a reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -311,7 +312,8 @@ fn expiry(expiry_ms: u64, absolute: bool, milliseconds: bool, now_ms: u64) -> i6
 fn keyspace(text: &str, count: i64, replies: &mut Replies<'_>) {
     let mut text = text.to_owned();
     if count > 0 {
-        text += &format!("db0:keys={count},expires=0,avg_ttl=0\r\n");
+        write!(text, "db0:keys={count},expires=0,avg_ttl=0\r\n")
+            .expect("memory takes all that is written");
     }
     replies.verbatim(text.as_bytes());
 }

@@ -96,7 +96,7 @@ impl<'a> Replies<'a> {
 
     /// A string.
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.head(b'$', bytes.len() as i64);
+        self.head(b'$', size(bytes.len()));
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");
     }
@@ -114,7 +114,7 @@ impl<'a> Replies<'a> {
         match self.protocol {
             Protocol::Two => self.bulk(text),
             Protocol::Three => {
-                self.head(b'=', text.len() as i64 + 4);
+                self.head(b'=', size(text.len() + 4));
                 self.out.extend_from_slice(b"txt:");
                 self.out.extend_from_slice(text);
                 self.out.extend_from_slice(b"\r\n");
@@ -141,14 +141,14 @@ impl<'a> Replies<'a> {
 
     /// An array: so many replies follow.
     pub fn array(&mut self, count: usize) {
-        self.head(b'*', count as i64);
+        self.head(b'*', size(count));
     }
 
     /// A map: so many pairs of replies follow.
     pub fn map(&mut self, pairs: usize) {
         match self.protocol {
             Protocol::Two => self.array(2 * pairs),
-            Protocol::Three => self.head(b'%', pairs as i64),
+            Protocol::Three => self.head(b'%', size(pairs)),
         }
     }
 
@@ -156,9 +156,14 @@ impl<'a> Replies<'a> {
     pub fn set(&mut self, count: usize) {
         match self.protocol {
             Protocol::Two => self.array(count),
-            Protocol::Three => self.head(b'~', count as i64),
+            Protocol::Three => self.head(b'~', size(count)),
         }
     }
+}
+
+/// A size as the protocol writes it.
+fn size(size: usize) -> i64 {
+    i64::try_from(size).expect("memory has fewer bytes")
 }
 
 #[cfg(test)]

@@ -104,6 +104,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// The arguments from this one on; none if there are fewer.
+    #[must_use]
     pub fn from(&self, index: usize) -> Self {
         Self {
             bytes: self.bytes,
@@ -248,12 +249,11 @@ impl Parser {
         if count <= 0 {
             return Ok(Some(Parsed::Empty(self.at)));
         }
-        if count as u64 > self.limits.arguments_max as u64 {
+        let count = usize::try_from(count).map_err(|_| ProtocolError::Count)?;
+        if count > self.limits.arguments_max {
             return Err(ProtocolError::Count);
         }
-        self.state = State::Array {
-            missing: count as usize,
-        };
+        self.state = State::Array { missing: count };
         Ok(None)
     }
 

@@ -191,8 +191,7 @@ impl Exchange {
                 }
                 Some(Step::Done)
             }
-            (Exchanging::Changing(..), Status::OutOfSpace)
-            | (Exchanging::Plain, Status::OutOfSpace) => {
+            (Exchanging::Changing(..) | Exchanging::Plain, Status::OutOfSpace) => {
                 out_of_space(replies);
                 Some(Step::Done)
             }

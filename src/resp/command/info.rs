@@ -52,82 +52,73 @@ fn separate(text: &mut String) {
     }
 }
 
+/// Appends a section: its title, and a line for each field.
 fn section(name: &str, shared: &Shared, text: &mut String) {
-    let mut line = |line: std::fmt::Arguments<'_>| {
-        write!(text, "{line}\r\n").expect("memory takes all that is written");
+    let (title, fields) = match name {
+        "server" => ("Server", server(shared)),
+        "clients" => ("Clients", clients(shared)),
+        "memory" => ("Memory", vec![("used_memory", shared.memory.to_string())]),
+        "persistence" => ("Persistence", persistence()),
+        "stats" => ("Stats", stats(shared)),
+        "replication" => ("Replication", replication(shared)),
+        _ => ("Cluster", vec![("cluster_enabled", "0".to_owned())]),
     };
-    let statistics = &shared.statistics;
-    match name {
-        "server" => {
-            let uptime = shared.uptime().as_secs();
-            line(format_args!("# Server"));
-            line(format_args!("redis_version:{REDIS_VERSION}"));
-            line(format_args!("redis_mode:standalone"));
-            line(format_args!("server_name:viewstone"));
-            line(format_args!(
-                "viewstone_version:{}",
-                env!("CARGO_PKG_VERSION")
-            ));
-            line(format_args!("process_id:{}", std::process::id()));
-            line(format_args!("tcp_port:{}", shared.port));
-            line(format_args!("uptime_in_seconds:{uptime}"));
-            line(format_args!("uptime_in_days:{}", uptime / 86_400));
-        }
-        "clients" => {
-            line(format_args!("# Clients"));
-            line(format_args!("connected_clients:{}", shared.connections));
-            line(format_args!("maxclients:{}", shared.connections_max));
-        }
-        "memory" => {
-            line(format_args!("# Memory"));
-            line(format_args!("used_memory:{}", shared.memory));
-        }
-        "persistence" => {
-            line(format_args!("# Persistence"));
-            line(format_args!("loading:0"));
-            line(format_args!("aof_enabled:1"));
-        }
-        "stats" => {
-            line(format_args!("# Stats"));
-            line(format_args!(
-                "total_connections_received:{}",
-                statistics.accepted
-            ));
-            line(format_args!(
-                "total_commands_processed:{}",
-                statistics.commands
-            ));
-            line(format_args!(
-                "total_net_input_bytes:{}",
-                statistics.received
-            ));
-            line(format_args!("total_net_output_bytes:{}", statistics.sent));
-            line(format_args!("rejected_connections:{}", statistics.refused));
-            line(format_args!(
-                "viewstone_connections_cut:{}",
-                statistics.closed_hostile
-            ));
-            line(format_args!("viewstone_requests:{}", statistics.requests));
-            line(format_args!(
-                "viewstone_outcomes_unknown:{}",
-                statistics.unknown
-            ));
-        }
-        "replication" => {
-            line(format_args!("# Replication"));
-            line(format_args!("role:master"));
-            line(format_args!("connected_slaves:0"));
-            line(format_args!(
-                "viewstone_replicas:{}",
-                shared.replicas.join(",")
-            ));
-            let primary = shared.primary.and_then(|index| shared.replicas.get(index));
-            let primary = primary.map_or("", String::as_str);
-            line(format_args!("viewstone_primary:{primary}"));
-        }
-        _ => {
-            line(format_args!("# Cluster"));
-            line(format_args!("cluster_enabled:0"));
-        }
+    write!(text, "# {title}\r\n").expect("memory takes all that is written");
+    for (field, value) in fields {
+        write!(text, "{field}:{value}\r\n").expect("memory takes all that is written");
     }
+}
+
+type Fields = Vec<(&'static str, String)>;
+
+fn server(shared: &Shared) -> Fields {
+    let uptime = shared.uptime().as_secs();
+    vec![
+        ("redis_version", REDIS_VERSION.to_owned()),
+        ("redis_mode", "standalone".to_owned()),
+        ("server_name", "viewstone".to_owned()),
+        ("viewstone_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("process_id", std::process::id().to_string()),
+        ("tcp_port", shared.port.to_string()),
+        ("uptime_in_seconds", uptime.to_string()),
+        ("uptime_in_days", (uptime / 86_400).to_string()),
+    ]
+}
+
+fn clients(shared: &Shared) -> Fields {
+    vec![
+        ("connected_clients", shared.connections.to_string()),
+        ("maxclients", shared.connections_max.to_string()),
+    ]
+}
+
+/// Every write is on disk before it is acknowledged.
+fn persistence() -> Fields {
+    vec![("loading", "0".to_owned()), ("aof_enabled", "1".to_owned())]
+}
+
+fn stats(shared: &Shared) -> Fields {
+    let counts = &shared.statistics;
+    [
+        ("total_connections_received", counts.accepted),
+        ("total_commands_processed", counts.commands),
+        ("total_net_input_bytes", counts.received),
+        ("total_net_output_bytes", counts.sent),
+        ("rejected_connections", counts.refused),
+        ("viewstone_connections_cut", counts.closed_hostile),
+        ("viewstone_requests", counts.requests),
+        ("viewstone_outcomes_unknown", counts.unknown),
+    ]
+    .map(|(name, count)| (name, count.to_string()))
+    .to_vec()
+}
+
+fn replication(shared: &Shared) -> Fields {
+    let primary = shared.primary.and_then(|index| shared.replicas.get(index));
+    vec![
+        ("role", "master".to_owned()),
+        ("connected_slaves", "0".to_owned()),
+        ("viewstone_replicas", shared.replicas.join(",")),
+        ("viewstone_primary", primary.cloned().unwrap_or_default()),
+    ]
 }

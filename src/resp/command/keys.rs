@@ -10,7 +10,7 @@ use crate::state_machine::kv::wire::Item;
 const SCAN_COUNT: i64 = 10;
 
 /// Most entries of an answer to SCAN: the client will come again.
-const SCAN_COUNT_MAX: i64 = 10_000;
+const SCAN_COUNT_MAX: u32 = 10_000;
 
 pub(super) fn del(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     let keys = arguments.from(1);
@@ -134,7 +134,7 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prep
     };
     // There are only strings: of other types, nothing.
     let none = kind.is_some_and(|kind| !kind.eq_ignore_ascii_case(b"string"));
-    let count = count.min(SCAN_COUNT_MAX) as u32;
+    let count = u32::try_from(count).map_or(SCAN_COUNT_MAX, |count| count.min(SCAN_COUNT_MAX));
     let scan = Scan::new(from, pattern.unwrap_or(b"*"), count, none);
     Ok(Then::Steps(Box::new(Steps::Scan(scan))))
 }

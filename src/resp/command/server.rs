@@ -56,21 +56,25 @@ pub(super) fn command(context: &mut Context<'_>, arguments: &Arguments<'_>) -> P
     let replies = &mut context.replies;
     let Some(subcommand) = arguments.get(1) else {
         replies.array(TABLE.len());
-        TABLE.iter().for_each(|spec| describe(spec, replies));
+        for spec in TABLE {
+            describe(spec, replies);
+        }
         return Ok(Then::Replied);
     };
     let names = arguments.from(2);
     match subcommand.to_ascii_uppercase().as_slice() {
-        b"COUNT" => replies.integer(TABLE.len() as i64),
+        b"COUNT" => replies.integer(i64::try_from(TABLE.len()).unwrap_or(i64::MAX)),
         b"LIST" if names.is_empty() => {
             replies.set(TABLE.len());
-            TABLE
-                .iter()
-                .for_each(|spec| replies.bulk(spec.name.as_bytes()));
+            for spec in TABLE {
+                replies.bulk(spec.name.as_bytes());
+            }
         }
         b"INFO" if names.is_empty() => {
             replies.array(TABLE.len());
-            TABLE.iter().for_each(|spec| describe(spec, replies));
+            for spec in TABLE {
+                describe(spec, replies);
+            }
         }
         b"INFO" => {
             replies.array(names.len());
@@ -136,17 +140,16 @@ fn get_keys(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     if !spec.takes(arguments.len()) {
         return Err(COUNT);
     }
+    let (first, step) = (first.unsigned_abs() as usize, step.unsigned_abs() as usize);
     let last = if last < 0 {
-        arguments.len() as i32 + last
+        arguments.len() - last.unsigned_abs() as usize
     } else {
-        last
+        last.unsigned_abs() as usize
     };
-    let places: Vec<i32> = (first..=last)
-        .step_by(step.unsigned_abs() as usize)
-        .collect();
+    let places: Vec<usize> = (first..=last).step_by(step).collect();
     context.replies.array(places.len());
     for place in places {
-        let key = arguments.get(place.unsigned_abs() as usize);
+        let key = arguments.get(place);
         context.replies.bulk(key.unwrap_or(&[]));
     }
     Ok(Then::Replied)

@@ -15,7 +15,7 @@ use crate::state_machine::kv::wire::{
 pub(super) const WHOLE: u32 = u32::MAX;
 
 /// Expiries beyond are refused: the machine adds the time of the op to one that is relative.
-const EXPIRY_IN_MAX: i64 = (EXPIRY_MAX - (1 << 48)) as i64;
+const EXPIRY_IN_MAX: i64 = (EXPIRY_MAX - (1 << 48)).cast_signed();
 
 /// An option that names a time.
 #[derive(Clone, Copy)]

@@ -55,8 +55,8 @@ impl Sizes {
 
     /// Values that were read, and what they took together.
     pub fn observe(&mut self, count: usize, size: usize) {
-        if count > 0 {
-            self.value_size = (7 * self.value_size + size / count) / 8 + 1;
+        if let Some(each) = size.checked_div(count) {
+            self.value_size = (7 * self.value_size + each) / 8 + 1;
         }
     }
 

@@ -11,7 +11,7 @@ fn describe(connection: &Connection, now_ns: u64) -> String {
     let seconds = |since: u64| now_ns.saturating_sub(since) / 1_000_000_000;
     let caller = &connection.caller;
     let queued = caller.transaction.as_ref();
-    let queued = queued.map_or(-1, |transaction| transaction.len() as i64);
+    let queued = queued.map_or(-1, |transaction| transaction.len().cast_signed());
     let local = connection.stream().local_addr();
     let local = local.map_or(String::new(), |address| address.to_string());
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -59,6 +59,8 @@ pub(super) enum Room {
     Steps,
 }
 
+// Each is a fact of its own: what the kernel has said, what was asked for, in which lists it is.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
 pub(super) struct Connection {
     pub name: Name,

@@ -8,7 +8,7 @@ use crate::client::{Core, Kind};
 use crate::resp::caller::Caller;
 use crate::resp::command::{Context, Failure, Spec, Then, look_up, queue};
 use crate::resp::finish::Finish;
-use crate::resp::reply::Replies;
+use crate::resp::reply::{Protocol, Replies};
 use crate::resp::request::{Arguments, Parsed};
 use crate::state_machine::kv::wire::Operation;
 
@@ -299,7 +299,7 @@ impl Front {
         }
         if self.scratch.bytes().len() > self.sizes.limits.request_size_max {
             let mut reply = Vec::new();
-            REFUSED_SIZE.write(&mut Replies::new(&mut reply, Default::default()));
+            REFUSED_SIZE.write(&mut Replies::new(&mut reply, Protocol::default()));
             return self.local(name, reply);
         }
         self.put(name, finish, writes);

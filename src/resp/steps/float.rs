@@ -41,7 +41,8 @@ fn parse(text: &[u8]) -> Option<f64> {
     let number: f64 = text.parse().ok()?;
     // Digits of a number too large are none; the word for infinity is one.
     let is_digits = digits.iter().any(u8::is_ascii_digit);
-    (!number.is_nan() && !(number.is_infinite() && is_digits)).then_some(number)
+    let wrong = number.is_nan() || number.is_infinite() && is_digits;
+    (!wrong).then_some(number)
 }
 
 /// The digits of a hexadecimal number, as C knows them: a fraction and a power of two may follow.

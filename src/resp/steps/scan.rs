@@ -147,7 +147,9 @@ impl Scan {
             .filter(|entry| !self.none && entry.is_key && glob::matches(&self.pattern, entry.key));
         let keys: Vec<&[u8]> = matching.map(|entry| entry.key).collect();
         replies.array(keys.len());
-        keys.iter().for_each(|key| replies.bulk(key));
+        for key in keys {
+            replies.bulk(key);
+        }
         Some(Step::Done)
     }
 }
