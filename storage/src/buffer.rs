@@ -19,18 +19,68 @@ use std::rc::Rc;
 pub struct AlignedBuffer {
     bytes: NonNull<u8>,
     size: usize,
+    /// Bytes allocated: more than `size` if the memory was of another buffer.
+    capacity: usize,
+    /// Its last holder has left nothing but zeros.
+    zeroed: bool,
 }
 
 impl AlignedBuffer {
     /// Allocates `size` bytes, a positive multiple of the sector size.
     pub fn new(size: usize) -> Self {
-        let layout = Self::layout(size);
+        Self::with_capacity(size, size)
+    }
+
+    fn with_capacity(size: usize, capacity: usize) -> Self {
+        assert!(size <= capacity);
+        let layout = Self::layout(capacity);
         // SAFETY: the layout's size is positive, asserted in `layout`.
         let bytes = unsafe { alloc_zeroed(layout) };
         let Some(bytes) = NonNull::new(bytes) else {
             handle_alloc_error(layout)
         };
-        Self { bytes, size }
+        Self {
+            bytes,
+            size,
+            capacity,
+            zeroed: false,
+        }
+    }
+
+    /// As [`Self::new`]; if this thread keeps what is dropped, perhaps the memory of an earlier buffer that was left
+    /// zeroed ([`keep_dropped`]).
+    pub fn reused(size: usize) -> Self {
+        Self::kept(size, true)
+    }
+
+    /// As [`Self::new`], for a holder that writes before it reads: if this thread keeps what is dropped, the bytes may be
+    /// those of an earlier buffer ([`keep_dropped`]).
+    pub fn scratch(size: usize) -> Self {
+        Self::kept(size, false)
+    }
+
+    fn kept(size: usize, zeroed: bool) -> Self {
+        KEPT.with_borrow_mut(|kept| {
+            if kept.size_max == 0 || size < KEPT_SIZE_MIN {
+                return Self::new(size);
+            }
+            // Sizes of a kind differ from one simulated cluster to the next: they are rounded up, so that they fit.
+            let capacity = size.next_power_of_two();
+            let fits = |buffer: &Self| buffer.capacity == capacity && buffer.zeroed == zeroed;
+            let Some(found) = kept.buffers.iter().position(fits) else {
+                return Self::with_capacity(size, capacity);
+            };
+            kept.size -= capacity;
+            let mut buffer = kept.buffers.swap_remove(found);
+            buffer.size = size;
+            buffer.zeroed = false;
+            buffer
+        })
+    }
+
+    /// The holder has left nothing but zeros, and is about to drop it.
+    pub fn left_zeroed(&mut self) {
+        self.zeroed = true;
     }
 
     fn layout(size: usize) -> Layout {
@@ -39,10 +89,81 @@ impl AlignedBuffer {
     }
 }
 
+/// Buffers that were dropped, to be used again.
+#[derive(Debug)]
+struct Kept {
+    buffers: Vec<AlignedBuffer>,
+    /// Of all of them, in bytes.
+    size: usize,
+    size_max: usize,
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = const {
+        RefCell::new(Kept {
+            buffers: Vec::new(),
+            size: 0,
+            size_max: 0,
+        })
+    };
+}
+
+/// From now on this thread keeps large buffers that are dropped, up to `size_max` bytes in all, for
+/// [`AlignedBuffer::scratch`]: for simulators, in which a replica starts again every few milliseconds and zeroing its
+/// memory would be a third of the work. Nothing is kept unless this is called.
+pub fn keep_dropped(size_max: usize) {
+    KEPT.with_borrow_mut(|kept| kept.size_max = size_max);
+}
+
+/// Whether this thread keeps what is dropped.
+pub fn keeps_dropped() -> bool {
+    KEPT.try_with(|kept| kept.try_borrow().is_ok_and(|kept| kept.size_max > 0))
+        .unwrap_or(false)
+}
+
+/// Smaller buffers are not kept.
+const KEPT_SIZE_MIN: usize = 32 << 10;
+
+/// Keeps the memory of a buffer that is being dropped, if this thread does so and has room.
+fn keep(dropped: &AlignedBuffer) -> bool {
+    let &AlignedBuffer {
+        bytes,
+        size,
+        capacity,
+        zeroed,
+    } = dropped;
+    // While the thread ends there is nothing to keep it for.
+    KEPT.try_with(|kept| {
+        let Ok(mut kept) = kept.try_borrow_mut() else {
+            return false;
+        };
+        let keeps = capacity >= KEPT_SIZE_MIN && capacity <= kept.size_max;
+        if keeps {
+            // The oldest go: they are least like what is in use now.
+            while kept.size + capacity > kept.size_max {
+                let oldest = kept.buffers.remove(0);
+                kept.size -= oldest.capacity;
+            }
+            kept.size += capacity;
+            kept.buffers.push(AlignedBuffer {
+                bytes,
+                size,
+                capacity,
+                zeroed,
+            });
+        }
+        keeps
+    })
+    .unwrap_or(false)
+}
+
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with the same layout, and dropped once.
-        unsafe { dealloc(self.bytes.as_ptr(), Self::layout(self.size)) }
+        if keep(self) {
+            return;
+        }
+        // SAFETY: allocated in `with_capacity` with the same layout, and freed once: what is kept is not freed here.
+        unsafe { dealloc(self.bytes.as_ptr(), Self::layout(self.capacity)) }
     }
 }
 
@@ -69,7 +190,8 @@ impl std::fmt::Debug for AlignedBuffer {
 }
 
 struct PoolInner {
-    memory: NonNull<u8>,
+    /// One buffer after the other; read and written through pointers of the handles only.
+    memory: AlignedBuffer,
     message_size: usize,
     /// Handles to each buffer; zero: free.
     counts: Box<[Cell<u32>]>,
@@ -77,18 +199,13 @@ struct PoolInner {
 }
 
 impl PoolInner {
-    fn layout(count: usize, message_size: usize) -> Layout {
-        assert!(count > 0 && message_size > 0 && message_size.is_multiple_of(SECTOR_SIZE));
-        let size = count
-            .checked_mul(message_size)
-            .expect("a pool fits the address space");
-        Layout::from_size_align(size, SECTOR_SIZE).expect("a sector is a power of two")
-    }
-
     fn start_of(&self, index: u32) -> *mut u8 {
         assert!((index as usize) < self.counts.len());
         // SAFETY: inside the pool's one allocation, by the assertion.
-        unsafe { self.memory.as_ptr().add(index as usize * self.message_size) }
+        unsafe {
+            let start = self.memory.bytes.as_ptr();
+            start.add(index as usize * self.message_size)
+        }
     }
 
     fn release(&self, index: u32) {
@@ -97,18 +214,6 @@ impl PoolInner {
         count.set(count.get() - 1);
         if count.get() == 0 {
             self.free.borrow_mut().push(index);
-        }
-    }
-}
-
-impl Drop for PoolInner {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `MessagePool::new` with the same layout; every handle holds an Rc, so none is left.
-        unsafe {
-            dealloc(
-                self.memory.as_ptr(),
-                Self::layout(self.counts.len(), self.message_size),
-            );
         }
     }
 }
@@ -122,12 +227,11 @@ pub struct MessagePool {
 impl MessagePool {
     /// Allocates `count` buffers of `message_size` bytes each, a multiple of the sector size.
     pub fn new(count: usize, message_size: usize) -> Self {
-        let layout = PoolInner::layout(count, message_size);
-        // SAFETY: the layout's size is positive, asserted in `layout`.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else {
-            handle_alloc_error(layout)
-        };
+        let size = count
+            .checked_mul(message_size)
+            .expect("a pool fits the address space");
+        assert!(message_size.is_multiple_of(SECTOR_SIZE));
+        let memory = AlignedBuffer::scratch(size);
         let free = (0..count as u32).rev().collect();
         let counts = (0..count).map(|_| Cell::new(0)).collect();
         Self {
@@ -170,7 +274,7 @@ impl MessagePool {
     /// The pool's memory, for registration with the kernel: start and size.
     pub fn memory(&self) -> (*mut u8, usize) {
         (
-            self.inner.memory.as_ptr(),
+            self.inner.memory.bytes.as_ptr(),
             self.inner.counts.len() * self.inner.message_size,
         )
     }
@@ -396,10 +500,36 @@ mod tests {
         let pool = MessagePool::new(1, SECTOR_SIZE);
         let mut message = pool.take().expect("one is free");
         message.buffer_mut().fill(0xee);
-        message.set_header(&Commit::new(1, 2, 3));
+        message.set_header(&Prepare::new(1, 2, 3));
         let message = message.seal();
         assert_eq!(message.bytes().len(), HEADER_SIZE);
         assert!(message.header().checksum_holds() && message.body().is_empty());
+    }
+
+    #[test]
+    fn dropped_buffers_are_kept_only_if_asked_for() {
+        const SIZE: usize = 2 * KEPT_SIZE_MIN;
+        let fill = || {
+            let mut buffer = AlignedBuffer::scratch(SIZE);
+            buffer.fill(7);
+        };
+        fill();
+        assert_eq!(AlignedBuffer::scratch(SIZE)[0], 0);
+        keep_dropped(2 * SIZE);
+        assert!(keeps_dropped());
+        fill();
+        // Only what was left zeroed serves where zeros are promised.
+        assert_eq!(AlignedBuffer::new(SIZE)[0], 0);
+        let mut reused = AlignedBuffer::reused(SIZE);
+        assert!(reused.iter().all(|&byte| byte == 0));
+        let start = reused.as_ptr();
+        let scratch = AlignedBuffer::scratch(SIZE - SECTOR_SIZE);
+        assert_eq!((scratch[0], scratch.len()), (7, SIZE - SECTOR_SIZE));
+        reused.left_zeroed();
+        drop((reused, AlignedBuffer::new(4 * SIZE)));
+        assert!(KEPT.with_borrow(|kept| kept.size <= kept.size_max));
+        assert_eq!(AlignedBuffer::reused(SIZE).as_ptr(), start);
+        keep_dropped(0);
     }
 
     #[test]

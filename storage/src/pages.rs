@@ -11,7 +11,7 @@
 //! Page 0 is the root page; pages 1..=b are the allocator's bitmap (bit set: in use). Both are always allocated.
 
 use crate::bits::Bits;
-use crate::buffer::AlignedBuffer;
+use crate::buffer::{AlignedBuffer, keeps_dropped};
 use crate::layout::PAGE_SIZE;
 
 /// Pages whose use one page of the allocator's bitmap records.
@@ -52,6 +52,9 @@ const NO_SPARE: u32 = u32::MAX;
 pub struct Pages {
     /// The pages, then the spares.
     memory: AlignedBuffer,
+    /// Where in it the pages, and the spares, end that were ever written.
+    pages_written: usize,
+    spares_written: usize,
     page_count: usize,
     /// Pages in use, as the bitmap pages say: kept beside them so that the lowest free page is found quickly.
     used: Bits,
@@ -82,7 +85,9 @@ impl Pages {
         let bitmap_pages = page_count.div_ceil(PAGES_PER_BITMAP_PAGE);
         assert!(page_count > 1 + bitmap_pages && spare_count > 0);
         let mut pages = Self {
-            memory: AlignedBuffer::new((page_count + spare_count as usize) * PAGE_SIZE),
+            memory: AlignedBuffer::reused((page_count + spare_count as usize) * PAGE_SIZE),
+            pages_written: 0,
+            spares_written: page_count,
             page_count,
             used: Bits::new(page_count),
             free_hint: 0,
@@ -198,6 +203,8 @@ impl Pages {
             let from = index * PAGE_SIZE;
             let to = (self.page_count + spare as usize) * PAGE_SIZE;
             self.memory.copy_within(from..from + PAGE_SIZE, to);
+            let end = self.page_count + spare as usize + 1;
+            self.spares_written = self.spares_written.max(end);
         }
     }
 
@@ -208,9 +215,23 @@ impl Pages {
     }
 
     fn slot_mut(&mut self, slot: usize) -> &mut [u8; PAGE_SIZE] {
+        assert!(slot < self.page_count, "spares are written by `change`");
+        self.pages_written = self.pages_written.max(slot + 1);
         (&mut self.memory[slot * PAGE_SIZE..][..PAGE_SIZE])
             .try_into()
             .expect("a slot is one page")
+    }
+}
+
+impl Drop for Pages {
+    /// Leaves zeros to the next arena of this thread, if it keeps memory: only what was written is zeroed.
+    fn drop(&mut self) {
+        if keeps_dropped() {
+            self.memory[..self.pages_written * PAGE_SIZE].fill(0);
+            let spares = self.page_count * PAGE_SIZE..self.spares_written * PAGE_SIZE;
+            self.memory[spares].fill(0);
+            self.memory.left_zeroed();
+        }
     }
 }
 

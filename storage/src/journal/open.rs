@@ -117,7 +117,8 @@ impl Opening {
             body: Body::Bad,
             suspect: false,
         };
-        let sectors = |count: usize, size| (0..count).map(|_| AlignedBuffer::new(size)).collect();
+        let sectors =
+            |count: usize, size| (0..count).map(|_| AlignedBuffer::scratch(size)).collect();
         Self {
             phase: Phase::Headers,
             cursor: 0,
