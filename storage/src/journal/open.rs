@@ -353,7 +353,7 @@ impl<R: Rules> Journal<R> {
         let to = run.min(size - at);
         let same = at > 0 || Header::of(&buffer) == held.named.header();
         let sum = checksum::body_sum_append(sum, &buffer[from..to]);
-        let zeros = buffer[to..run].iter().all(|&byte| byte == 0);
+        let zeros = checksum::is_zero(&buffer[to..run]);
         let opening = self.opening.as_mut().expect("opening");
         opening.runs.push(buffer);
         if same && at + run < size {

@@ -58,7 +58,7 @@ pub struct ClusterOptions {
 const ACTS_MAX: u32 = 1_000_000;
 
 /// Memory of ended processes that is kept for the next ones, in bytes: some for each replica of a cluster.
-const MEMORY_KEPT_MAX: usize = 128 << 20;
+const MEMORY_KEPT_MAX: usize = 256 << 20;
 
 /// Decides whether a message is delivered: of a script that loses chosen ones.
 pub type Filter = Box<dyn FnMut(Node, Node, &Header) -> bool>;

@@ -10,6 +10,9 @@ use storage::header::{
 use viewstone::replica::{ConnectionId, Event, Peer};
 use zerocopy::FromBytes;
 
+/// One message in so many is checked as a whole when it arrives.
+const CHECKED_EVERY: u64 = 8;
+
 impl<W: Workload> Cluster<W> {
     pub(super) fn deliver(&mut self, packet: Packet) {
         if let Node::Replica(replica) = packet.to
@@ -85,9 +88,13 @@ impl<W: Workload> Cluster<W> {
         let process = self.hosts[replica as usize].process.as_ref()?;
         let header = header_of(&packet.bytes);
         let size_max = self.options.geometry.message_size_max as usize;
-        header
-            .check(self.id, size_max)
-            .expect("what is sent passes the receiver's check");
+        // Nothing changes on the way: that a message passes the receiver's checks is checked now and then.
+        let checked = packet.sequence().is_multiple_of(CHECKED_EVERY);
+        if checked {
+            header
+                .check(self.id, size_max)
+                .expect("what is sent passes the receiver's check");
+        }
         let from = match packet.from {
             Node::Replica(replica) => Peer::Replica(replica),
             Node::Client(client) => Peer::Client(ConnectionId {
@@ -105,9 +112,11 @@ impl<W: Workload> Cluster<W> {
         };
         let mut message = pool.take()?;
         message.buffer_mut()[..packet.bytes.len()].copy_from_slice(&packet.bytes);
-        header
-            .check_body(message.body())
-            .expect("no byte changes on the way");
+        if checked {
+            header
+                .check_body(message.body())
+                .expect("no byte changes on the way");
+        }
         message.zero_tail();
         Some(Event::Message { from, message })
     }
