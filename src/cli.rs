@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cluster;
 mod format;
 mod inspect;
+mod recover;
 pub mod repl;
 mod size;
 mod start;
@@ -37,7 +38,7 @@ pub enum Exit {
     /// The data file is missing, or is not the one that was meant: empty, truncated, not a data file, another cluster's
     /// or replica's.
     WrongFile = 3,
-    /// The superblock is lost: `recover`.
+    /// The data file is damaged beyond what the replica can mend, or was put back to an older state: `recover`.
     Damaged = 4,
     /// Something is there already, or in use: the file to format, a data file with a replica on it, a port.
     InUse = 5,
@@ -49,6 +50,8 @@ pub enum Exit {
     Unsupported = 8,
     /// The cluster cannot be reached, or has no primary.
     Unavailable = 9,
+    /// The state is not that of the other replicas, or the machine's memory fails.
+    Diverged = 10,
 }
 
 /// Shown below `--help`.
@@ -58,12 +61,13 @@ Exit status:
   1  damage or loss was found, or any failure not listed here
   2  the command line is wrong
   3  the data file is missing or not the one meant (empty, truncated, another cluster's)
-  4  the superblock of the data file is lost
+  4  the data file is damaged beyond mending, or was put back to an older state: recover
   5  already there or in use: the file to format, a running replica's file, a port
   6  no permission
   7  too little disk space or memory
   8  the kernel or the file system lacks O_DIRECT or io_uring
-  9  the cluster cannot be reached or has no primary";
+  9  the cluster cannot be reached or has no primary
+  10 the state differs from that of the other replicas, or the machine's memory fails";
 
 /// Why a command failed, for people, and its exit status.
 #[derive(Debug)]
@@ -94,7 +98,12 @@ impl From<ServerError> for Failure {
                 _ => Exit::Usage,
             },
             ServerError::Memory(_) => Exit::Resources,
-            ServerError::Replica(Fatal::DataFile(_)) => Exit::Damaged,
+            ServerError::Replica(
+                Fatal::DataFile(_) | Fatal::Regressed(_) | Fatal::PrepareLost { .. },
+            ) => Exit::Damaged,
+            ServerError::Replica(Fatal::Diverged(_) | Fatal::State { .. } | Fatal::Memory(_)) => {
+                Exit::Diverged
+            }
             _ => Exit::Failed,
         };
         Self::new(exit, &error)
@@ -138,6 +147,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Format(format::Arguments),
+    Recover(recover::Arguments),
     Start(start::StartArguments),
     Bench(bench::BenchArgs),
     Status(status::StatusArgs),
@@ -153,6 +163,7 @@ impl Command {
         let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, &error.to_string());
         let exit = match self {
             Self::Format(arguments) => format::run(&arguments)?,
+            Self::Recover(arguments) => recover::run(&arguments)?,
             Self::Start(arguments) => start::run(&arguments)?,
             Self::Bench(arguments) => {
                 return bench::run(&arguments).map_err(|error| failed(&error));

@@ -50,6 +50,12 @@ impl ReplicaSet {
         self.0 |= 1 << replica;
     }
 
+    /// Takes a replica out.
+    pub fn remove(&mut self, replica: u8) {
+        assert!((replica as usize) < REPLICAS_MAX);
+        self.0 &= !(1 << replica);
+    }
+
     /// Whether a replica is in the set.
     pub fn contains(self, replica: u8) -> bool {
         self.0 >> replica & 1 == 1

@@ -50,7 +50,7 @@ use crate::quorums::Quorums;
 use crate::rules::{Rules, Strict};
 use crate::table::Table;
 use catch_up::CatchUp;
-use commit::Executing;
+use commit::{Checkpointing, Executing, ReadingBack};
 use divergence::Divergence;
 use lost::Lost;
 use new_log::{Installing, Parked};
@@ -158,13 +158,8 @@ pub struct Replica<M, R: Rules = Strict> {
     detector: FailureDetector,
     /// The highest op that may have been acknowledged here, if the journal cannot tell what is above its head.
     uncertain: Option<u64>,
-    /// Names what this life of the process asks for.
-    nonce: u64,
-    start_view_asked_until_ns: u64,
     /// As primary: the last pulse that it prepared in this view; zero if none.
     pulse_op: u64,
-    /// As primary: falls silent, since it makes no progress.
-    abdicating: bool,
     moved: Moved,
     /// The state is that of an op, and can be executed on.
     state_ready: bool,
@@ -173,8 +168,6 @@ pub struct Replica<M, R: Rules = Strict> {
     repair: Repair,
     /// Whom to ask for what is missing.
     asking: Asking,
-    /// An inherited prepare that is being read back.
-    loading_op: Option<u64>,
     head: Head,
     /// Executed here.
     commit_min: u64,
@@ -189,15 +182,12 @@ pub struct Replica<M, R: Rules = Strict> {
     /// Prepares above commit_min.
     prepares: Prepares,
     executing: Option<Executing>,
-    /// The op whose prepare is being read back from the journal.
-    reading_op: Option<u64>,
+    reading_back: ReadingBack,
     /// Execution has more to do, and nothing to wait for.
     execution_pending: bool,
     /// Execution waits for spare pages.
     spares_wanted: bool,
-    checkpoint_began_ns: u64,
-    /// The checkpoint writer has more to do at once.
-    checkpoint_pending: bool,
+    checkpointing: Checkpointing,
     /// Op of the newest checkpoint that is durable here.
     checkpoint_op: u64,
     /// Lowest op whose acknowledgement waits for a checkpoint to be durable here.
@@ -260,19 +250,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             installing: None,
             parked: Parked::new(),
             log_end: Vec::with_capacity(constants::VOTE_HEADERS_MAX),
-            election: Election::new(),
+            election: Election::new(nonce),
             detector: FailureDetector::new(0),
             uncertain: None,
-            nonce,
-            start_view_asked_until_ns: 0,
             pulse_op: 0,
-            abdicating: false,
             moved: Moved::default(),
             state_ready: false,
             lagging: false,
             repair: Repair::default(),
             asking: Asking::default(),
-            loading_op: None,
             head: Head::of(&root),
             commit_min: 0,
             commit_checksum: root.frame.checksum,
@@ -281,11 +267,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             inherited: 0,
             prepares: Prepares::new(constants::prepares_cached_max(&geometry)),
             executing: None,
-            reading_op: None,
+            reading_back: ReadingBack::default(),
             execution_pending: false,
             spares_wanted: false,
-            checkpoint_began_ns: 0,
-            checkpoint_pending: false,
+            checkpointing: Checkpointing::default(),
             checkpoint_op: 0,
             withheld: None,
             gathered: VecDeque::with_capacity(requests),
@@ -412,7 +397,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Whether [`Self::finish_turn`] has more to do at once.
     pub fn has_work(&self) -> bool {
         self.execution_pending
-            || self.checkpoint_pending
+            || self.checkpointing.pending
             || self.repair.has_more_to_acknowledge()
             || self.has_gathered_work()
             || self.reads.pending
@@ -482,11 +467,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// A header of this replica, stamped with its durable view.
     fn header<T: Typed>(&self) -> T {
-        T::new(
-            self.options.cluster,
-            self.superblock.durable_view().view(),
-            self.options.replica,
-        )
+        let view = if R::VOTE_AWAITS_DURABLE_VIEW {
+            self.superblock.durable_view().view()
+        } else {
+            self.view
+        };
+        T::new(self.options.cluster, view, self.options.replica)
     }
 
     /// Sends a message without a body. If no buffer is free the message is lost, as any message may be.

@@ -12,19 +12,27 @@ use process::cluster::Cluster;
 use process::damage::{Damage, Victim};
 use process::history::{Recorder, Shape};
 use process::{HANG, Random, distribution, output, rounds, viewstone};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
+use viewstone::storage::header::ReplicaStatus;
 use viewstone::storage::layout::{HEADERS_PER_SECTOR, Layout};
 
-/// A ring that holds what a replica misses while it is damaged.
-const RING: [&str; 5] = ["--small", "--slots", "1024", "--message-size", "16KiB"];
+/// Little that is not in use, and so a target for damage.
+const RING: [&str; 5] = ["--small", "--slots", "256", "--message-size", "16KiB"];
 
 /// Light enough to fill the ring slowly, heavy enough that something is always under way.
 const CALM: Shape = Shape {
     pause: Duration::from_millis(10),
     ..Shape::STEADY
 };
+
+/// Longer than replicas wait between two greetings, in which they say what they have promised.
+const GREETING: Duration = Duration::from_millis(1500);
+
+/// How many blocks of pages are damaged on each replica.
+const BLOCKS: usize = 8;
 
 /// How many places of a file are damaged at a time.
 const PLACES: usize = 32;
@@ -85,9 +93,9 @@ fn damage_anywhere_in_one_file_is_repaired_by_itself() {
     println!("start to sound again: {}", distribution(&mut repaired));
 }
 
-/// Every replica is damaged, and no part of the log on two of them.
+/// Every replica is damaged, and nothing on two of them.
 #[test]
-fn damage_in_all_three_journals_never_in_the_same_place_is_repaired() {
+fn damage_in_all_three_files_never_in_the_same_place_is_repaired() {
     let rounds = rounds(3);
     let mut random = Random::new();
     let mut cluster = Cluster::new("helix", 3, &RING);
@@ -102,9 +110,11 @@ fn damage_in_all_three_journals_never_in_the_same_place_is_repaired() {
             cluster.kill(replica);
         }
         let turn = random.below(3) as usize;
+        let mut spoilt = BTreeSet::new();
         for replica in 0..3 {
             let victim = Victim::open(&cluster.file(replica));
             damage_third(&victim, (replica + turn) % 3, &mut random);
+            damage_pages(&victim, &mut random, &mut spoilt);
         }
         for replica in 0..3 {
             cluster.spawn(replica);
@@ -122,7 +132,7 @@ fn damage_in_all_three_journals_never_in_the_same_place_is_repaired() {
     let history = load.finish(&cluster.addresses);
     cluster.stop_all_well();
     println!(
-        "{rounds} times a third of each journal damaged: {}",
+        "{rounds} times all damaged, a third of each journal: {}",
         history.summary()
     );
     println!("start to the next change: {}", distribution(&mut serving));
@@ -144,6 +154,18 @@ fn damage_third(victim: &Victim, part: usize, random: &mut Random) {
         victim.damage(layout.prepare_at(slot), how, random);
     }
     victim.damage(Layout::superblock_at(part), how, random);
+}
+
+/// Damages some blocks of pages, tags and addresses, none of whose bytes were damaged before: where a page lies is each
+/// replica's own affair, so the place does not tell whether it is the same page.
+fn damage_pages(victim: &Victim, random: &mut Random, spoilt: &mut BTreeSet<Vec<u8>>) {
+    let used = victim.used(victim.layout.grid_at..victim.layout.size);
+    for _ in 0..BLOCKS.min(used.len()) {
+        let at = used[random.below(used.len() as u64) as usize];
+        if spoilt.insert(victim.read(at)) {
+            victim.damage(at, Damage::any(random), random);
+        }
+    }
 }
 
 /// A disk that fails while it is used: reads with flipped bits and unreadable sectors on all replicas at once, each
@@ -228,35 +250,142 @@ fn a_write_that_fails_ends_the_replica_and_nobody_else() {
     );
 }
 
-/// A data file that is put back to what it was a while ago has forgotten what its replica promised. The others live and
-/// remember: nothing is lost, and it is no more than one replica that is missing.
+/// A data file that is put back to what it was a while ago has forgotten what its replica promised. The others remember:
+/// the replica ends and says why, nothing is lost, and with the right file it is back.
 #[test]
-fn a_file_put_back_to_an_earlier_state_loses_nothing() {
+fn a_file_put_back_to_an_earlier_state_is_noticed_and_loses_nothing() {
     let rounds = rounds(2);
     let mut random = Random::new();
     let mut cluster = Cluster::new("rolled-back", 3, &RING);
     cluster.start_all();
     let load = Recorder::start(&[&cluster.addresses], CALM);
     load.wait_for_more(100);
+    let mut noticed = Vec::new();
     for _ in 0..rounds {
         cluster.wait_healthy();
         let replica = random.below(3) as usize;
-        let (file, copy) = (cluster.file(replica), cluster.directory.0.join("copy"));
+        let file = cluster.file(replica);
+        let [old, new] = ["old", "new"].map(|name| cluster.directory.0.join(name));
         cluster.stop(replica);
-        std::fs::copy(&file, &copy).expect("copied");
+        std::fs::copy(&file, &old).expect("copied");
         cluster.start(replica);
         cluster.wait_healthy();
         load.wait_for_more(50 + random.below(300));
+        thread::sleep(GREETING); // until the others have heard what it has promised
         cluster.kill(replica);
-        std::fs::copy(&copy, &file).expect("copied");
+        std::fs::rename(&file, &new).expect("renamed");
+        std::fs::rename(&old, &file).expect("renamed");
+        let begin = Instant::now();
         cluster.spawn(replica);
+        let (code, errors) = cluster.take(replica).ended();
+        noticed.push(begin.elapsed());
+        let told = code.is_some_and(|code| code < 10) && !errors.contains("panicked");
+        assert!(told, "{code:?} {errors}");
+        assert!(errors.contains("put back to an older state"), "{errors}");
         load.wait_for_more(50);
+        std::fs::rename(&new, &file).expect("renamed");
+        cluster.start(replica);
         cluster.wait_healthy();
         load.wait_for_more(50);
     }
     let history = load.finish(&cluster.addresses);
     cluster.stop_all_well();
     println!("{rounds} times a file put back: {}", history.summary());
+    println!(
+        "start to the end with its reason: {}",
+        distribution(&mut noticed)
+    );
+}
+
+/// How much state the others hold when a file is lost, in MiB: little by default, more by `VIEWSTONE_STATE_MIB`.
+fn state_mib() -> u64 {
+    let given = std::env::var("VIEWSTONE_STATE_MIB").ok();
+    given.and_then(|it| it.parse().ok()).unwrap_or(16)
+}
+
+/// Bytes of a value while the state is filled.
+const FILL_VALUE: usize = 48 << 10;
+
+/// Puts so much that pages are used.
+fn fill(addresses: &[String], mib: u64) {
+    let client = process::load::client(addresses, 8);
+    let count = (mib << 20) / FILL_VALUE as u64;
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let client = &client;
+            scope.spawn(move || {
+                for number in (thread..count).step_by(8) {
+                    // No two pages alike.
+                    let words =
+                        (0..FILL_VALUE as u64 / 8).map(|it| (number << 32 | it) ^ 0x5bd1_e995);
+                    let value: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+                    let key = format!("fill-{number}");
+                    client.put(key.as_bytes(), &value).expect("there is room");
+                }
+            });
+        }
+    });
+}
+
+/// A data file that is gone, with a formatted one in its place, knows nothing of what its replica promised. It is filled from
+/// the others before it takes part; or refused, if they accuse it of having gone back before it has heard that they have
+/// begun: then it is filled once they have been started again, and do not remember.
+#[test]
+fn a_formatted_file_in_place_of_a_lost_one_is_filled_from_the_others() {
+    let (rounds, mib) = (rounds(2), state_mib());
+    let mut random = Random::new();
+    let state = format!("{}MiB", mib + mib / 4 + 16);
+    let geometry = ["--small", "--state-size", &state];
+    let mut cluster = Cluster::new("lost", 3, &geometry);
+    cluster.start_all();
+    fill(&cluster.addresses, mib);
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(100);
+    let (mut back, mut refused) = (Vec::new(), 0);
+    for _ in 0..rounds {
+        cluster.wait_healthy();
+        let replica = random.below(3) as usize;
+        cluster.kill(replica);
+        std::fs::remove_file(cluster.file(replica)).expect("ours");
+        process::format(&cluster.file(replica), replica, 3, &geometry);
+        load.wait_for_more(20);
+        let mut begin = Instant::now();
+        cluster.spawn(replica);
+        cluster.wait_pongs("a replica that is lost, or level, or gone", |pongs| {
+            pongs[replica].is_some_and(|it| it.status != ReplicaStatus::Starting as u8)
+                || cluster.replica(replica).errors().contains("error: ")
+        });
+        if cluster.replica(replica).errors().contains("error: ") {
+            let (code, errors) = cluster.take(replica).ended();
+            let told = code.is_some_and(|code| code < 10) && !errors.contains("panicked");
+            assert!(
+                told && errors.contains("viewstone recover"),
+                "{code:?} {errors}"
+            );
+            refused += 1;
+            for other in [(replica + 1) % 3, (replica + 2) % 3] {
+                cluster.wait_led(1);
+                cluster.stop(other);
+                cluster.start(other);
+            }
+            cluster.wait_led(1);
+            begin = Instant::now();
+            cluster.start(replica);
+        }
+        cluster.wait_healthy();
+        back.push(begin.elapsed());
+        load.wait_for_more(20);
+    }
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!(
+        "{rounds} times a file of {mib} MiB of state lost: {}",
+        history.summary()
+    );
+    println!(
+        "{refused} times refused first; start to level with the others: {}",
+        distribution(&mut back)
+    );
 }
 
 #[test]

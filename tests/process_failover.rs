@@ -14,11 +14,11 @@ use process::{Random, distribution, rounds};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Slots enough that a replica that is away for some seconds finds what it missed in the others' journals.
-const LONG_RING: [&str; 5] = ["--small", "--slots", "4096", "--message-size", "8KiB"];
+/// A journal so short that whoever is away for a second finds its ops gone, and must fetch pages of state.
+const SHORT_RING: [&str; 5] = ["--small", "--slots", "128", "--message-size", "16KiB"];
 
 fn running(name: &str) -> (Cluster, Recorder) {
-    let mut cluster = Cluster::new(name, 3, &LONG_RING);
+    let mut cluster = Cluster::new(name, 3, &SHORT_RING);
     cluster.start_all();
     let load = Recorder::start(&[&cluster.addresses], Shape::STEADY);
     load.wait_for_more(50);

@@ -23,7 +23,8 @@ Examples:
     viewstone format --cluster 0x5eed --replica 0 --replica-count 3 --state-size 8GiB /dev/nvme1n1
 
 Everything is written now: the file never grows, and a full disk cannot stop the replica later.
-An existing file is never overwritten, and a format that is stopped leaves no file behind.";
+An existing file is never overwritten, and a format that is stopped leaves no file behind.
+To replace a file that was lost, use viewstone recover.";
 
 /// Make the data file of a new replica.
 #[derive(clap::Args)]
@@ -139,7 +140,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 /// The device a file that may not be there yet will lie on. What is wrong with the path, format itself reports.
-fn device_of(file: &Path) -> Device {
+pub(super) fn device_of(file: &Path) -> Device {
     let directory = file.parent().filter(|parent| *parent != Path::new(""));
     probe(file)
         .or_else(|_| probe(directory.unwrap_or(Path::new("."))))
@@ -198,20 +199,20 @@ fn warn(arguments: &Arguments, device: &Device, ack: JournalAck) {
 }
 
 /// A line of progress, where a person watches.
-struct Progress {
+pub(super) struct Progress {
     visible: bool,
     percent: u64,
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             visible: std::io::stderr().is_terminal(),
             percent: 0,
         }
     }
 
-    fn show(&mut self, done: u64, of: u64) {
+    pub(super) fn show(&mut self, done: u64, of: u64) {
         let percent = done * 100 / of;
         if self.visible && percent != self.percent {
             self.percent = percent;
@@ -223,7 +224,7 @@ impl Progress {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.visible && self.percent > 0 {
             eprintln!();
         }

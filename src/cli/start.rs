@@ -1,7 +1,7 @@
 //! `viewstone start`: runs a replica until it is told to stop.
 
 use super::{Exit, Failure, print};
-use crate::server::{Listener, ServerOptions, Stop, check_addresses, hosting, log_sink};
+use crate::server::{ServerOptions, Stop, check_addresses, hosting, log_sink};
 use crate::state_machine::kv::Kv;
 use std::io::Write;
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
     check_addresses(&arguments.addresses, state.replica_count)
         .map_err(|error| Failure::new(Exit::Usage, &error))?;
     let own = &arguments.addresses[usize::from(state.replica)];
-    let listener = Listener::bind(own).map_err(crate::server::ServerError::from)?;
+    let listener = hosting::listen(own).map_err(crate::server::ServerError::from)?;
     let stdout = std::io::stdout(); // makes its buffer now, before the thread is sealed
     let result = hosting::run::<Served>(
         file,

@@ -161,6 +161,15 @@ fn a_fresh_cluster_begins_with_the_root() {
     assert_eq!(chosen(&[Some(&fresh), Some(&fresh), None]), Ok(0));
 }
 
+struct Longest;
+
+impl Rules for Longest {
+    type Journal = storage::journal::Strict;
+    type Superblock = storage::superblock::Sound;
+    type Checkpoint = storage::checkpoint::Strict;
+    const LOG_VIEW_FIRST: bool = false;
+}
+
 #[test]
 fn the_highest_log_view_wins_over_a_longer_log() {
     let long = Owned::new(0, &log(&[0, 0, 0]), &[Good, Good, Good]);
@@ -168,14 +177,6 @@ fn the_highest_log_view_wins_over_a_longer_log() {
     let votes = [Some(&long), Some(&new), None];
     let log = choose_among::<Strict>(&votes).expect("nothing is damaged");
     assert_eq!((log.op, log.headers[0].frame.view), (2, 1));
-
-    struct Longest;
-    impl Rules for Longest {
-        type Journal = storage::journal::Strict;
-        type Superblock = storage::superblock::Sound;
-        type Checkpoint = storage::checkpoint::Strict;
-        const LOG_VIEW_FIRST: bool = false;
-    }
     let log = choose_among::<Longest>(&votes).expect("it does not know better");
     assert_eq!((log.op, log.headers[0].frame.view), (3, 0));
 }

@@ -30,6 +30,24 @@ impl Executing {
     }
 }
 
+/// Ops whose prepares are being read back from the journal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ReadingBack {
+    /// To be executed.
+    pub(super) to_execute: Option<u64>,
+    /// Inherited, to be acknowledged in this view.
+    pub(super) to_inherit: Option<u64>,
+}
+
+/// The checkpoint that is being written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Checkpointing {
+    /// When it began, on the monotonic clock.
+    pub(super) began_ns: u64,
+    /// The writer has more to do at once.
+    pub(super) pending: bool,
+}
+
 /// Who a prepare is read back for: what the journal hands back with it.
 pub(super) const READ_TO_EXECUTE: u64 = u64::MAX;
 
@@ -140,7 +158,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     fn read_to_execute(&mut self, op: u64, effects: &mut Effects) {
-        if self.reading_op.is_some() {
+        if self.reading_back.to_execute.is_some() {
             return;
         }
         let Some(header) = self.journal.header(op).copied() else {
@@ -157,7 +175,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             &mut effects.io,
         );
         if read.is_ok() {
-            self.reading_op = Some(op);
+            self.reading_back.to_execute = Some(op);
         }
     }
 
@@ -350,30 +368,33 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         };
         self.engine.pages_mut().freeze();
         self.checkpoint.begin(self.engine.pages(), &start);
-        self.checkpoint_began_ns = self.now.monotonic_ns;
+        self.checkpointing.began_ns = self.now.monotonic_ns;
         self.metrics.checkpoints += 1;
     }
 
     pub(super) fn pump_checkpoint(&mut self, effects: &mut Effects) {
-        self.checkpoint_pending = false;
+        self.checkpointing.pending = false;
         if !self.checkpoint.is_writing() {
             return;
         }
-        let elapsed = self.now.monotonic_ns - self.checkpoint_began_ns;
+        let elapsed = self.now.monotonic_ns - self.checkpointing.began_ns;
         let wanted = if self.spares_wanted {
             self.engine.spares_wanted()
         } else {
             0
         };
         let pages = self.engine.pages_mut();
-        self.checkpoint_pending =
+        self.checkpointing.pending =
             self.checkpoint
                 .pump(pages, self.commit_max, elapsed, wanted, &mut effects.io);
         if self.spares_wanted && self.engine.pages().spares_free() >= wanted {
             self.execution_pending = true;
         }
         match self.checkpoint.wake_ns() {
-            Some(wake_ns) => self.timers.pump.set_at(self.checkpoint_began_ns + wake_ns),
+            Some(wake_ns) => self
+                .timers
+                .pump
+                .set_at(self.checkpointing.began_ns + wake_ns),
             None => self.timers.pump.clear(),
         }
     }
@@ -515,7 +536,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         message: Result<SharedMessage, storage::buffer::Message>,
         effects: &mut Effects,
     ) {
-        assert_eq!(self.reading_op.take(), Some(op));
+        assert_eq!(self.reading_back.to_execute.take(), Some(op));
         if op != self.commit_min + 1 || self.executing.is_some() || !self.state_ready {
             return;
         }

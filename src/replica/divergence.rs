@@ -31,11 +31,13 @@ pub(super) struct NamedCheckpoints([Named; NAMED_MAX]);
 impl NamedCheckpoints {
     /// Takes note; true if that is news.
     pub(super) fn hear(&mut self, op: u64, id: u128) -> bool {
-        let known = self.0.iter().any(|named| named.op >= op);
-        if id == 0 || known {
-            return false; // it is fetching that one; or it is known, or late
+        let newest = self.0[0];
+        if id == 0 || op < newest.op || newest == (Named { op, id }) {
+            return false; // it is fetching that one; or it is late, or known
         }
-        self.0.rotate_right(1);
+        if op > newest.op {
+            self.0.rotate_right(1);
+        }
         self.0[0] = Named { op, id };
         true
     }

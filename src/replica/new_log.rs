@@ -169,7 +169,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             let Some(header) = self.journal.header(op).copied() else {
                 continue;
             };
-            if self.loading_op.is_some() {
+            if self.reading_back.to_inherit.is_some() {
                 return;
             }
             let size = storage::sector_ceil(header.frame.size as usize);
@@ -182,7 +182,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 .journal
                 .read(op, checksum, buffer, purpose, &mut effects.io);
             if read.is_ok() {
-                self.loading_op = Some(op);
+                self.reading_back.to_inherit = Some(op);
                 return;
             }
         }
@@ -194,7 +194,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         message: Result<SharedMessage, Message>,
         effects: &mut Effects,
     ) {
-        assert_eq!(self.loading_op.take(), Some(op));
+        assert_eq!(self.reading_back.to_inherit.take(), Some(op));
         let Ok(message) = message else {
             return; // the journal has marked it as lost, and it is repaired
         };
@@ -318,7 +318,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             // A late copy of a start_view may end below what this replica has acknowledged since.
             let asked = self
                 .uncertain
-                .is_some_and(|op_max| start.op >= op_max || start.nonce == self.nonce);
+                .is_some_and(|op_max| start.op >= op_max || start.nonce == self.election.nonce);
             let fresh = self.log_view < view || asked || !R::HEAD_NEVER_FALLS_IN_VIEW;
             let begun = self.installing.is_some_and(|it| it.view == view);
             if !fresh || begun {

@@ -123,6 +123,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                     self.become_lost();
                 }
             }
+            if !self.is_confirmed() {
+                self.timers.starting(self.now); // until some others have found nothing wrong with this file
+            }
             // Those who were connected while there was nothing true to say do not know us before they hear us.
             self.ping_others(effects);
         }
@@ -169,6 +172,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let was_normal = self.log_view == self.view;
         let primary = self.primary() == self.options.replica;
         if was_normal && primary && R::RESTARTED_PRIMARY_LEAVES_VIEW {
+            self.timers.enter_view_change(self.now);
             self.enter_view_change(self.view + 1, effects);
         } else if was_normal && self.uncertain.is_none() {
             self.enter_normal();

@@ -16,7 +16,7 @@ use super::{Effects, Fatal, Regressed, Replica};
 use crate::machines::Machines;
 use crate::quorums::ReplicaSet;
 use crate::rules::Rules;
-use storage::header::{Ping, Pong};
+use storage::header::{Ping, Pong, Start};
 
 /// What another replica has said of itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +34,12 @@ impl Remembered {
     pub(super) fn hear(&mut self, ping: &Ping) -> bool {
         if ping.life == 0 {
             return false; // it is still reading its file, and knows nothing
+        }
+        if ping.start == Start::Blank as u8 {
+            // A new file in the place of the one that was remembered: it knows, and promises nothing before it may.
+            *self = Self::default();
+            self.life = ping.life;
+            return false;
         }
         if ping.life == self.regressed {
             return true;
@@ -91,7 +97,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     /// Whether enough others have found nothing wrong with this replica's file.
-    fn is_confirmed(&self) -> bool {
+    pub(super) fn is_confirmed(&self) -> bool {
         self.is_solo()
             || !R::REGRESSED_IS_LOST
             || 1 + self.promises.confirmed.count() >= self.quorums.view_change
@@ -105,7 +111,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Says in a greeting what may have been promised here.
     pub(super) fn say_promises(&self, ping: &mut Ping) {
         let fresh = !self.is_confirmed();
-        ping.life = if self.promises.opened { self.nonce } else { 0 };
+        ping.life = if self.promises.opened {
+            self.election.nonce
+        } else {
+            0
+        };
         ping.fresh = u8::from(fresh);
         ping.op_max = self.promises.op_max.max(self.head.op);
         ping.op_acknowledged = self.promises.op;
@@ -116,7 +126,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Another replica has compared this life with what it remembers.
     pub(super) fn hear_verdict(&mut self, from: u8, pong: &Pong, effects: &mut Effects) {
-        if pong.ping_life != self.nonce || !R::REGRESSED_IS_LOST || !self.promises.opened {
+        if pong.ping_life != self.election.nonce || !R::REGRESSED_IS_LOST || !self.promises.opened {
             return;
         }
         if pong.regressed == 1 {
@@ -142,7 +152,22 @@ mod tests {
         let mut ping = Ping::new(1, 0, 0);
         (ping.life, ping.superblock_sequence) = (life, sequence);
         (ping.op_acknowledged, ping.op_max) = (acknowledged, op_max);
+        ping.start = Start::Begun as u8;
         ping
+    }
+
+    #[test]
+    fn a_new_file_is_lost_and_not_regressed() {
+        let mut memory = Remembered::default();
+        assert!(!memory.hear(&ping(7, 5, 100, 130)));
+        let mut blank = ping(8, 1, 0, 0);
+        blank.start = Start::Blank as u8;
+        assert!(!memory.hear(&blank));
+        assert!(!memory.hear(&ping(8, 3, 64, 64)), "it has been recovered");
+        assert!(memory.hear(&ping(9, 2, 0, 64)), "and went back");
+        let mut half = ping(9, 2, 0, 0);
+        half.start = Start::Initialised as u8;
+        assert!(memory.hear(&half), "to the middle of its first start");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Reads a prepare of the log; the journal takes note if it cannot be read, and repair does the rest.
     fn scrub_journal(&mut self, effects: &mut Effects) {
         // Execution and others who ask come first.
-        if self.scrub.reading || self.reading_op.is_some() || self.serving_reads > 0 {
+        if self.scrub.reading || self.reading_back.to_execute.is_some() || self.serving_reads > 0 {
             return;
         }
         let (lowest, highest) = (self.checkpoint_op + 1, self.commit_min);

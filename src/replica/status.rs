@@ -75,6 +75,12 @@ pub struct Metrics {
     pub ops_recovered: u64,
     /// Times that this replica gave its state up for a checkpoint of the others.
     pub syncs: u64,
+    /// Pages of state that were not here when a checkpoint was fetched.
+    pub pages_differing: u64,
+    /// Pages of state got from others.
+    pub pages_fetched: u64,
+    /// Pages of state and nodes of the tag tree that others sent, in bytes, those of no use included.
+    pub sync_bytes: u64,
     /// Pages of state and nodes of the tag tree sent to others.
     pub pages_served: u64,
     /// Bad blocks of the checkpoint that the scrubber wrote again from memory.
@@ -125,6 +131,10 @@ pub struct Progress {
     pub checkpoint_op: u64,
     /// Its id; zero while the data file is being opened.
     pub checkpoint_id: u128,
+    /// Pages of state and nodes of the tag tree that are known not to be here, while a checkpoint is fetched.
+    pub pages_missing: u64,
+    /// Pages of state fetched since the start.
+    pub pages_fetched: u64,
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -152,6 +162,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             } else {
                 self.superblock.working().checkpoint.id
             },
+            pages_missing: self.checkpoint.fetch_progress().missing,
+            pages_fetched: self.checkpoint.fetch_progress().pages_fetched,
         }
     }
 }

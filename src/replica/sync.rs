@@ -53,6 +53,8 @@ pub(super) struct StateSync {
     patience_ns: u64,
     /// Replicas that did not have something that the target has.
     lacking: ReplicaSet,
+    /// Those whose last answer has not come.
+    silent: ReplicaSet,
     /// When the last page came.
     moved_at_ns: u64,
     /// Nobody is asked for a record before this time.
@@ -84,6 +86,7 @@ impl StateSync {
             turn: 0,
             patience_ns: SYNC_PATIENCE_NS,
             lacking: ReplicaSet::default(),
+            silent: ReplicaSet::default(),
             moved_at_ns: 0,
             record_asked_until_ns: 0,
             naming: None,
@@ -134,9 +137,16 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.superblock.working().sync.syncing == 0 && !self.sync.damaged
     }
 
+    /// Whether a commit has proved that a quorum holds the checkpoint, so that no acknowledgement from here proves anything of
+    /// it any more. Without this a quorum of two, one of which lacks a page that the other has replaced since, could
+    /// commit nothing, and so never get to a newer checkpoint that has it.
+    fn is_checkpoint_proved(&self) -> bool {
+        self.commit_max > self.checkpoint_op + self.layout.geometry.checkpoint_lag()
+    }
+
     /// The highest checkpoint op that acknowledgements from here may rest on.
     pub(super) fn checkpoint_reach(&self) -> u64 {
-        if self.is_checkpoint_whole() {
+        if self.is_checkpoint_whole() || self.is_checkpoint_proved() {
             self.checkpoint_op
         } else {
             self.checkpoint_op - 1
@@ -147,7 +157,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// it: a quorum has it, so nothing rests on the ones before any more.
     pub(super) fn checkpoint_to_announce(&self) -> (u64, u128) {
         let checkpoint = &self.superblock.working().checkpoint;
-        if self.is_checkpoint_whole() || !R::WITHHOLD_BEYOND_CHECKPOINT {
+        let may_name = self.is_checkpoint_whole() || self.is_checkpoint_proved();
+        if may_name || !R::WITHHOLD_BEYOND_CHECKPOINT {
             (checkpoint.prepare.op, checkpoint.id)
         } else {
             (checkpoint.prepare.op.saturating_sub(1), 0)
@@ -242,7 +253,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     fn next_nonce(&mut self) -> u64 {
         self.sync.nonce += 1;
-        self.nonce.wrapping_add(self.sync.nonce)
+        self.election.nonce.wrapping_add(self.sync.nonce)
     }
 
     /// Asks somebody for the newest checkpoint that a quorum has.
@@ -400,6 +411,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             if !ask.references.is_empty() && self.now.monotonic_ns >= ask.deadline_ns {
                 self.checkpoint.fetch_retry(&ask.references);
                 ask.references.clear();
+                // If all are silent they are asked by turns again.
+                if self.sync.silent.count() + 2 >= self.options.replica_count {
+                    self.sync.silent = ReplicaSet::default();
+                }
+                self.sync.silent.insert(ask.to);
                 self.sync.patience_ns = (2 * self.sync.patience_ns).min(SYNC_PATIENCE_MAX_NS);
             }
         }
@@ -425,22 +441,22 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
-    /// Somebody who is not being asked: the next after the one asked last, those first who lack nothing.
-    fn next_to_ask_for_pages(&mut self) -> Option<u8> {
+    /// Somebody who is not being asked: by turns, those first who answer, and who have lacked nothing.
+    fn next_to_ask_for_pages(&self) -> Option<u8> {
         let count = self.options.replica_count;
-        self.sync.turn = (self.sync.turn + 1) % count;
-        let start = self.sync.turn;
-        let free = || {
-            (0..count)
-                .map(move |step| (start + step) % count)
-                .filter(|&replica| replica != self.options.replica && !self.sync.is_asked(replica))
-        };
-        let whole = free().find(|&replica| !self.sync.lacking.contains(replica));
-        whole.or_else(|| free().next())
+        let start = self.sync.turn + 1;
+        let free = (0..count)
+            .map(|step| (start + step) % count)
+            .filter(|&replica| replica != self.options.replica && !self.sync.is_asked(replica));
+        free.min_by_key(|&replica| {
+            let silent = self.sync.silent.contains(replica);
+            2 * u8::from(silent) + u8::from(self.sync.lacking.contains(replica))
+        })
     }
 
     fn send_ask(&mut self, index: usize, to: u8, effects: &mut Effects) {
         let nonce = self.next_nonce();
+        self.sync.turn = to;
         let ask = &mut self.sync.asks[index];
         (ask.to, ask.nonce) = (to, nonce);
         ask.deadline_ns = self.now.monotonic_ns + self.sync.patience_ns;
@@ -492,11 +508,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 Taken::NotWanted => self.metrics.ignored(Ignored::Duplicate),
             }
         }
+        let progress = self.checkpoint.fetch_progress();
+        self.metrics.pages_fetched = progress.pages_fetched;
+        self.metrics.sync_bytes = progress.bytes_received();
         if taken > 0 {
             self.sync.moved_at_ns = self.now.monotonic_ns;
             self.sync.patience_ns = (self.sync.patience_ns / 2).max(SYNC_PATIENCE_NS);
         }
         let answered = |ask: &&mut Ask| ask.to == from && ask.nonce == page.nonce;
+        self.sync.silent.remove(from);
         if let Some(ask) = self.sync.asks.iter_mut().find(answered) {
             if taken < ask.references.len() {
                 self.sync.lacking.insert(from);
@@ -519,7 +539,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let fingerprint = self.fingerprint;
         self.checkpoint
             .begin_rewrite(self.engine.pages_mut(), fingerprint);
-        self.checkpoint_began_ns = self.now.monotonic_ns;
+        self.checkpointing.began_ns = self.now.monotonic_ns;
         self.pump_checkpoint(effects);
     }
 
@@ -534,6 +554,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.engine.reopened();
         self.state_ready = true;
         self.execution_pending = true;
+        self.metrics.pages_differing = self.checkpoint.fetch_progress().pages_differing;
         self.write_checkpoint_anew(effects);
     }
 }

@@ -125,19 +125,21 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_tick(&mut self, effects: &mut Effects) {
         let now = self.now;
         if self.timers.ping.fires(now) {
-            let starting = matches!(self.status, ReplicaStatus::Starting | ReplicaStatus::Lost);
+            // Whom nobody has heard of yet may promise nothing, and is waited for.
+            let starting = matches!(self.status, ReplicaStatus::Starting | ReplicaStatus::Lost)
+                || !self.is_confirmed();
             self.timers
                 .ping
                 .set(now, if starting { PING_STARTING_NS } else { PING_NS });
             self.ping_others(effects);
         }
-        if self.timers.heartbeat.fires(now) && self.is_primary() && !self.abdicating {
+        if self.timers.heartbeat.fires(now) && self.is_primary() && !self.moved.abdicating {
             self.prepare_noop_for_lost(effects);
             self.send_commit(effects);
         }
         if self.timers.resend.fires(now) && self.is_primary() && self.commit_max < self.head.op {
             self.timers.resend.set(now, PREPARE_RESEND_NS);
-            if !self.abdicating {
+            if !self.moved.abdicating {
                 self.resend_prepares(effects);
             }
         }

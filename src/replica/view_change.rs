@@ -32,11 +32,17 @@ pub(super) struct Election {
     pub(super) voted: bool,
     /// An op that may be committed, and that no vote can supply though all have voted.
     pub(super) lost_op: Option<u64>,
+    /// Names what this life of the process asks for.
+    pub(super) nonce: u64,
+    /// No start_view is asked for before.
+    start_view_asked_until_ns: u64,
 }
 
 impl Election {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(nonce: u64) -> Self {
         Self {
+            nonce,
+            start_view_asked_until_ns: 0,
             suspicions: Suspicions::default(),
             votes: KeptVotes::new(),
             voted: false,
@@ -67,6 +73,8 @@ pub(super) struct Suspicions {
 pub(super) struct Moved {
     op: u64,
     round: u64,
+    /// It falls silent, since it makes none.
+    pub(super) abdicating: bool,
     at_ns: u64,
     /// When it began to act in its view.
     begun_ns: u64,
@@ -82,6 +90,7 @@ impl Moved {
         Self {
             op,
             round: 0,
+            abdicating: false,
             at_ns: now_ns,
             begun_ns: now_ns,
             ran_ns: now_ns,
@@ -132,12 +141,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Asks a primary for its log, not more often than an answer takes.
     pub(super) fn request_start_view(&mut self, from: u8, effects: &mut Effects) {
-        if self.now.monotonic_ns < self.start_view_asked_until_ns {
+        if self.now.monotonic_ns < self.election.start_view_asked_until_ns {
             return;
         }
-        self.start_view_asked_until_ns = self.now.monotonic_ns + VOTE_RESEND_NS / 2;
+        self.election.start_view_asked_until_ns = self.now.monotonic_ns + VOTE_RESEND_NS / 2;
         let mut ask: RequestStartView = self.header();
-        ask.nonce = self.nonce;
+        ask.nonce = self.election.nonce;
         self.send_header(Peer::Replica(from), &ask, effects);
     }
 
@@ -200,7 +209,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.withheld = None;
         self.pulse_op = 0;
         self.election.clear();
-        self.abdicating = false;
+        self.moved.abdicating = false;
         self.timers.leave_view();
     }
 
@@ -235,6 +244,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             &mut effects.io,
         );
         self.timers.view_change.set(self.now, self.patience_ns());
+        // Who may not promise anything yet does not vote, and must ask again whether it may.
+        self.timers.vote.set(self.now, VOTE_RESEND_NS);
         if !R::VOTE_AWAITS_DURABLE_VIEW {
             self.vote(effects);
         }
@@ -449,9 +460,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 ..self.moved
             };
         }
-        let was_silent = self.abdicating;
-        self.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS;
-        let gives_up = self.abdicating || self.hears_no_quorum();
+        let was_silent = self.moved.abdicating;
+        self.moved.abdicating = now_ns >= self.moved.at_ns + ABDICATE_NS;
+        let gives_up = self.moved.abdicating || self.hears_no_quorum();
         if !gives_up {
             self.election.suspicions.own_is_over();
             let next_ns = self.moved.at_ns + ABDICATE_NS;
@@ -461,7 +472,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         } else if self.timers.suspect.fires(self.now) {
             self.suspect(effects);
         }
-        if was_silent && !self.abdicating {
+        if was_silent && !self.moved.abdicating {
             self.timers.heartbeat.set(self.now, 0);
         }
     }

@@ -136,7 +136,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         };
         let head = list.iter().map(|header| header.op).max().unwrap_or(0);
         let low = list.iter().map(|header| header.op).min().unwrap_or(0);
-        let op_max = self.uncertain.map_or(head, |op_max| op_max.max(head));
+        // Above the list may be what could not be read when the vote was made, and can be now: it was unknown in the vote,
+        // and stays so.
+        let journaled = self.head.op.max(self.uncertain.unwrap_or(0));
+        let op_max = head.max(journaled);
         let room = headers_max(&self.layout.geometry) as u64;
         let top = op_max.min(low + room - 1);
         assert!(top >= head, "a message holds a log's end");

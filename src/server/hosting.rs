@@ -3,8 +3,8 @@
 use super::data_file::{self, DataFile, DataFileError};
 use super::memory::Term;
 use super::{
-    Bounds, Hosted, Identity, Listener, Published, Server, ServerError, ServerOptions, Standing,
-    Stop,
+    Bounds, Hosted, Identity, ListenError, Listener, Published, Server, ServerError, ServerOptions,
+    Standing, Stop,
 };
 use crate::constants;
 use crate::machines::Machines;
@@ -17,8 +17,9 @@ use storage::buffer::MessagePool;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
 
-/// How long a data file that is in use is waited for, and how often it is tried. The kernel tears the ring of a killed
-/// process down in the background, and until then the lock stays: rightly, since writes may still be under way.
+/// How long a data file or a port that is in use is waited for, and how often it is tried. The kernel tears the ring of a
+/// killed process down in the background. Until then the lock stays: rightly, since writes may still be under way; and
+/// so does the port, on which an accept is.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -207,6 +208,21 @@ pub fn open(path: &Path, development: bool) -> Result<DataFile, DataFileError> {
     loop {
         match data_file::open(path, &any, development) {
             Err(DataFileError::InUse(_)) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
+            result => return result,
+        }
+    }
+}
+
+/// Listens. A port that is in use is waited for, for a while: whoever starts with another data file than the one that was
+/// killed, because that is lost, does not wait for its lock.
+///
+/// # Errors
+/// See [`ListenError`].
+pub fn listen(address: &str) -> Result<Listener, ListenError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Listener::bind(address) {
+            Err(ListenError::InUse { .. }) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
             result => return result,
         }
     }

@@ -134,6 +134,8 @@ pub struct CheckpointStatistics {
     pub blocks_durable: u32,
     /// Copies of map nodes that were bad at open, and will be written anew.
     pub map_copies_bad: u32,
+    /// Nodes of the tag tree that were bad at open, were made out from what is under them, and will be written anew.
+    pub tag_nodes_bad: u32,
 }
 
 impl CheckpointStatistics {

@@ -29,10 +29,19 @@ pub enum FormatError {
         /// Replicas of the cluster.
         replica_count: u8,
     },
+    /// Too few replicas to bring one back.
+    #[error(
+        "a cluster of {0} cannot bring back a replica whose file is lost: what it had acknowledged cannot be told from the \
+         rest of the cluster alone. Restore the file from a backup of the whole cluster"
+    )]
+    Unrecoverable(u8),
     /// A number of the geometry.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
 }
+
+/// The least number of replicas of which one can be brought back: those that are left must be a view-change quorum.
+pub const RECOVERABLE_MIN: u8 = 3;
 
 /// One step of formatting; they are carried out in order, each write to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +76,33 @@ impl Format {
         replica_count: u8,
         geometry: Geometry,
     ) -> Result<Self, FormatError> {
+        Self::make(cluster, replica, replica_count, geometry, false)
+    }
+
+    /// A file in the place of one that was lost, of a cluster that has begun: it takes no part in a first start, and
+    /// promises nothing before it has what its predecessor may have promised.
+    ///
+    /// # Errors
+    /// As [`Format::new`]; and a replica that is alone cannot be recovered.
+    pub fn replacement(
+        cluster: u128,
+        replica: u8,
+        replica_count: u8,
+        geometry: Geometry,
+    ) -> Result<Self, FormatError> {
+        if replica_count < RECOVERABLE_MIN {
+            return Err(FormatError::Unrecoverable(replica_count));
+        }
+        Self::make(cluster, replica, replica_count, geometry, true)
+    }
+
+    fn make(
+        cluster: u128,
+        replica: u8,
+        replica_count: u8,
+        geometry: Geometry,
+        is_replacement: bool,
+    ) -> Result<Self, FormatError> {
         if replica_count == 0 || replica_count as usize > REPLICAS_MAX {
             return Err(FormatError::ReplicaCount(replica_count));
         }
@@ -78,6 +114,7 @@ impl Format {
         }
         geometry.check()?;
         let mut content = Content::initial(cluster, replica, replica_count, geometry);
+        content.state.sync.recovering = u8::from(is_replacement);
         let superblock = std::array::from_fn(|copy| {
             let mut bytes = vec![0; COPY_SIZE_MAX];
             let size = content.seal(copy, &mut bytes);
@@ -248,6 +285,21 @@ mod tests {
             }
         }
         assert!(synced == 2 && file == complete);
+    }
+
+    #[test]
+    fn a_replacement_says_so_and_nothing_else_differs() {
+        let plain = whole(&format());
+        let replacement = Format::replacement(7, 1, 3, TINY).expect("a valid geometry");
+        let file = whole(&replacement);
+        let state = decision(&file).expect("a valid superblock").content.state;
+        assert_eq!((state.sync.recovering, state.start), (1, 0));
+        let zone = SUPERBLOCK_ZONE_SIZE as usize;
+        assert!(file[zone..] == plain[zone..] && file[..zone] != plain[..zone]);
+        for count in [1, 2] {
+            let error = Format::replacement(7, 0, count, TINY).expect_err("nobody to ask");
+            assert_eq!(error, FormatError::Unrecoverable(count));
+        }
     }
 
     #[test]

@@ -183,6 +183,17 @@ impl Cluster {
         })
     }
 
+    /// Waits until one replica follows the others and misses nothing, whatever is wrong with the others.
+    pub fn wait_level(&self, replica: usize) -> Duration {
+        self.wait_pongs("a level replica", |pongs| {
+            let Some((_, view)) = leader(pongs) else {
+                return false;
+            };
+            pongs[replica]
+                .is_some_and(|it| is_normal(&it) && it.frame.view == view && it.missing == 0)
+        })
+    }
+
     /// Asks until `is_so`, and returns the time that took.
     pub fn wait_pongs(
         &self,
@@ -222,7 +233,7 @@ impl Drop for Cluster {
     /// Whoever looks at a failed test wants to know what the replicas said.
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}", self.errors());
+            eprintln!("{}\n{}", summary(&self.pongs()), self.errors());
         }
     }
 }

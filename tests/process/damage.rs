@@ -50,7 +50,7 @@ impl Victim {
         }
     }
 
-    fn read(&self, at: u64) -> Vec<u8> {
+    pub fn read(&self, at: u64) -> Vec<u8> {
         let mut block = vec![0; SECTOR_SIZE];
         self.file
             .read_exact_at(&mut block, at)

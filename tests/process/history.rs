@@ -220,6 +220,14 @@ impl History {
         within.count()
     }
 
+    /// In how many of the whole seconds between these moments a change was answered, and how many there are.
+    pub fn seconds_served(&self, from: Instant, to: Instant) -> (usize, u64) {
+        let seconds = to.duration_since(from).as_secs();
+        let second = |it| from + Duration::from_secs(it);
+        let served = (0..seconds).filter(|&it| self.answered(second(it), second(it + 1)) > 0);
+        (served.count(), seconds)
+    }
+
     /// One line of figures.
     pub fn summary(&self) -> String {
         let open = self.operations.iter().filter(|it| it.end.is_none()).count();

@@ -55,6 +55,10 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        if thread::panicking() && std::env::var("VIEWSTONE_KEEP").is_ok() {
+            eprintln!("the files are kept: {}", self.0.display());
+            return;
+        }
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -52,6 +52,12 @@ impl Direction {
     fn is_cut(&self) -> bool {
         self.cut.load(Relaxed)
     }
+
+    fn heal(&self) {
+        self.cut.store(false, Relaxed);
+        self.rate.store(0, Relaxed);
+        self.delay_us.store(0, Relaxed);
+    }
 }
 
 /// A network of replicas and groups of clients. Dropping it ends its threads.
@@ -186,14 +192,13 @@ impl Network {
 
     /// No path is cut, slow or delayed any more.
     pub fn heal(&self) {
-        self.each(
-            |_, _| true,
-            |it| {
-                it.cut.store(false, Relaxed);
-                it.rate.store(0, Relaxed);
-                it.delay_us.store(0, Relaxed);
-            },
-        );
+        self.each(|_, _| true, Direction::heal);
+    }
+
+    /// No path of the replica is cut, slow or delayed any more, whoever it was cut or slowed for.
+    pub fn heal_replica(&self, replica: usize) {
+        let touches = |a, b| a == Node::Replica(replica) || b == Node::Replica(replica);
+        self.each(touches, Direction::heal);
     }
 
     /// Bytes that have passed from one to the other.

@@ -244,15 +244,13 @@ impl<R: Rules> Checkpoint<R> {
     fn find_node(&mut self, node: u32) -> Found {
         let wanted = self.tags.node_tag(node);
         let key = self.fetch.key();
-        let logical = self.logical_of_tags(node);
         let durable = &self.generations.durable;
         if wanted == 0 {
             self.tags.put_empty(node);
         } else if key.tag(self.tags.node_bytes(node)) == wanted {
             // In memory already.
-        } else if durable.tags.tag(logical) == wanted
-            && key.tag(durable.tags.node_bytes(node)) == wanted
-        {
+        } else if key.tag(durable.tags.node_bytes(node)) == wanted {
+            // What the blocks under it hold tells what it was, be its own block bad or not.
             self.tags.put(node, durable.tags.node_bytes(node));
         } else {
             return Found::Nowhere;

@@ -495,8 +495,22 @@ impl<R: Rules> Checkpoint<R> {
         }
         if !self.opening.syncing {
             self.generations.durable.record = Some(record);
+            self.rewrite_bad_nodes();
         }
         CheckpointEvent::Opened
+    }
+
+    /// Nodes of the tag tree whose blocks are bad, and which what is under them has told: the next checkpoint writes them
+    /// anew.
+    fn rewrite_bad_nodes(&mut self) {
+        for node in 0..self.tags.shape().node_count() {
+            let logical = self.logical_of_tags(node);
+            let tag = self.tags.node_tag(node);
+            if tag != 0 && self.generations.durable.block_of(logical, tag).is_none() {
+                self.statistics.tag_nodes_bad += 1;
+                self.tags.rewrite(node);
+            }
+        }
     }
 
     /// Names what the disk should have and has not; what it has and should not have is as wrong.

@@ -423,10 +423,7 @@ fn io_and_memory_are_bounded_by_the_geometry() {
 #[test]
 fn a_torn_leftover_is_not_acknowledged_when_a_later_log_names_it() {
     let (mut host, mut chain) = filled(16, 1, SINGLE, 3);
-    let head3 = {
-        let h = *host.journal.header(3).expect("there");
-        h
-    };
+    let head3 = *host.journal.header(3).expect("there");
     // Op 4, two sectors, view 0: in flight.
     let long = chain.next(2);
     let named = *long.header().typed::<Prepare>();

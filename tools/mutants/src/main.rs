@@ -8,6 +8,12 @@
 //! assertion of the replica, or a cluster that does not serve. Their seeds draw more faults than those of the simulator's
 //! usual runs ([`Plan::draw_stressed`]).
 
+#![allow(
+    clippy::upper_case_acronyms,
+    non_camel_case_types,
+    reason = "a mutant is named after the rule that it breaks"
+)]
+
 mod table;
 
 use clap::Parser;

@@ -248,9 +248,19 @@ impl Atlas {
         self.copies[replica as usize] >> copy & 1 == 1
     }
 
+    /// The replica has what it needs to promise again.
+    pub fn recovered(&mut self, replica: u8) {
+        self.lost[replica as usize] = false;
+    }
+
     /// Whether the replica's disk is lost, and it has not recovered yet.
     pub fn is_lost(&self, replica: u8) -> bool {
         self.lost[replica as usize]
+    }
+
+    /// The replica's disk is lost.
+    pub fn lose(&mut self, replica: u8) {
+        self.lost[replica as usize] = true;
     }
 
     /// Whether `core` alone, without what is outside of it, holds a good copy of everything that is committed.
@@ -288,7 +298,8 @@ impl Atlas {
             .all(|slot| self.may_damage_slot(replica, slot))
     }
 
-    fn mark(&mut self, replica: u8, zone: Zone, read: bool) {
+    /// Notes a damage; one that is seen by the process's reads only, or that is on the disk.
+    pub(crate) fn mark(&mut self, replica: u8, zone: Zone, read: bool) {
         let (prepare, header) = if read {
             (SlotFault::PrepareRead, SlotFault::HeaderRead)
         } else {

@@ -121,6 +121,7 @@ pub struct Checker<W> {
     /// Acknowledgements from the op after the history's last.
     acknowledged: Vec<(Reply, Vec<u8>)>,
     checkpoints: BTreeMap<u64, u128>,
+    distrusted: Option<u8>,
     watched: [Watched; REPLICAS_MAX],
     promises: Promises,
     replica_count: u8,
@@ -143,6 +144,7 @@ impl<W: Workload> Checker<W> {
             reads: Vec::new(),
             acknowledged: Vec::new(),
             checkpoints: BTreeMap::new(),
+            distrusted: None,
             watched: [Watched::default(); REPLICAS_MAX],
             promises: Promises::new(replica_count),
             replica_count,
@@ -278,7 +280,15 @@ impl<W: Workload> Checker<W> {
         watched.head = Some((progress.view, progress.head_op));
     }
 
+    /// A replica's checkpoints are not compared from now on.
+    pub fn distrust(&mut self, replica: u8) {
+        self.distrusted = Some(replica);
+    }
+
     fn on_checkpoint(&mut self, replica: u8, progress: &Progress) {
+        if self.distrusted == Some(replica) {
+            return;
+        }
         let watched = &mut self.watched[replica as usize];
         assert!(
             progress.checkpoint_op >= watched.checkpoint_op,

@@ -15,7 +15,7 @@ use crate::atlas::{Atlas, StorageFaults};
 use crate::checker::Checker;
 use crate::client::{Client, ClientOptions};
 use crate::disk::{Disk, DiskSpeed, DiskState, Tear};
-use crate::host::{Acted, Host, NodeKind};
+use crate::host::{Acted, Crash, Host, NodeKind};
 use crate::network::{Network, NetworkOptions, Node};
 use crate::prng::Prng;
 use crate::trace::Trace;
@@ -29,7 +29,7 @@ use storage::layout::{
     Geometry, HEADERS_PER_SECTOR, JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES,
 };
 use storage::superblock::COPY_SIZE_MAX;
-use viewstone::replica::{Event, Metrics, ReplicaOptions};
+use viewstone::replica::{Event, Fatal, Metrics, ReplicaOptions};
 use viewstone::rules::Strict;
 use viewstone::state_machine::Limits;
 
@@ -76,6 +76,11 @@ pub struct Cluster<W: Workload> {
     checker: Checker<W>,
     trace: Trace,
     filter: Option<Filter>,
+    /// Replicas that may halt, by what they halted with.
+    halted: Vec<(u8, Fatal)>,
+    may_halt: bool,
+    /// Replicas that have halted, and whose processes are about to end.
+    ending: Vec<u8>,
     /// Connections established that the replicas have yet to be told of: when, who, to whom.
     connecting: Vec<(u64, u8, u8)>,
     /// When each replica and each client has next something to do; the replicas first.
@@ -134,6 +139,9 @@ impl<W: Workload> Cluster<W> {
             checker: Checker::new(cluster, replicas, workload),
             trace: Trace::new(readable),
             filter: None,
+            halted: Vec::new(),
+            may_halt: false,
+            ending: Vec::new(),
             connecting: Vec::new(),
             due_ns,
             view_durable: [0; REPLICAS_MAX],
@@ -215,6 +223,11 @@ impl<W: Workload> Cluster<W> {
     /// Does one thing that is due.
     fn act(&mut self) {
         let now_ns = self.now_ns;
+        if let Some(replica) = self.ending.pop()
+            && self.is_up(replica)
+        {
+            self.crash(replica, Crash::Kill);
+        }
         if let Some(packet) = self.network.arrive(now_ns) {
             return self.deliver(packet);
         }

@@ -112,6 +112,8 @@ pub struct Network {
     /// Buffers for reuse.
     spare: Vec<Vec<u8>>,
     sequence: u64,
+    /// Which messages arrive once more, and when.
+    late: Option<(Command, u64)>,
     statistics: [KindStatistics; KINDS],
     prng: Prng,
 }
@@ -130,9 +132,15 @@ impl Network {
             free: Vec::new(),
             spare: Vec::new(),
             sequence: 0,
+            late: None,
             statistics: [KindStatistics::default(); KINDS],
             prng,
         }
+    }
+
+    /// Messages of this kind that are sent from now on arrive once more, at this time; none: no more of them do.
+    pub fn set_late(&mut self, late: Option<(Command, u64)>) {
+        self.late = late;
     }
 
     /// Changes how messages sent from now on are treated.
@@ -223,9 +231,11 @@ impl Network {
             self.statistics[kind].lost += 1;
             return;
         }
+        let late_ns = self.late.filter(|late| late.0 as usize == kind);
+        let late_ns = late_ns.map(|late| late.1);
         let copies = 1 + usize::from(self.prng.chance(duplicate));
         self.sequence += 1;
-        for copy in 0..copies {
+        for copy in 0..copies + usize::from(late_ns.is_some()) {
             if self.link(from, to).queued >= capacity {
                 self.statistics[kind].overflowed += 1;
                 return;
@@ -245,8 +255,9 @@ impl Network {
                 sequence: self.sequence,
             };
             // The copy's number orders equal times.
-            let order = 2 * self.sequence + copy as u64;
-            self.enqueue(packet, now_ns + delay, order);
+            let order = 4 * self.sequence + copy as u64;
+            let due_ns = late_ns.filter(|_| copy == copies);
+            self.enqueue(packet, due_ns.unwrap_or(now_ns + delay), order);
         }
     }
 
@@ -294,7 +305,7 @@ impl Network {
     /// has room for it.
     pub fn hold(&mut self, packet: Packet, due_ns: u64) {
         let capacity = self.options.capacity;
-        let (kind, order) = (kind_of(&packet), 2 * packet.sequence);
+        let (kind, order) = (kind_of(&packet), 4 * packet.sequence);
         let link = self.link(packet.from, packet.to);
         if link.queued >= capacity {
             self.statistics[kind].overflowed += 1;

@@ -311,7 +311,9 @@ impl<W: Workload> Run<W> {
         let waiting = clients.filter(|client| client.is_waiting()).count();
         let progress: Vec<_> = (0..cluster.replica_count())
             .map(|replica| {
-                let whole = cluster.replica(replica).is_some_and(|it| it.is_whole());
+                let whole = cluster
+                    .replica(replica)
+                    .is_some_and(super::host::Node::is_whole);
                 (replica, whole, cluster.progress(replica))
             })
             .collect();

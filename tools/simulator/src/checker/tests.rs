@@ -119,6 +119,8 @@ impl Run {
     fn progress(&self) -> Progress {
         Progress {
             lost_op: None,
+            pages_missing: 0,
+            pages_fetched: 0,
             status: ReplicaStatus::Normal,
             view: 0,
             log_view: 0,

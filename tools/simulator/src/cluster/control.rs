@@ -1,18 +1,18 @@
 //! What a script does to a cluster, and asks of it.
 
 use super::{Cluster, Filter};
-use crate::atlas::Atlas;
+use crate::atlas::{Atlas, Zone};
 use crate::checker::Checker;
 use crate::client::Client;
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskState};
 use crate::host::{Crash, Host, Node as Process};
 use crate::network::{Network, NetworkOptions, Node};
 use crate::trace::Trace;
 use crate::workload::Workload;
 use storage::header::ReplicaStatus;
 use storage::layout::Layout;
-use viewstone::replica::{Metrics, Progress};
+use viewstone::replica::{Fatal, Metrics, Progress};
 
 impl<W: Workload> Cluster<W> {
     /// Virtual time since the start, in nanoseconds.
@@ -78,7 +78,8 @@ impl<W: Workload> Cluster<W> {
 
     /// What a replica is doing; none while it is down.
     pub fn progress(&self, replica: u8) -> Option<Progress> {
-        self.replica(replica).map(|node| node.progress())
+        self.replica(replica)
+            .map(super::super::host::Node::progress)
     }
 
     /// Whether a replica's process runs.
@@ -102,7 +103,9 @@ impl<W: Workload> Cluster<W> {
     /// What all processes have counted, over all their lives.
     pub fn metrics(&self) -> impl Iterator<Item = &Metrics> {
         let living = (0..self.options.replica_count).filter_map(|replica| self.replica(replica));
-        self.metrics.iter().chain(living.map(|node| node.metrics()))
+        self.metrics
+            .iter()
+            .chain(living.map(super::super::host::Node::metrics))
     }
 
     /// Starts a replica's process; connections with the others come up soon after.
@@ -194,6 +197,32 @@ impl<W: Workload> Cluster<W> {
         &mut self.hosts[replica as usize].clock
     }
 
+    /// From now on a replica may halt: its process ends. What those that did halted with.
+    pub fn let_halt(&mut self) -> &[(u8, Fatal)] {
+        self.may_halt = true;
+        &self.halted
+    }
+
+    /// The disk of a replica that is down is lost: it holds something else from now on.
+    pub fn lose_disk(&mut self, replica: u8, state: DiskState) {
+        assert!(!self.is_up(replica));
+        self.note(replica, 13, 0, || "has lost its disk".to_string());
+        self.hosts[replica as usize].disk.replace(state);
+        self.atlas.lose(replica);
+        self.checker.on_lost(replica);
+        self.view_durable[replica as usize] = 0;
+    }
+
+    /// A replica's checkpoints are made wrong: they are not held against those of the others.
+    pub fn distrust(&mut self, replica: u8) {
+        self.checker.distrust(replica);
+    }
+
+    /// The cluster's id.
+    pub fn id(&self) -> u128 {
+        self.id
+    }
+
     /// A replica's disk, to look at what it holds or to change it behind the atlas's back.
     pub fn disk_mut(&mut self, replica: u8) -> &mut Disk {
         &mut self.hosts[replica as usize].disk
@@ -208,6 +237,11 @@ impl<W: Workload> Cluster<W> {
             self.note(replica, 12, 0, || format!("a sector decays: {zone:?}"));
         }
         zone.is_some()
+    }
+
+    /// A script has damaged what lies in a zone of a replica's disk: the checkers do not hold it against the replica.
+    pub fn damaged(&mut self, replica: u8, zone: Zone) {
+        self.atlas.mark(replica, zone, false);
     }
 
     /// Nothing new is damaged from now on.

@@ -140,8 +140,12 @@ impl<W: Workload> Cluster<W> {
         }
         let host = &mut self.hosts[replica as usize];
         let process = host.process.as_mut().expect("as above");
-        if let Some(fatal) = &process.effects.halt {
-            panic!("replica {replica} halts: {fatal}");
+        if let Some(fatal) = process.effects.halt.take() {
+            assert!(self.may_halt, "replica {replica} halts: {fatal}");
+            if !self.ending.contains(&replica) {
+                self.halted.push((replica, fatal));
+                self.ending.push(replica);
+            }
         }
         while let Some(request) = process.effects.io.pop() {
             if let IoRequest::Write {

@@ -54,6 +54,10 @@ fn crashing(replica_count: u8, power_cuts: u32) -> Plan {
 }
 
 /// Runs a plan with some seeds and sums up what happened.
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "a test's plan is made for it"
+)]
 fn run_seeds(plan: Plan, seeds: u64) -> Vec<Summary> {
     (0..seeds)
         .map(|seed| run_plan::<KvWorkload>(seed, plan, Prng::new(seed), false))
@@ -183,6 +187,10 @@ fn full_links_and_slow_disks_only_slow_down() {
 }
 
 /// Faults of a kind that come a few times in a run, and the plan that has them.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "it is put into plans, where a fault may be absent"
+)]
 fn often(every_ms: u64, lasts_ms: u64) -> Option<Recurring> {
     Some(Recurring {
         every_ns: every_ms * MILLISECOND,
@@ -198,7 +206,7 @@ fn partitions_of_all_shapes_are_survived() {
     plan.faults.partition = often(400, 1500);
     plan.faults.clog = often(300, 100);
     plan.faults.partition_clients = 300_000;
-    let runs = run_seeds(plan, 6);
+    let runs = run_seeds(plan, 16);
     let mut shapes = [0; 10];
     for run in &runs {
         for (sum, count) in shapes.iter_mut().zip(run.faults.partitions) {

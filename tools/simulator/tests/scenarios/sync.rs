@@ -1,0 +1,235 @@
+//! Replicas that come back from so far behind that only the state of others helps, and replicas whose file is gone.
+
+use super::script::{
+    All, Ask, GEOMETRY, Kind, MILLISECOND, R, SECOND, STRICT, Script, noticed, serving, stopped,
+    stopped_kind, without,
+};
+use storage::SECTOR_SIZE;
+use storage::header::Command;
+
+const RING: u64 = GEOMETRY.slots as u64;
+
+/// A cluster of which one replica has missed so many ops.
+fn behind(replicas: u8, victim: u8, ops: u64) -> Script {
+    let mut it = serving(replicas);
+    let others: Vec<u8> = it
+        .all()
+        .into_iter()
+        .filter(|&other| other != victim)
+        .collect();
+    it.partition(&[&others, &[victim]]);
+    let head = it.head(victim);
+    while it.cluster.checker().head() < head + ops {
+        it.writes(1);
+    }
+    it
+}
+
+/// A backup that missed several rings. Waiting for prepares that nobody has any more it would wait for ever.
+#[test]
+fn a_backup_that_missed_more_than_a_ring() {
+    let mut it = behind(3, 2, 3 * RING);
+    it.hear_all();
+    it.until("it is there", |it| {
+        it.is_normal(2) && it.commit(2) == it.commit(0)
+    });
+    it.recovers();
+    assert_eq!(it.view(0), 0, "the others are not disturbed");
+}
+
+/// Each number of ops around the size of the ring: where fetching ends and sync begins there must be no gap.
+#[test]
+fn a_backup_that_missed_about_a_ring() {
+    for missed in RING - 4..=RING + 4 {
+        let mut it = behind(3, 1, missed);
+        it.hear_all();
+        it.recovers();
+    }
+}
+
+/// One of four.
+#[test]
+fn a_backup_of_four_that_missed_more_than_a_ring() {
+    let mut it = behind(4, 3, 3 * RING);
+    it.hear_all();
+    it.recovers();
+}
+
+/// It dies while it syncs, at many moments: each time it goes on, with the checkpoint that it wanted or with its own.
+#[test]
+fn a_death_during_sync() {
+    for moment in 0..25 {
+        let mut it = behind(3, 2, 2 * RING);
+        it.hear_all();
+        it.pass(moment * MILLISECOND);
+        if moment % 2 == 0 {
+            it.kill(2);
+        } else {
+            it.power_cut(2);
+        }
+        it.start(2);
+        it.recovers();
+    }
+}
+
+/// The others go on to checkpoint while it syncs: the one that it wants vanishes, and it must not begin anew for ever.
+#[test]
+fn a_sync_whose_target_moves_on() {
+    let mut it = behind(3, 2, 2 * RING);
+    it.hear_all();
+    for _ in 0..4 * RING {
+        it.writes(1);
+    }
+    it.until("it is there", |it| {
+        it.is_normal(2) && it.commit(2) == it.commit(0)
+    });
+    it.recovers();
+}
+
+/// The view changes while it syncs, and it is the next primary: it must not lead without a state.
+#[test]
+fn a_view_change_while_the_next_primary_syncs() {
+    for moment in 0..8 {
+        let mut it = behind(3, 1, 3 * RING);
+        it.hear_all();
+        it.pass(moment * 2 * MILLISECOND);
+        it.kill(0);
+        it.writes(2);
+        it.recovers();
+    }
+}
+
+/// A start_view tells it at once of a log that lies beyond its ring: the log and the checkpoint that it rests on are begun
+/// together, or a death between them would leave one without the other.
+#[test]
+fn a_log_that_begins_beyond_the_ring() {
+    for moment in 0..10 {
+        let mut it = behind(3, 2, 2 * RING);
+        // A view that it does not take part in.
+        it.kill(0);
+        it.start(0);
+        it.writes(2);
+        it.hear_all();
+        it.pass(moment * MILLISECOND);
+        it.power_cut(2);
+        it.start(2);
+        it.recovers();
+        assert!(it.view(0) > 0);
+    }
+}
+
+/// What it has fetched is a state to go on with: it leads, and its clients' sessions are there.
+#[test]
+fn it_leads_after_sync() {
+    let mut it = behind(3, 1, 2 * RING);
+    it.hear_all();
+    it.settle();
+    it.kill(0);
+    it.writes(3);
+    assert_eq!(it.cluster.primary(), Some(1));
+    it.recovers();
+}
+
+/// A file that was lost, and formatted anew in its place: it has forgotten what it acknowledged, so it may neither acknowledge
+/// nor vote before the others have gone on for so long that nothing of that can matter.
+fn formatted_anew(kind: Kind) {
+    let mut it = stopped_kind(kind, 3);
+    let blank = it.cluster.disk_mut(2).state().clone();
+    it.start_all();
+    it.writes(5);
+    it.settle();
+    it.kill(2);
+    it.put_back(2, blank);
+    it.start(2);
+    it.opened(2);
+    // It is no help to one alone.
+    it.kill(1);
+    it.begin(Ask::Write);
+    it.waits(4 * SECOND);
+    it.start(1);
+    it.answered();
+    it.writes(5);
+    it.recovers();
+}
+
+#[test]
+fn a_file_that_is_formatted_anew() {
+    let broken = without!(LOST_FILE_AWAITS_OTHERS);
+    formatted_anew(STRICT);
+    noticed("answered", || formatted_anew(broken));
+}
+
+/// Two of three files are gone: what they acknowledged may be gone as well, and the third must not go on with them.
+#[test]
+fn two_files_that_are_formatted_anew() {
+    let mut it = stopped(3, GEOMETRY);
+    let blanks = [1, 2].map(|replica| it.cluster.disk_mut(replica).state().clone());
+    it.start_all();
+    it.writes(5);
+    it.settle();
+    for (replica, blank) in [1, 2].into_iter().zip(blanks) {
+        it.kill(replica);
+        it.put_back(replica, blank);
+    }
+    it.start_all();
+    it.begin(Ask::Write);
+    it.waits(5 * SECOND);
+}
+
+/// Pages of the checkpoint are damaged on every replica, each elsewhere.
+#[test]
+fn pages_that_are_damaged_on_every_replica() {
+    let mut it = serving(3);
+    it.writes(2 * RING);
+    it.settle();
+    it.until("all is written", |it| it.cluster.is_at_rest());
+    let layout = *it.cluster.layout();
+    for replica in 0..3 {
+        it.kill(replica);
+    }
+    for replica in 0..3 {
+        let disk = it.cluster.disk_mut(replica).state_mut();
+        let blocks = (layout.size - layout.grid_at) / SECTOR_SIZE as u64;
+        for block in (0..blocks).filter(|block| block % 3 == u64::from(replica)) {
+            let at = layout.grid_at + block * SECTOR_SIZE as u64;
+            let mut bytes = disk.sector(at / SECTOR_SIZE as u64).to_vec();
+            bytes[17] ^= 4;
+            disk.overwrite(at, &bytes);
+        }
+    }
+    it.start_all();
+    it.recovers();
+}
+
+/// And all pages of one.
+#[test]
+fn all_pages_of_one_replica_are_damaged() {
+    for victim in 0..3 {
+        let mut it = serving(3);
+        it.writes(2 * RING);
+        it.settle();
+        it.until("all is written", |it| it.cluster.is_at_rest());
+        let layout = *it.cluster.layout();
+        it.kill(victim);
+        let disk = it.cluster.disk_mut(victim).state_mut();
+        for at in (layout.grid_at..layout.size).step_by(SECTOR_SIZE) {
+            let mut bytes = disk.sector(at / SECTOR_SIZE as u64).to_vec();
+            bytes[99] ^= 1;
+            disk.overwrite(at, &bytes);
+        }
+        it.start(victim);
+        it.recovers();
+    }
+}
+
+/// The answers to a replica that syncs are lost for long: it goes on when they come.
+#[test]
+fn pages_that_are_lost_on_their_way() {
+    let mut it = behind(3, 2, 2 * RING);
+    it.lose(All, R(2), &[Command::Page]);
+    it.hear_links();
+    it.pass(3 * SECOND);
+    it.writes(2);
+    it.lose_nothing();
+    it.recovers();
+}
