@@ -78,7 +78,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 .set(self.now, crate::constants::HEARTBEAT_NS);
         }
         self.moved = Moved::new(self.now.monotonic_ns, self.commit_min);
-        self.lagging = false; // of another primary; a primary lags behind nobody
         assert!(self.head.op >= self.commit_min);
         let head: Head = self.head;
         assert!(head.op > 0 || head.timestamp_next == 0);
