@@ -98,7 +98,11 @@ impl AlignedBuffer {
             kept.size -= capacity;
             let mut buffer = kept.buffers.swap_remove(found);
             buffer.size = size;
-            buffer.zeros = if zeroed { Zeros::Beyond } else { Zeros::Nothing };
+            buffer.zeros = if zeroed {
+                Zeros::Beyond
+            } else {
+                Zeros::Nothing
+            };
             buffer
         })
     }
@@ -585,12 +589,15 @@ mod tests {
     fn zeros_are_promised_only_by_memory_that_was_left_zeroed() {
         keep_dropped(8 * SIZE);
         let full = drop_full(SIZE);
-        for buffer in [AlignedBuffer::new(SIZE), AlignedBuffer::reused(SIZE)] {
-            assert!(is_zero(&buffer) && buffer.as_ptr() != full);
-            std::mem::forget(buffer); // so that it is not kept
+        let held = [AlignedBuffer::new(SIZE), AlignedBuffer::reused(SIZE)];
+        for buffer in &held {
+            assert!(is_zero(buffer) && buffer.as_ptr() != full);
         }
         let scratch = AlignedBuffer::scratch(SIZE - SECTOR_SIZE);
-        assert_eq!((scratch.as_ptr(), scratch.len()), (full, SIZE - SECTOR_SIZE));
+        assert_eq!(
+            (scratch.as_ptr(), scratch.len()),
+            (full, SIZE - SECTOR_SIZE)
+        );
         assert!(scratch.iter().all(|&byte| byte != 0));
         let expected = if cfg!(debug_assertions) { POISON } else { 7 };
         assert!(scratch.iter().all(|&byte| byte == expected));

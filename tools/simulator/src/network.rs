@@ -59,13 +59,6 @@ pub struct Packet {
     sequence: u64,
 }
 
-impl Packet {
-    /// Its place among all that were sent; a copy has the same.
-    pub fn sequence(&self) -> u64 {
-        self.sequence
-    }
-}
-
 /// What became of the messages of one kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct KindStatistics {

@@ -126,7 +126,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// The run by which speed is measured: three replicas, sixty requests a second, a fault of some kind every second.
+    /// The run by which speed is measured: three replicas, some sixty requests a second, a fault of some kind
+    /// nearly every second besides lost messages.
     pub fn of_speed() -> Self {
         let every = |every_s: u64, lasts_ms: u64| {
             Some(Recurring {
@@ -306,6 +307,7 @@ mod tests {
 
     #[test]
     fn drawn_plans_differ_and_are_possible() {
+        assert_eq!(Plan::of_speed().cluster.geometry.check(), Ok(()));
         let plans: Vec<_> = (0..300)
             .map(|seed| Plan::draw(&mut Prng::new(seed)))
             .collect();
