@@ -69,7 +69,9 @@ fn main() -> ExitCode {
         measure_speed(arguments.first.unwrap_or(1));
     } else if arguments.hashes {
         for (seed, hash) in hashes() {
-            println!("    ({seed}, {hash:#018x}),");
+            let quarter = |index: u32| hash >> (48 - 16 * index) & 0xffff;
+            let [a, b, c, d] = [0, 1, 2, 3].map(quarter);
+            println!("    ({seed}, 0x{a:04x}_{b:04x}_{c:04x}_{d:04x}),");
         }
     } else {
         if arguments.pinned {

@@ -37,9 +37,9 @@ pub const PINNED: [(u64, &str); 5] = [
 /// `cargo run --release -p simulator -- --hashes` prints these lines anew, and a debug build must agree with them.
 #[rustfmt::skip]
 pub const HASHES: [(u64, u64); 3] = [
-    (19, 0x6a85f8eba95e0f66),
-    (30, 0x6dea233da1d516a0),
-    (47, 0x704e765819e9316e),
+    (19, 0x6a85_f8eb_a95e_0f66),
+    (30, 0x6dea_233d_a1d5_16a0),
+    (47, 0x704e_7658_19e9_316e),
 ];
 
 /// Runs the seeds of [`HASHES`]: each with its hash now.
