@@ -238,7 +238,7 @@ fn missing() -> Answer {
     unreachable!("the client counts the results")
 }
 
-fn refused(text: impl ToString) -> Answer {
+fn refused(text: &impl ToString) -> Answer {
     Answer {
         outcome: Outcome::Error,
         text: text.to_string(),
@@ -268,14 +268,14 @@ fn result(item: &Item<'_>, it: &ItemResult) -> Answer {
         Status::Number if matches!(item, Item::Count) => number(it, json!({ "count": it.number })),
         Status::Number => number(it, json!({})),
         Status::Stat => stat(it),
-        Status::OutOfSpace => refused(Definite::OutOfSpace),
-        Status::TooLong => refused(KvError::TooLong),
-        Status::NotANumber => refused(KvError::NotANumber),
-        Status::Overflow => refused(KvError::Overflow),
-        Status::WrongType => refused(KvError::WrongType),
-        Status::TooLarge => refused("the value does not fit an answer"),
+        Status::OutOfSpace => refused(&Definite::OutOfSpace),
+        Status::TooLong => refused(&KvError::TooLong),
+        Status::NotANumber => refused(&KvError::NotANumber),
+        Status::Overflow => refused(&KvError::Overflow),
+        Status::WrongType => refused(&KvError::WrongType),
+        Status::TooLarge => refused(&"the value does not fit an answer"),
         Status::Invalid | Status::Succeeded | Status::Failed => {
-            refused("the answer is not one of the key-value machine")
+            refused(&"the answer is not one of the key-value machine")
         }
     };
     let found = it.status != Status::NotFound;

@@ -232,13 +232,13 @@ fn change(words: &[Word]) -> Result<Change, String> {
             let expected = (!old.is("absent")).then(|| own(old));
             Change::Cas(own(key), expected, own(new))
         }),
-        b"incr" => match rest {
-            [key] => Ok(Change::Increment(own(key), 1)),
-            _ => {
-                let [key, delta] = take(rest, "incr KEY [N]")?;
-                Ok(Change::Increment(own(key), number(delta, "incr KEY [N]")?))
+        b"incr" => {
+            if let [key] = rest {
+                return Ok(Change::Increment(own(key), 1));
             }
-        },
+            let [key, delta] = take(rest, "incr KEY [N]")?;
+            Ok(Change::Increment(own(key), number(delta, "incr KEY [N]")?))
+        }
         b"append" => {
             take(rest, "append KEY VALUE").map(|[key, value]| Change::Append(own(key), own(value)))
         }
