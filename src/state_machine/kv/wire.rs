@@ -25,9 +25,9 @@
 //!      0     1  operation
 //!      1     1  flags
 //!      2     2  key size: 0 to 512
-//!      4     4  value size, or what the table says
+//!      4     4  value size, or what the list below says
 //!      8     8  argument
-//!     16        second argument (8 bytes, only where the table has one), key, value, expected value
+//!     16        second argument (8 bytes, only where the list has one), key, value, expected value
 //! ```
 //!
 //! What the list does not name is zero. "As get" is the most bytes of the value that the reply may hold: the item has no
@@ -36,29 +36,31 @@
 //! * **1 get**: value size as get. Results: value, not_found, too_large.
 //! * **2 put** sets a value, which never expires. Value. Results: done, too_long.
 //! * **3 delete**. Results: done, not_found.
-//! * **4 compare_and_set** puts if the key has a value. Value, then the expected value, whose size is the argument; 0xffff_ffff: the
-//!   key is to be absent. Results: done, mismatch, too_long.
+//! * **4 compare_and_set** puts if the key has a value. Value, then the expected value, whose size is the argument;
+//!   0xffff_ffff: the key is to be absent. Results: done, mismatch, too_long.
 //! * **6 count**: keys in the store. No key. Result: number.
-//! * **8 set** puts with conditions. Flags: bits 0-1 expiry kind; 2-3 condition: 0 none, 1 absent, 2 present, 3 version; 4 old value
-//!   wanted. Argument of the expiry; second argument only with condition 3: the version (zero: absent). Value. Results: done,
-//!   mismatch, too_long; if the old value is wanted and there is one, done_value, mismatch_value or too_large instead.
+//! * **8 set** puts with conditions. Flags: bits 0-1 expiry kind; 2-3 condition: 0 none, 1 absent, 2 present, 3
+//!   version; 4 old value wanted. Argument of the expiry; second argument only with condition 3: the version (zero:
+//!   absent). Value. Results: done, mismatch, too_long; if the old value is wanted and there is one, done_value,
+//!   mismatch_value or too_large instead.
 //! * **9 take** gets and deletes: value size as get. Results: done_value, not_found, too_large.
 //! * **10 stat**: everything but the value. Results: stat, not_found.
-//! * **11 get_range**: bytes of a value, from the argument (i64) to the second argument (i64), included; negative: from the end, -1
-//!   is the last; what is outside is left out. Value size as get. Results: value, not_found, too_large.
-//! * **12 set_range** overwrites bytes from the argument on, after zeros if the value is shorter. Value: the bytes. Results: done_number,
-//!   the new size; number, the size, if there are no bytes to write; too_long.
+//! * **11 get_range**: bytes of a value, from the argument (i64) to the second argument (i64), included; negative: from
+//!   the end, -1 is the last; what is outside is left out. Value size as get. Results: value, not_found, too_large.
+//! * **12 set_range** overwrites bytes from the argument on, after zeros if the value is shorter. Value: the bytes.
+//!   Results: done_number, the new size; number, the size, if there are no bytes to write; too_long.
 //! * **13 append**. Value: the bytes. Results: done_number, the new size; too_long.
-//! * **14 increment** adds the argument (i64) to a value that is a decimal i64; an absent one is 0. Results: done_number, the sum;
-//!   not_a_number, overflow.
-//! * **15 expire** sets or clears the expiry. Flags: bits 0-1 expiry kind, not keep; 2-4 condition: 0 none, 1 no expiry, 2 has one, 3
-//!   becomes later, 4 becomes earlier; 5 value wanted: then value size as get. Argument of the expiry. Results: done, mismatch,
-//!   not_found; if the value is wanted, done_value, mismatch_value or too_large instead of the first two.
-//! * **16 rename** moves value and expiry to another key, the item's value; what that had is gone. Flags: bit 0 only if it is
-//!   absent. Results: done, not_found, mismatch.
+//! * **14 increment** adds the argument (i64) to a value that is a decimal i64; an absent one is 0. Results:
+//!   done_number, the sum; not_a_number, overflow.
+//! * **15 expire** sets or clears the expiry. Flags: bits 0-1 expiry kind, not keep; 2-4 condition: 0 none, 1 no
+//!   expiry, 2 has one, 3 becomes later, 4 becomes earlier; 5 value wanted: then value size as get. Argument of the
+//!   expiry. Results: done, mismatch, not_found; if the value is wanted, done_value, mismatch_value or too_large
+//!   instead of the first two.
+//! * **16 rename** moves value and expiry to another key, the item's value; what that had is gone. Flags: bit 0 only if
+//!   it is absent. Results: done, not_found, mismatch.
 //! * **17 clear** deletes all keys. No key. Result: done.
-//! * **18 transaction**. Instead of the key size: the number of conditions; value size: of all that follows; argument: items if the
-//!   conditions hold (u32), items if not (u32). Results: succeeded, failed.
+//! * **18 transaction**. Instead of the key size: the number of conditions; value size: of all that follows; argument:
+//!   items if the conditions hold (u32), items if not (u32). Results: succeeded, failed.
 //!
 //! Each that changes may also have the result out_of_space, and those that look into values wrong_type.
 //!
