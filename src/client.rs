@@ -111,7 +111,7 @@ pub enum ConnectError {
     System(#[from] io::Error),
 }
 
-fn entropy() -> io::Result<[u8; 32]> {
+pub(crate) fn entropy() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
     Ok(seed)

@@ -52,23 +52,35 @@ fn item(map: &mut BTreeMap<Vec<u8>, Vec<u8>>, item: &Item<'_>) -> (Status, Vec<u
     }
 }
 
+/// What the real machine says of results.
+fn reply(results: &[(Status, Vec<u8>)]) -> Vec<u8> {
+    let header = ReplyHeader::new(Status::Done, results.len() as u32, 0);
+    let mut bytes = header.as_bytes().to_vec();
+    for (status, value) in results {
+        bytes.push(*status as u8);
+        if *status == Status::Value {
+            bytes.extend(1u64.to_le_bytes());
+            bytes.extend((value.len() as u32).to_le_bytes());
+            bytes.extend(value);
+        }
+    }
+    bytes
+}
+
 fn kv(map: &Map, cluster: u128) -> SocketAddr {
     let map = Arc::clone(map);
     let machine = move |operation: u16, body: &[u8]| {
         let mut map = map.lock().expect("nobody panics here");
         let (first, mut rest) = Item::decode(body).expect("an item");
         if operation != 0x0100 | Operation::Batch as u16 {
-            let (status, value) = item(&mut map, &first);
-            let header = ReplyHeader::new(status, value.len() as u32, 1);
-            return [header.as_bytes(), &value].concat();
+            return reply(&[item(&mut map, &first)]);
         }
-        let mut statuses = vec![item(&mut map, &first).0 as u8];
+        let mut results = vec![item(&mut map, &first)];
         while let Some((next, more)) = Item::decode(rest) {
-            statuses.push(item(&mut map, &next).0 as u8);
+            results.push(item(&mut map, &next));
             rest = more;
         }
-        let header = ReplyHeader::new(Status::Done, statuses.len() as u32, 1);
-        [header.as_bytes(), &statuses].concat()
+        reply(&results)
     };
     let mut responder = Responder::new(Box::new(machine));
     responder.cluster = cluster;
@@ -116,8 +128,7 @@ fn a_stale_read_is_noticed() {
         } else {
             item(&mut map, &first)
         };
-        let header = ReplyHeader::new(status, value.len() as u32, 1);
-        [header.as_bytes(), &value].concat()
+        reply(&[(status, value)])
     };
     let (_, address) = Responder::new(Box::new(forgetful)).start();
     let (address, cluster) = (address.to_string(), CLUSTER.to_string());
@@ -140,8 +151,7 @@ fn lost_connections_do_not_spoil_the_record() {
     let machine = move |_: u16, body: &[u8]| {
         let mut map = inner.lock().expect("nobody panics here");
         let (status, value) = item(&mut map, &Item::decode(body).expect("an item").0);
-        let header = ReplyHeader::new(status, value.len() as u32, 1);
-        [header.as_bytes(), &value].concat()
+        reply(&[(status, value)])
     };
     let mut responder = Responder::new(Box::new(machine));
     responder.break_after = 500;

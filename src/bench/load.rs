@@ -8,7 +8,7 @@
 use super::ledger::{KeyId, Ledger, Record, Verdict};
 use super::measure::Measurements;
 use crate::client::kv::operation;
-use crate::client::{CallError, Host, Kind, ReplyRef};
+use crate::client::{CallError, Definite, Host, Kind, ReplyRef};
 use crate::state_machine::kv::wire::{BatchReply, Item, ItemReply, Operation, Status};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -293,29 +293,39 @@ impl State<'_> {
     }
 
     fn on_written(&mut self, keys: &[KeyId], reply: ReplyRef<'_>, latency: u64) -> bool {
-        let done = if self.options.batch == 1 {
-            ItemReply::decode(reply.body).is_some_and(|it| it.status == Status::Done)
-        } else {
-            BatchReply::decode(reply.body).is_some_and(|it| {
-                it.len() == keys.len() && it.results().all(|one| one.status == Status::Done)
-            })
-        };
-        if !done {
-            // Executed, but not as asked: what the keys hold now is unknown.
-            self.note_failure(format!(
-                "op {} answered a put with something else",
-                reply.op
-            ));
-            self.measurements.indeterminate += keys.len() as u64;
-            for &id in keys {
-                self.ledger.retire(id);
+        let results = BatchReply::decode(reply.body).filter(|it| it.len() == keys.len());
+        let mut results = results.map(|it| it.results());
+        let mut done = 0;
+        for &id in keys {
+            match results
+                .as_mut()
+                .and_then(Iterator::next)
+                .map(|it| it.status)
+            {
+                Some(Status::Done) => {
+                    self.ledger.acknowledge(id);
+                    done += 1;
+                }
+                Some(Status::OutOfSpace) => {
+                    self.note_failure(Definite::OutOfSpace.to_string());
+                    self.ledger.withdraw(id);
+                    self.measurements.failed += 1;
+                }
+                // Executed, but not as asked: what the key holds now is unknown.
+                _ => {
+                    self.note_failure(format!(
+                        "op {} answered a put with something else",
+                        reply.op
+                    ));
+                    self.ledger.retire(id);
+                    self.measurements.indeterminate += 1;
+                }
             }
+        }
+        self.measurements.acknowledged += done;
+        if done < keys.len() as u64 {
             return true;
         }
-        for &id in keys {
-            self.ledger.acknowledge(id);
-        }
-        self.measurements.acknowledged += keys.len() as u64;
         if self.measuring {
             self.measurements.writes.record(latency);
             self.measurements.batches.record(reply.op);

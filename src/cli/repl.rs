@@ -1,10 +1,10 @@
 //! `repl`: statements of the key-value machine, typed or piped in; one line of answer for each.
 
 use super::cluster::ClusterArgs;
-use super::statement::{HELP, Quoted, Statement, parse};
-use crate::client::kv::{KvClient, KvError, Swap};
-use crate::client::{CallError, ConnectError};
-use crate::state_machine::kv::wire::Scan;
+use super::statement::{HELP, Quoted, Statement, parse, transaction};
+use crate::client::kv::{Entry, ItemResult, KvClient, KvError};
+use crate::client::{CallError, ConnectError, Definite};
+use crate::state_machine::kv::wire::{Item, KEY_SIZE_MAX, Scan, Status, prefix_end};
 use serde_json::{Map, Value, json};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::ops::Bound;
@@ -181,74 +181,207 @@ fn ok(text: String, fields: Value) -> Answer {
 
 fn execute(client: &KvClient, statement: &Statement) -> Result<Answer, KvError> {
     Ok(match statement {
-        Statement::Put(key, value) => {
-            let version = client.put(key, value)?;
-            ok(format!("version {version}"), json!({ "version": version }))
+        Statement::Item(change) => {
+            let item = change.item();
+            let results = client.batch(&[item])?;
+            results.first().map_or_else(missing, |it| result(&item, it))
         }
-        Statement::Get(key) => match client.get(key)? {
+        Statement::Transaction(conditions, then, otherwise) => {
+            let bytes = transaction(conditions, then, otherwise).ok_or(KvError::Empty)?;
+            let item = bytes.item().ok_or(KvError::Key(KEY_SIZE_MAX + 1))?;
+            let results = client.batch(&[item])?;
+            let Some(found) = results.first() else {
+                return Ok(missing());
+            };
+            let list = match found.status {
+                Status::Succeeded => then,
+                Status::Failed => otherwise,
+                _ => return Ok(result(&item, found)),
+            };
+            let list = list.iter().zip(&found.results);
+            let answers = list.map(|(change, it)| result(&change.item(), it));
+            transaction_result(found.status == Status::Succeeded, answers)
+        }
+        Statement::Scan(from, to, limit) => {
+            let from = from.as_deref().map_or(Bound::Unbounded, Bound::Included);
+            let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            scan(client, from, to, *limit)?
+        }
+        Statement::Prefix(prefix, limit) => {
+            if prefix.len() > KEY_SIZE_MAX {
+                return Err(KvError::Key(prefix.len()));
+            }
+            let mut buffer = [0; KEY_SIZE_MAX];
+            let to = prefix_end(prefix, &mut buffer);
+            scan(client, Bound::Included(prefix), to, *limit)?
+        }
+        Statement::Random => match client.random_key(seed())? {
             None => ok("absent".to_owned(), json!({ "found": false })),
-            Some(found) => {
-                let text = format!("{} version {}", Quoted(&found.value), found.version);
-                let mut answer = ok(text, json!({ "found": true, "version": found.version }));
-                put_bytes(&mut answer.fields, "value", &found.value);
+            Some(key) => {
+                let mut answer = ok(Quoted(&key).to_string(), json!({ "found": true }));
+                put_bytes(&mut answer.fields, "key", &key);
                 answer
             }
         },
-        Statement::Delete(key) => match client.delete(key)? {
-            None => ok("absent".to_owned(), json!({ "found": false })),
-            Some(version) => ok(
-                format!("version {version}"),
-                json!({ "found": true, "version": version }),
-            ),
-        },
-        Statement::Cas(key, expected, value) => {
-            match client.compare_and_set(key, expected.as_deref(), value)? {
-                Swap::Done(version) => ok(
-                    format!("version {version}"),
-                    json!({ "swapped": true, "version": version }),
-                ),
-                Swap::Mismatch(version) => ok(
-                    format!("mismatch, version {version}"),
-                    json!({ "swapped": false, "version": version }),
-                ),
-            }
-        }
-        Statement::Scan(from, to, limit) => scan(client, from.as_deref(), to.as_deref(), *limit)?,
-        Statement::Count => {
-            let count = client.count()?.count;
-            ok(count.to_string(), json!({ "count": count }))
-        }
         Statement::Help => ok(HELP.to_owned(), json!({ "help": HELP })),
         Statement::Exit => unreachable!("the shell has ended"),
     })
 }
 
+/// Any number will do if there is no better.
+fn seed() -> u64 {
+    let seed = crate::client::entropy().unwrap_or_default();
+    u64::from_le_bytes(*seed.first_chunk().expect("it has 32 bytes"))
+}
+
+fn missing() -> Answer {
+    unreachable!("the client counts the results")
+}
+
+fn refused(text: &impl ToString) -> Answer {
+    Answer {
+        outcome: Outcome::Error,
+        text: text.to_string(),
+        fields: Map::new(),
+    }
+}
+
+/// What became of an item.
+fn result(item: &Item<'_>, it: &ItemResult) -> Answer {
+    let version = it.version;
+    let mut answer = match it.status {
+        Status::Done => ok(format!("version {version}"), json!({ "version": version })),
+        Status::Value => ok(
+            format!("{} version {version}", quoted(it)),
+            json!({ "version": version }),
+        ),
+        Status::DoneValue => ok(
+            format!("{} and then version {version}", quoted(it)),
+            json!({ "version": version }),
+        ),
+        Status::NotFound => ok("absent".to_owned(), json!({})),
+        Status::Mismatch | Status::MismatchValue => ok(
+            format!("mismatch, version {version}"),
+            json!({ "version": version }),
+        ),
+        Status::DoneNumber => number(it, json!({ "version": version })),
+        Status::Number if matches!(item, Item::Count) => number(it, json!({ "count": it.number })),
+        Status::Number => number(it, json!({})),
+        Status::Stat => stat(it),
+        Status::OutOfSpace => refused(&Definite::OutOfSpace),
+        Status::TooLong => refused(&KvError::TooLong),
+        Status::NotANumber => refused(&KvError::NotANumber),
+        Status::Overflow => refused(&KvError::Overflow),
+        Status::WrongType => refused(&KvError::WrongType),
+        Status::TooLarge => refused(&"the value does not fit an answer"),
+        Status::Invalid | Status::Succeeded | Status::Failed => {
+            refused(&"the answer is not one of the key-value machine")
+        }
+    };
+    let found = it.status != Status::NotFound;
+    let done = it.status.is_done();
+    match item {
+        _ if answer.outcome != Outcome::Ok => {}
+        Item::Get { .. }
+        | Item::GetRange { .. }
+        | Item::Delete { .. }
+        | Item::Take { .. }
+        | Item::Stat { .. }
+        | Item::Expire { .. } => {
+            answer.fields.insert("found".to_owned(), found.into());
+        }
+        Item::CompareAndSet { .. } | Item::Set { .. } => {
+            answer.fields.insert("swapped".to_owned(), done.into());
+        }
+        Item::Rename { .. } => {
+            answer.fields.insert("found".to_owned(), found.into());
+            answer.fields.insert("renamed".to_owned(), done.into());
+        }
+        _ => {}
+    }
+    if let Some(value) = &it.value {
+        put_bytes(&mut answer.fields, "value", value);
+    }
+    answer
+}
+
+fn quoted(it: &ItemResult) -> String {
+    Quoted(it.value.as_deref().unwrap_or_default()).to_string()
+}
+
+fn number(it: &ItemResult, fields: Value) -> Answer {
+    let number = it.number.unwrap_or_default();
+    let mut answer = ok(number.to_string(), fields);
+    answer.fields.insert("number".to_owned(), number.into());
+    answer
+}
+
+fn stat(it: &ItemResult) -> Answer {
+    let Some(stat) = it.stat else {
+        return missing();
+    };
+    let expiry = match stat.expiry_ms {
+        Some(time) => format!("expires at {time}"),
+        None => "never expires".to_owned(),
+    };
+    let fields = json!({
+        "version": stat.version,
+        "size": stat.size,
+        "expiry_ms": stat.expiry_ms,
+    });
+    ok(
+        format!("version {} size {} {expiry}", stat.version, stat.size),
+        fields,
+    )
+}
+
+fn transaction_result(succeeded: bool, answers: impl Iterator<Item = Answer>) -> Answer {
+    let word = if succeeded { "then" } else { "else" };
+    let (mut texts, mut values) = (vec![word.to_owned()], Vec::new());
+    for mut answer in answers {
+        let is_ok = answer.outcome == Outcome::Ok;
+        answer.fields.insert(
+            "result".to_owned(),
+            if is_ok { "ok" } else { "error" }.into(),
+        );
+        if is_ok {
+            texts.push(answer.text);
+        } else {
+            let message = answer.text.clone();
+            answer.fields.insert("message".to_owned(), message.into());
+            texts.push(format!("error: {}", answer.text));
+        }
+        values.push(Value::Object(answer.fields));
+    }
+    ok(
+        texts.join("; "),
+        json!({ "succeeded": succeeded, "results": values }),
+    )
+}
+
 /// All of a range, answer by answer.
 fn scan(
     client: &KvClient,
-    from: Option<&[u8]>,
-    to: Option<&[u8]>,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
     limit: u32,
 ) -> Result<Answer, KvError> {
-    let mut entries = Vec::new();
-    let mut more = true;
-    while more && entries.len() < limit as usize {
-        let last: Option<Vec<u8>> = entries
-            .last()
-            .map(|entry: &crate::client::kv::Entry| entry.key.clone());
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut next: Option<Vec<u8>> = None;
+    loop {
         let page = client.scan(&Scan {
-            from: match (&last, from) {
-                (Some(last), _) => Bound::Excluded(last),
-                (None, Some(from)) => Bound::Included(from),
-                (None, None) => Bound::Unbounded,
-            },
-            to: to.map_or(Bound::Unbounded, Bound::Excluded),
+            from: next.as_deref().map_or(from, Bound::Excluded),
+            to,
             count_max: limit - entries.len() as u32,
             ..Scan::ALL
         })?;
-        more = page.more && !page.entries.is_empty();
         entries.extend(page.entries);
+        next = page.next;
+        if next.is_none() || entries.len() >= limit as usize {
+            break;
+        }
     }
+    let more = next.is_some();
     let mut texts = vec![format!(
         "{} entries{}",
         entries.len(),

@@ -1,39 +1,168 @@
 //! Statements of the shell: `put k v`, `scan a b limit 10`.
 //!
 //! A word ends at a blank. Quotes, single or double, keep blanks; in and out of quotes, `\n \r \t \0 \\ \" \'`, a
-//! backslash before a blank, and `\xNN` stand for one byte.
+//! backslash before a blank, and `\xNN` stand for one byte. A quoted word is never a keyword.
 
+use crate::state_machine::kv::wire::{
+    Comparison, Condition, EXPIRY_MAX, Expiry, ExpiryCondition, Item, SetCondition, SetOptions,
+    Target, TransactionBytes,
+};
 use std::fmt;
 
 /// What the shell can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
-    /// Sets a value.
-    Put(Vec<u8>, Vec<u8>),
-    /// Reads one.
-    Get(Vec<u8>),
-    /// Removes a key.
-    Delete(Vec<u8>),
-    /// Key, expected value (none: absent), new value.
-    Cas(Vec<u8>, Option<Vec<u8>>, Vec<u8>),
+    /// Something with one key, or with all.
+    Item(Change),
+    /// Conditions, what is done if they hold, and what if not.
+    Transaction(Vec<OwnedCondition>, Vec<Change>, Vec<Change>),
     /// From (included), to (excluded), most entries.
     Scan(Option<Vec<u8>>, Option<Vec<u8>>, u32),
-    /// Counts the keys.
-    Count,
+    /// The keys that begin so, most entries.
+    Prefix(Vec<u8>, u32),
+    /// Reads some key.
+    Random,
     /// Explains the statements.
     Help,
     /// Ends the shell.
     Exit,
 }
 
+/// An item that owns its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Sets a value.
+    Put(Vec<u8>, Vec<u8>, SetOptions),
+    /// Reads one.
+    Get(Vec<u8>),
+    /// Reads bytes of one, from the first to the last.
+    GetRange(Vec<u8>, i64, i64),
+    /// Reads everything but the value.
+    Stat(Vec<u8>),
+    /// Removes a key.
+    Delete(Vec<u8>),
+    /// Reads and removes a key.
+    Take(Vec<u8>),
+    /// Key, expected value (none: absent), new value.
+    Cas(Vec<u8>, Option<Vec<u8>>, Vec<u8>),
+    /// Adds to a number.
+    Increment(Vec<u8>, i64),
+    /// Adds bytes.
+    Append(Vec<u8>, Vec<u8>),
+    /// Overwrites bytes.
+    SetRange(Vec<u8>, u32, Vec<u8>),
+    /// Sets or clears the expiry.
+    Expire(Vec<u8>, Expiry, ExpiryCondition),
+    /// Moves a key.
+    Rename(Vec<u8>, Vec<u8>, bool),
+    /// Counts the keys.
+    Count,
+    /// Removes all keys.
+    Clear,
+}
+
+impl Change {
+    /// As the machine knows it.
+    pub fn item(&self) -> Item<'_> {
+        let size_max = u32::MAX;
+        match self {
+            Self::Put(key, value, options) if *options == SetOptions::default() => {
+                Item::Put { key, value }
+            }
+            &Self::Put(ref key, ref value, options) => Item::Set {
+                key,
+                value,
+                options,
+            },
+            Self::Get(key) => Item::Get { key, size_max },
+            &Self::GetRange(ref key, start, end) => Item::GetRange {
+                key,
+                start,
+                end,
+                size_max,
+            },
+            Self::Stat(key) => Item::Stat { key },
+            Self::Delete(key) => Item::Delete { key },
+            Self::Take(key) => Item::Take { key, size_max },
+            Self::Cas(key, expected, value) => Item::CompareAndSet {
+                key,
+                expected: expected.as_deref(),
+                value,
+            },
+            &Self::Increment(ref key, delta) => Item::Increment { key, delta },
+            Self::Append(key, value) => Item::Append { key, value },
+            &Self::SetRange(ref key, offset, ref value) => Item::SetRange { key, offset, value },
+            &Self::Expire(ref key, expiry, condition) => Item::Expire {
+                key,
+                expiry,
+                condition,
+                size_max: None,
+            },
+            &Self::Rename(ref key, ref to, if_absent) => Item::Rename { key, to, if_absent },
+            Self::Count => Item::Count,
+            Self::Clear => Item::Clear,
+        }
+    }
+}
+
+/// A condition that owns its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedCondition {
+    key: Vec<u8>,
+    comparison: Comparison,
+    version: u64,
+    /// Compared instead of the version.
+    value: Option<Vec<u8>>,
+}
+
+/// The bytes of a transaction; none if it has too many parts.
+pub fn transaction(
+    conditions: &[OwnedCondition],
+    then: &[Change],
+    otherwise: &[Change],
+) -> Option<TransactionBytes> {
+    let conditions: Vec<_> = conditions.iter().map(OwnedCondition::condition).collect();
+    let then: Vec<_> = then.iter().map(Change::item).collect();
+    let otherwise: Vec<_> = otherwise.iter().map(Change::item).collect();
+    TransactionBytes::new(&conditions, &then, &otherwise)
+}
+
+impl OwnedCondition {
+    fn condition(&self) -> Condition<'_> {
+        Condition {
+            key: &self.key,
+            comparison: self.comparison,
+            target: match &self.value {
+                Some(value) => Target::Value(value),
+                None => Target::Version(self.version),
+            },
+        }
+    }
+}
+
 /// What `help` prints.
 pub const HELP: &str = "\
-put KEY VALUE                     set a value
+put KEY VALUE [keep | in MS | at MS] [if absent|present|version N]
+                                  set a value; it expires in so many, or at so many, milliseconds; keep: as before
 get KEY                           read a value
+getrange KEY FIRST LAST           read some bytes of it; negative: from the end
+stat KEY                          read version, expiry and size
 delete KEY                        remove a key
+take KEY                          read a value and remove the key
 cas KEY OLD NEW                   set NEW if the value is OLD; the bare word `absent` for OLD: if there is no such key
+incr KEY [N]                      add N, or 1, to a decimal number
+append KEY VALUE                  add bytes to a value
+setrange KEY OFFSET VALUE         overwrite bytes of a value
+expire KEY in MS|at MS|never      set or clear when a key expires
+rename KEY TO [if absent]         move a value
 scan [FROM [TO]] [limit N]        keys in order, FROM included, TO excluded
+prefix PREFIX [limit N]           keys that begin so, in order
+random                            some key
 count                             number of keys
+clear                             remove all keys
+transaction [if CONDITION [and CONDITION]..] then STATEMENT [; STATEMENT].. [else STATEMENT [; STATEMENT]..]
+                                  do one list or the other, as one; CONDITION is KEY absent, KEY present,
+                                  KEY version N, or KEY = VALUE (or != or < or >)
 help, exit
 Quote a word with blanks: \"two words\". Bytes: \\n \\r \\t \\0 \\\\ \\\" \\xNN.";
 
@@ -62,56 +191,222 @@ pub fn parse(line: &[u8]) -> Result<Option<Statement>, String> {
         return Ok(None);
     }
     let words = words(line)?;
-    let mut words = words.into_iter();
-    let Some(verb) = words.next() else {
+    let Some((verb, rest)) = words.split_first() else {
         return Ok(None);
     };
-    let rest: Vec<_> = words.collect();
     let statement = match verb.bytes.to_ascii_lowercase().as_slice() {
-        b"put" => {
-            take(rest, "put KEY VALUE").map(|[key, value]| Statement::Put(key.bytes, value.bytes))
-        }
-        b"get" => take(rest, "get KEY").map(|[key]| Statement::Get(key.bytes)),
-        b"delete" => take(rest, "delete KEY").map(|[key]| Statement::Delete(key.bytes)),
-        b"cas" => take(rest, "cas KEY OLD NEW").map(|[key, old, new]| {
-            let expected = (!old.is("absent")).then_some(old.bytes);
-            Statement::Cas(key.bytes, expected, new.bytes)
-        }),
         b"scan" => scan(rest),
-        b"count" => take(rest, "count").map(|[]| Statement::Count),
+        b"prefix" => {
+            let (rest, limit) = limited(rest, "prefix PREFIX [limit N]")?;
+            take(rest, "prefix PREFIX [limit N]")
+                .map(|[prefix]| Statement::Prefix(prefix.bytes.clone(), limit))
+        }
+        b"random" => take(rest, "random").map(|[]| Statement::Random),
+        b"transaction" => parse_transaction(rest),
         b"help" => take(rest, "help").map(|[]| Statement::Help),
         b"exit" | b"quit" => take(rest, "exit").map(|[]| Statement::Exit),
-        other => Err(format!("no statement '{}': try help", Escaped(other))),
+        _ => change(&words).map(Statement::Item),
     };
     statement.map(Some)
 }
 
-fn take<const N: usize>(words: Vec<Word>, usage: &str) -> Result<[Word; N], String> {
-    words
-        .try_into()
-        .map_err(|_| format!("the statement is: {usage}"))
+/// A statement that may be part of a transaction.
+fn change(words: &[Word]) -> Result<Change, String> {
+    let Some((verb, rest)) = words.split_first() else {
+        return Err("a statement is missing".to_owned());
+    };
+    let own = |word: &Word| word.bytes.clone();
+    match verb.bytes.to_ascii_lowercase().as_slice() {
+        b"put" => put(rest),
+        b"get" => take(rest, "get KEY").map(|[key]| Change::Get(own(key))),
+        b"getrange" => {
+            let usage = "getrange KEY FIRST LAST";
+            let [key, first, last] = take(rest, usage)?;
+            let (first, last) = (number(first, usage)?, number(last, usage)?);
+            Ok(Change::GetRange(own(key), first, last))
+        }
+        b"stat" => take(rest, "stat KEY").map(|[key]| Change::Stat(own(key))),
+        b"delete" => take(rest, "delete KEY").map(|[key]| Change::Delete(own(key))),
+        b"take" => take(rest, "take KEY").map(|[key]| Change::Take(own(key))),
+        b"cas" => take(rest, "cas KEY OLD NEW").map(|[key, old, new]| {
+            let expected = (!old.is("absent")).then(|| own(old));
+            Change::Cas(own(key), expected, own(new))
+        }),
+        b"incr" => {
+            if let [key] = rest {
+                return Ok(Change::Increment(own(key), 1));
+            }
+            let [key, delta] = take(rest, "incr KEY [N]")?;
+            Ok(Change::Increment(own(key), number(delta, "incr KEY [N]")?))
+        }
+        b"append" => {
+            take(rest, "append KEY VALUE").map(|[key, value]| Change::Append(own(key), own(value)))
+        }
+        b"setrange" => {
+            let usage = "setrange KEY OFFSET VALUE";
+            let [key, offset, value] = take(rest, usage)?;
+            Ok(Change::SetRange(
+                own(key),
+                number(offset, usage)?,
+                own(value),
+            ))
+        }
+        b"expire" => expire(rest),
+        b"rename" => match rest {
+            [key, to, when, absent] if when.is("if") && absent.is("absent") => {
+                Ok(Change::Rename(own(key), own(to), true))
+            }
+            _ => take(rest, "rename KEY TO [if absent]")
+                .map(|[key, to]| Change::Rename(own(key), own(to), false)),
+        },
+        b"count" => take(rest, "count").map(|[]| Change::Count),
+        b"clear" => take(rest, "clear").map(|[]| Change::Clear),
+        other => Err(format!("no statement '{}': try help", Escaped(other))),
+    }
 }
 
-fn scan(mut words: Vec<Word>) -> Result<Statement, String> {
-    let usage = || "the statement is: scan [FROM [TO]] [limit N]".to_owned();
-    let mut limit = SCAN_LIMIT;
-    if let [.., keyword, number] = words.as_slice()
-        && keyword.is("limit")
-    {
-        let text = std::str::from_utf8(&number.bytes).map_err(|_| usage())?;
-        limit = text
-            .parse()
-            .ok()
-            .filter(|&limit| limit > 0)
-            .ok_or_else(usage)?;
-        words.truncate(words.len() - 2);
+fn usage(usage: &str) -> String {
+    format!("the statement is: {usage}")
+}
+
+fn take<'a, const N: usize>(words: &'a [Word], form: &str) -> Result<&'a [Word; N], String> {
+    words.try_into().map_err(|_| usage(form))
+}
+
+fn number<T: std::str::FromStr>(word: &Word, form: &str) -> Result<T, String> {
+    let text = std::str::from_utf8(&word.bytes).map_err(|_| usage(form))?;
+    text.parse().map_err(|_| usage(form))
+}
+
+/// An expiry in milliseconds.
+fn time(word: &Word, form: &str) -> Result<u64, String> {
+    let time: u64 = number(word, form)?;
+    if time > EXPIRY_MAX {
+        return Err(format!("a time is at most {EXPIRY_MAX} ms"));
     }
-    let mut words = words.into_iter().map(|word| word.bytes);
-    let (from, to) = (words.next(), words.next());
-    if words.next().is_some() {
-        return Err(usage());
+    Ok(time)
+}
+
+fn put(words: &[Word]) -> Result<Change, String> {
+    let form = "put KEY VALUE [keep | in MS | at MS] [if absent|present|version N]";
+    let [key, value, rest @ ..] = words else {
+        return Err(usage(form));
+    };
+    let mut options = SetOptions::default();
+    let rest = match rest {
+        [keep, rest @ ..] if keep.is("keep") => {
+            options.expiry = Expiry::Keep;
+            rest
+        }
+        [kind, at, rest @ ..] if kind.is("in") => {
+            options.expiry = Expiry::In(time(at, form)?);
+            rest
+        }
+        [kind, at, rest @ ..] if kind.is("at") => {
+            options.expiry = Expiry::At(time(at, form)?);
+            rest
+        }
+        _ => rest,
+    };
+    options.condition = match rest {
+        [] => SetCondition::Always,
+        [when, absent] if when.is("if") && absent.is("absent") => SetCondition::Absent,
+        [when, present] if when.is("if") && present.is("present") => SetCondition::Present,
+        [when, kind, version] if when.is("if") && kind.is("version") => {
+            SetCondition::Version(number(version, form)?)
+        }
+        _ => return Err(usage(form)),
+    };
+    Ok(Change::Put(key.bytes.clone(), value.bytes.clone(), options))
+}
+
+fn expire(words: &[Word]) -> Result<Change, String> {
+    let form = "expire KEY in MS|at MS|never";
+    let (key, expiry) = match words {
+        [key, never] if never.is("never") => (key, Expiry::Never),
+        [key, kind, at] if kind.is("in") => (key, Expiry::In(time(at, form)?)),
+        [key, kind, at] if kind.is("at") => (key, Expiry::At(time(at, form)?)),
+        _ => return Err(usage(form)),
+    };
+    let always = ExpiryCondition::Always;
+    Ok(Change::Expire(key.bytes.clone(), expiry, always))
+}
+
+/// Words without a limit at their end, and the limit.
+fn limited<'a>(words: &'a [Word], form: &str) -> Result<(&'a [Word], u32), String> {
+    match words {
+        [rest @ .., keyword, limit] if keyword.is("limit") => match number(limit, form)? {
+            0 => Err(usage(form)),
+            limit => Ok((rest, limit)),
+        },
+        _ => Ok((words, SCAN_LIMIT)),
     }
-    Ok(Statement::Scan(from, to, limit))
+}
+
+fn scan(words: &[Word]) -> Result<Statement, String> {
+    let form = "scan [FROM [TO]] [limit N]";
+    let (words, limit) = limited(words, form)?;
+    if words.len() > 2 {
+        return Err(usage(form));
+    }
+    let mut words = words.iter().map(|word| word.bytes.clone());
+    Ok(Statement::Scan(words.next(), words.next(), limit))
+}
+
+fn parse_transaction(words: &[Word]) -> Result<Statement, String> {
+    let form = "transaction [if CONDITION [and CONDITION]..] then STATEMENT [; ..] [else STATEMENT [; ..]]";
+    let then_at = words.iter().position(|word| word.is("then"));
+    let (before, lists) = words.split_at(then_at.ok_or_else(|| usage(form))?);
+    let mut conditions = Vec::new();
+    match before.split_first() {
+        None => {}
+        Some((first, rest)) if first.is("if") => {
+            for words in rest.split(|word| word.is("and")) {
+                conditions.push(condition(words)?);
+            }
+        }
+        Some(_) => return Err(usage(form)),
+    }
+    let mut lists = lists[1..].splitn(2, |word| word.is("else")).map(|words| {
+        let statements = words.split(|word| word.is(";"));
+        statements.map(change).collect::<Result<Vec<_>, _>>()
+    });
+    let then = lists.next().unwrap_or(Ok(Vec::new()))?;
+    let otherwise = lists.next().unwrap_or(Ok(Vec::new()))?;
+    Ok(Statement::Transaction(conditions, then, otherwise))
+}
+
+fn condition(words: &[Word]) -> Result<OwnedCondition, String> {
+    let form = "KEY absent, KEY present, KEY version N, or KEY = VALUE (or != or < or >)";
+    let of_version = |key: &Word, comparison, version| OwnedCondition {
+        key: key.bytes.clone(),
+        comparison,
+        version,
+        value: None,
+    };
+    Ok(match words {
+        [key, absent] if absent.is("absent") => of_version(key, Comparison::Equal, 0),
+        [key, present] if present.is("present") => of_version(key, Comparison::Greater, 0),
+        [key, kind, version] if kind.is("version") => {
+            of_version(key, Comparison::Equal, number(version, form)?)
+        }
+        [key, sign, value] => {
+            let comparison = match (&sign.bytes[..], sign.quoted) {
+                (b"=", false) => Comparison::Equal,
+                (b"!=", false) => Comparison::NotEqual,
+                (b"<", false) => Comparison::Less,
+                (b">", false) => Comparison::Greater,
+                _ => return Err(format!("a condition is: {form}")),
+            };
+            OwnedCondition {
+                key: key.bytes.clone(),
+                comparison,
+                version: 0,
+                value: Some(value.bytes.clone()),
+            }
+        }
+        _ => return Err(format!("a condition is: {form}")),
+    })
 }
 
 fn words(line: &[u8]) -> Result<Vec<Word>, String> {
@@ -224,23 +519,57 @@ mod tests {
                 .expect("a statement")
                 .expect("not empty")
         };
-        assert_eq!(read("put a b"), Statement::Put(bytes("a"), bytes("b")));
-        assert_eq!(
-            read(" PUT\ta  'b c' "),
-            Statement::Put(bytes("a"), bytes("b c"))
-        );
+        let put = |key, value, condition, expiry| {
+            let options = SetOptions {
+                condition,
+                expiry,
+                old: false,
+            };
+            Statement::Item(Change::Put(key, value, options))
+        };
+        let plain = |key, value| put(key, value, SetCondition::Always, Expiry::Never);
+        assert_eq!(read("put a b"), plain(bytes("a"), bytes("b")));
+        assert_eq!(read(" PUT\ta  'b c' "), plain(bytes("a"), bytes("b c")));
         assert_eq!(
             read(r#"put "" \x00\xfF\n"#),
-            Statement::Put(bytes(""), vec![0, 255, b'\n'])
+            plain(bytes(""), vec![0, 255, b'\n'])
         );
-        assert_eq!(read("get a"), Statement::Get(bytes("a")));
+        assert_eq!(
+            read("put a b in 5 if version 7"),
+            put(
+                bytes("a"),
+                bytes("b"),
+                SetCondition::Version(7),
+                Expiry::In(5)
+            )
+        );
+        assert_eq!(
+            read("put a b keep"),
+            put(bytes("a"), bytes("b"), SetCondition::Always, Expiry::Keep)
+        );
+        let item = |change| Statement::Item(change);
+        assert_eq!(read("get a"), item(Change::Get(bytes("a"))));
         assert_eq!(
             read("cas k absent v"),
-            Statement::Cas(bytes("k"), None, bytes("v"))
+            item(Change::Cas(bytes("k"), None, bytes("v")))
         );
         assert_eq!(
             read("cas k 'absent' v"),
-            Statement::Cas(bytes("k"), Some(bytes("absent")), bytes("v"))
+            item(Change::Cas(bytes("k"), Some(bytes("absent")), bytes("v")))
+        );
+        assert_eq!(read("incr n"), item(Change::Increment(bytes("n"), 1)));
+        assert_eq!(read("incr n -4"), item(Change::Increment(bytes("n"), -4)));
+        assert_eq!(
+            read("expire k never"),
+            item(Change::Expire(
+                bytes("k"),
+                Expiry::Never,
+                ExpiryCondition::Always
+            ))
+        );
+        assert_eq!(
+            read("rename a b if absent"),
+            item(Change::Rename(bytes("a"), bytes("b"), true))
         );
         assert_eq!(read("scan"), Statement::Scan(None, None, SCAN_LIMIT));
         assert_eq!(read("scan limit 5"), Statement::Scan(None, None, 5));
@@ -257,6 +586,32 @@ mod tests {
     }
 
     #[test]
+    fn transactions_are_read() {
+        let line = b"transaction if a = 1 and 'and' absent then incr a ; get b else count";
+        let Ok(Some(Statement::Transaction(conditions, then, otherwise))) = parse(line) else {
+            panic!("a transaction");
+        };
+        assert_eq!(conditions.len(), 2);
+        assert_eq!(conditions[0].condition(), Condition::value(b"a", b"1"));
+        assert_eq!(conditions[1].condition(), Condition::absent(b"and"));
+        let increment = Change::Increment(bytes("a"), 1);
+        assert_eq!(then, [increment, Change::Get(bytes("b"))]);
+        assert_eq!(otherwise, [Change::Count]);
+        assert!(transaction(&conditions, &then, &otherwise).is_some());
+        for bad in [
+            "transaction",
+            "transaction get a",
+            "transaction if a then get b",
+            "transaction if a ~ b then get b",
+            "transaction then get b ;",
+            "transaction then scan",
+            "transaction then transaction then get a",
+        ] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_statement_is_explained() {
         for bad in [
             "put a",
@@ -270,6 +625,14 @@ mod tests {
             "get \\x1",
             "get \\q",
             "count now",
+            "put a b in",
+            "put a b in x",
+            "put a b in 72057594037927936",
+            "put a b if version",
+            "incr a x",
+            "setrange a -1 b",
+            "expire a 5",
+            "prefix",
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
@@ -279,7 +642,8 @@ mod tests {
         #[test]
         fn any_bytes_survive_printing_and_reading(key: Vec<u8>, value: Vec<u8>) {
             let line = format!("put {} {}", Quoted(&key), Quoted(&value));
-            prop_assert_eq!(parse(line.as_bytes()), Ok(Some(Statement::Put(key, value))));
+            let put = Statement::Item(Change::Put(key, value, SetOptions::default()));
+            prop_assert_eq!(parse(line.as_bytes()), Ok(Some(put)));
         }
 
         #[test]

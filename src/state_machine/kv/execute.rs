@@ -81,19 +81,24 @@ fn format(number: i64, buffer: &mut [u8; NUMBER_SIZE_MAX]) -> &[u8] {
 
 /// The bytes that a range means: both ends may count from the end, and what is outside of the value is left out.
 pub(super) fn range_of(size: usize, start: i64, end: i64) -> std::ops::Range<usize> {
-    let size = size as i64;
+    let size = signed(size);
     let from_start = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
-    // A range that is before the value altogether is empty, though -1 stands for an end at its first byte elsewhere.
+    // As Redis has it: ends that cross each other are nothing, though both before the value they would mean its first byte.
     if start < 0 && end < 0 && start > end {
         return 0..0;
     }
     let start = from_start(start).max(0);
     let end = from_start(end).max(0).min(size - 1);
     if start > end {
-        0..0
-    } else {
-        start as usize..end as usize + 1
+        return 0..0;
     }
+    let place = |at: i64| usize::try_from(at).expect("within the value");
+    place(start)..place(end) + 1
+}
+
+/// A size as a number that items answer.
+fn signed(size: usize) -> i64 {
+    i64::try_from(size).expect("a value is smaller than a message")
 }
 
 /// Reading.
@@ -375,7 +380,7 @@ impl Kv {
             return answer.status(Status::WrongType);
         }
         if offset.is_some() && bytes.is_empty() {
-            return answer.number(Status::Number, size as i64);
+            return answer.number(Status::Number, signed(size));
         }
         let offset = offset.unwrap_or(size);
         let new_size = size.max(offset + bytes.len());
@@ -390,7 +395,7 @@ impl Kv {
             self.splice(pages, key, size, offset, bytes);
             self.touch(pages, key, found.indexed, found.indexed);
         }
-        answer.number(Status::DoneNumber, new_size as i64);
+        answer.number(Status::DoneNumber, signed(new_size));
     }
 
     fn increment(

@@ -220,27 +220,19 @@ impl Model {
     }
 
     fn item(&mut self, item: &Item<'_>, world: World) -> Outcome {
-        let old = self.map.get(item.key()).cloned();
-        let kept = old.as_ref().and_then(|it| it.expiry_ms);
-        let too_long = |size: usize| size > world.value_size_max;
-        if item.value().is_some_and(|value| too_long(value.len())) {
+        if item
+            .value()
+            .is_some_and(|value| value.len() > world.value_size_max)
+        {
             return Outcome::Status(Status::TooLong);
         }
+        let old = self.map.get(item.key()).cloned();
+        let old = old.as_ref();
         match *item {
-            Item::Get { size_max, .. } => old.map_or_else(not_found, |old| {
-                Outcome::of_value(Status::Value, &old, size_max, world).0
-            }),
-            Item::Stat { .. } => old.map_or_else(not_found, Outcome::Stat),
-            Item::GetRange {
-                start,
-                end,
-                size_max,
-                ..
-            } => old.map_or_else(not_found, |mut old| {
-                old.value = slice(&old.value, start, end);
-                Outcome::of_value(Status::Value, &old, size_max, world).0
-            }),
-            Item::Count => Number(Status::Number, self.map.len() as i64),
+            Item::Get { .. } | Item::Stat { .. } | Item::GetRange { .. } => {
+                old.map_or_else(not_found, |old| Self::read(item, old, world))
+            }
+            Item::Count => Number(Status::Number, self.map.len().cast_signed() as i64),
             Item::Put { key, value } => {
                 self.set(key, value.to_vec(), None, world.now);
                 done()
@@ -250,21 +242,21 @@ impl Model {
                 expected,
                 value,
             } => {
-                if expected != old.as_ref().map(|old| &old.value[..]) {
+                if expected != old.map(|old| &old.value[..]) {
                     return Mismatch(old.map_or(0, |old| old.version));
                 }
                 self.set(key, value.to_vec(), None, world.now);
                 done()
             }
-            Item::Delete { key } => match self.map.remove(key) {
-                None => not_found(),
-                Some(_) => {
-                    self.revision += 1;
-                    done()
+            Item::Delete { key } => {
+                if self.map.remove(key).is_none() {
+                    return not_found();
                 }
-            },
+                self.revision += 1;
+                done()
+            }
             Item::Take { key, size_max } => old.map_or_else(not_found, |old| {
-                let answer = Outcome::of_value(Status::DoneValue, &old, size_max, world);
+                let answer = Outcome::of_value(Status::DoneValue, old, size_max, world);
                 if answer.1 {
                     self.revision += 1;
                     self.map.remove(key);
@@ -272,41 +264,8 @@ impl Model {
                 answer.0
             }),
             Item::Set { .. } => self.set_if(item, old, world),
-            Item::Append { key, value } => {
-                let old = old.map_or(vec![], |old| old.value);
-                let new = [&old[..], value].concat();
-                if too_long(new.len()) {
-                    return Outcome::Status(Status::TooLong);
-                }
-                let size = new.len();
-                self.set(key, new, kept, world.now);
-                Number(Status::DoneNumber, size as i64)
-            }
-            Item::SetRange { key, offset, value } => {
-                let mut new = old.map_or(vec![], |old| old.value);
-                if value.is_empty() {
-                    return Number(Status::Number, new.len() as i64);
-                }
-                let (start, end) = (offset as usize, offset as usize + value.len());
-                if too_long(end) {
-                    return Outcome::Status(Status::TooLong);
-                }
-                new.resize(new.len().max(end), 0);
-                new[start..end].copy_from_slice(value);
-                let size = new.len();
-                self.set(key, new, kept, world.now);
-                Number(Status::DoneNumber, size as i64)
-            }
-            Item::Increment { key, delta } => {
-                let Some(number) = old.map_or(Some(0), |old| number(&old.value)) else {
-                    return Outcome::Status(Status::NotANumber);
-                };
-                let Some(sum) = number.checked_add(delta) else {
-                    return Outcome::Status(Status::Overflow);
-                };
-                self.set(key, sum.to_string().into_bytes(), kept, world.now);
-                Number(Status::DoneNumber, sum)
-            }
+            Item::Append { .. } | Item::SetRange { .. } => self.write_bytes(item, old, world),
+            Item::Increment { key, delta } => self.increment(key, delta, old, world),
             Item::Expire { .. } => self.expire(item, old, world),
             Item::Rename { key, to, if_absent } => {
                 let Some(old) = old else { return not_found() };
@@ -314,7 +273,7 @@ impl Model {
                     return Mismatch(target.version);
                 }
                 self.map.remove(key);
-                self.set(to, old.value, old.expiry_ms, world.now);
+                self.set(to, old.value.clone(), old.expiry_ms, world.now);
                 done()
             }
             Item::Clear => {
@@ -326,7 +285,66 @@ impl Model {
         }
     }
 
-    fn set_if(&mut self, item: &Item<'_>, old: Option<Versioned>, world: World) -> Outcome {
+    /// A read of a key that is there.
+    fn read(item: &Item<'_>, old: &Versioned, world: World) -> Outcome {
+        match *item {
+            Item::Get { size_max, .. } => Outcome::of_value(Status::Value, old, size_max, world).0,
+            Item::GetRange {
+                start,
+                end,
+                size_max,
+                ..
+            } => {
+                let mut cut = old.clone();
+                cut.value = slice(&old.value, start, end);
+                Outcome::of_value(Status::Value, &cut, size_max, world).0
+            }
+            _ => Outcome::Stat(old.clone()),
+        }
+    }
+
+    fn increment(
+        &mut self,
+        key: &[u8],
+        delta: i64,
+        old: Option<&Versioned>,
+        world: World,
+    ) -> Outcome {
+        let Some(number) = old.map_or(Some(0), |old| number(&old.value)) else {
+            return Outcome::Status(Status::NotANumber);
+        };
+        let Some(sum) = number.checked_add(delta) else {
+            return Outcome::Status(Status::Overflow);
+        };
+        let kept = old.and_then(|old| old.expiry_ms);
+        self.set(key, sum.to_string().into_bytes(), kept, world.now);
+        Number(Status::DoneNumber, sum)
+    }
+
+    /// An append or a set_range.
+    fn write_bytes(&mut self, item: &Item<'_>, old: Option<&Versioned>, world: World) -> Outcome {
+        let mut new = old.map_or(vec![], |old| old.value.clone());
+        let value = item.value().expect("both have one");
+        let start = match *item {
+            Item::SetRange { offset, .. } => offset as usize,
+            _ => new.len(),
+        };
+        if matches!(item, Item::SetRange { .. }) && value.is_empty() {
+            return Number(Status::Number, new.len().cast_signed() as i64);
+        }
+        let end = start + value.len();
+        if end > world.value_size_max {
+            return Outcome::Status(Status::TooLong);
+        }
+        new.resize(new.len().max(end), 0);
+        new[start..end].copy_from_slice(value);
+        let size = new.len().cast_signed() as i64;
+        let kept = old.and_then(|old| old.expiry_ms);
+        self.set(item.key(), new, kept, world.now);
+        Number(Status::DoneNumber, size)
+    }
+
+    fn set_if(&mut self, item: &Item<'_>, old: Option<&Versioned>, world: World) -> Outcome {
         let Item::Set {
             key,
             value,
@@ -335,14 +353,14 @@ impl Model {
         else {
             unreachable!("the caller looked");
         };
-        let version = old.as_ref().map_or(0, |old| old.version);
+        let version = old.map_or(0, |old| old.version);
         let holds = match options.condition {
             SetCondition::Always => true,
             SetCondition::Absent => old.is_none(),
             SetCondition::Present => old.is_some(),
             SetCondition::Version(expected) => version == expected,
         };
-        let (answer, fits) = match (&old, options.old, holds) {
+        let (answer, fits) = match (old, options.old, holds) {
             (Some(old), true, true) => Outcome::of_value(Status::DoneValue, old, u32::MAX, world),
             (Some(old), true, false) => {
                 Outcome::of_value(Status::MismatchValue, old, u32::MAX, world)
@@ -351,13 +369,13 @@ impl Model {
             (_, _, false) => (Mismatch(version), true),
         };
         if holds && fits {
-            let expiry = Self::expiry(options.expiry, old.as_ref(), world.now);
+            let expiry = Self::expiry(options.expiry, old, world.now);
             self.set(key, value.to_vec(), expiry, world.now);
         }
         answer
     }
 
-    fn expire(&mut self, item: &Item<'_>, old: Option<Versioned>, world: World) -> Outcome {
+    fn expire(&mut self, item: &Item<'_>, old: Option<&Versioned>, world: World) -> Outcome {
         let Item::Expire {
             key,
             expiry,
@@ -368,7 +386,7 @@ impl Model {
             unreachable!("the caller looked");
         };
         let Some(old) = old else { return not_found() };
-        let new = Self::expiry(expiry, Some(&old), world.now);
+        let new = Self::expiry(expiry, Some(old), world.now);
         let rank = |expiry: Option<u64>| expiry.unwrap_or(u64::MAX);
         let holds = match condition {
             ExpiryCondition::Always => true,
@@ -381,15 +399,15 @@ impl Model {
             }
         };
         let (answer, fits) = match (size_max, holds) {
-            (Some(size_max), true) => Outcome::of_value(Status::DoneValue, &old, size_max, world),
+            (Some(size_max), true) => Outcome::of_value(Status::DoneValue, old, size_max, world),
             (Some(size_max), false) => {
-                Outcome::of_value(Status::MismatchValue, &old, size_max, world)
+                Outcome::of_value(Status::MismatchValue, old, size_max, world)
             }
             (None, true) => (done(), true),
             (None, false) => (Mismatch(old.version), true),
         };
         if holds && fits {
-            self.set(key, old.value, new, world.now);
+            self.set(key, old.value.clone(), new, world.now);
         }
         answer
     }

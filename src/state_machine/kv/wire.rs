@@ -25,31 +25,44 @@
 //!      0     1  operation
 //!      1     1  flags
 //!      2     2  key size: 0 to 512
-//!      4     4  value size, or what the table says
+//!      4     4  value size, or what the list below says
 //!      8     8  argument
-//!     16        second argument (8 bytes, only where the table has one), key, value, expected value
+//!     16        second argument (8 bytes, only where the list has one), key, value, expected value
 //! ```
 //!
-//! What the table does not name is zero.
+//! What the list does not name is zero. "As get" is the most bytes of the value that the reply may hold: the item has no
+//! value then.
 //!
-//! | number | item | flags | value size | argument | results |
-//! | --- | --- | --- | --- | --- | --- |
-//! | 1 | get | | most bytes of the value in the reply; the item has no value | | value, not_found, too_large |
-//! | 2 | put: sets a value, which never expires | | the value's | | done |
-//! | 3 | delete | | | | done, not_found |
-//! | 4 | compare_and_set: puts if the key has a value | | the value's | size of the expected value; 0xffff_ffff: the key is to be absent | done, mismatch |
-//! | 6 | count: keys in the store (no key) | | | | number |
-//! | 8 | set: puts with conditions | bits 0-1 expiry kind; 2-3 condition: 0 none, 1 absent, 2 present, 3 version; bit 4: old value wanted | the value's | of the expiry; the second: the version, if that is the condition (zero: absent) | done, mismatch; with old value: done_value if there was one, mismatch_value if there is one, too_large |
-//! | 9 | take: gets and deletes | | as get | | done_value, not_found, too_large |
-//! | 10 | stat: everything but the value | | | | stat, not_found |
-//! | 11 | get_range: bytes of a value | | as get | first byte (i64); the second: last byte (i64), included. Negative: from the end, -1 is the last | value, not_found, too_large |
-//! | 12 | set_range: overwrites bytes, after zeros if the value is shorter | | the bytes' | offset | done_number: the new size; number: the size, if there are no bytes to write; too_long |
-//! | 13 | append | | the bytes' | | done_number: the new size; too_long |
-//! | 14 | increment: of a value that is a decimal i64; an absent one is 0 | | | added (i64) | done_number: the sum; not_a_number, overflow |
-//! | 15 | expire: sets or clears the expiry | bits 0-1 expiry kind, not keep; 2-4 condition: 0 none, 1 no expiry, 2 has one, 3 becomes later, 4 becomes earlier, 5 has one that becomes earlier; bit 5: value wanted | as get, if wanted | of the expiry | done, mismatch, not_found; with value: done_value, mismatch_value, too_large |
-//! | 16 | rename: moves value and expiry to the key that is the item's value; what that had is gone | bit 0: only if it is absent | the new key's | | done, not_found, mismatch |
-//! | 17 | clear: deletes all keys (no key) | | | | done |
-//! | 18 | transaction | | of all that follows | items if the conditions hold (u32), items if not (u32); the key size is the number of conditions | succeeded, failed |
+//! * **1 get**: value size as get. Results: value, not_found, too_large.
+//! * **2 put** sets a value, which never expires. Value. Results: done, too_long.
+//! * **3 delete**. Results: done, not_found.
+//! * **4 compare_and_set** puts if the key has a value. Value, then the expected value, whose size is the argument;
+//!   0xffff_ffff: the key is to be absent. Results: done, mismatch, too_long.
+//! * **6 count**: keys in the store. No key. Result: number.
+//! * **8 set** puts with conditions. Flags: bits 0-1 expiry kind; 2-3 condition: 0 none, 1 absent, 2 present, 3
+//!   version; 4 old value wanted. Argument of the expiry; second argument only with condition 3: the version (zero:
+//!   absent). Value. Results: done, mismatch, too_long; if the old value is wanted and there is one, done_value,
+//!   mismatch_value or too_large instead.
+//! * **9 take** gets and deletes: value size as get. Results: done_value, not_found, too_large.
+//! * **10 stat**: everything but the value. Results: stat, not_found.
+//! * **11 get_range**: bytes of a value, from the argument (i64) to the second argument (i64), included; negative: from
+//!   the end, -1 is the last; what is outside is left out. Value size as get. Results: value, not_found, too_large.
+//! * **12 set_range** overwrites bytes from the argument on, after zeros if the value is shorter. Value: the bytes.
+//!   Results: done_number, the new size; number, the size, if there are no bytes to write; too_long.
+//! * **13 append**. Value: the bytes. Results: done_number, the new size; too_long.
+//! * **14 increment** adds the argument (i64) to a value that is a decimal i64; an absent one is 0. Results:
+//!   done_number, the sum; not_a_number, overflow.
+//! * **15 expire** sets or clears the expiry. Flags: bits 0-1 expiry kind, not keep; 2-4 condition: 0 none, 1 no
+//!   expiry, 2 has one, 3 becomes later, 4 becomes earlier, 5 has one that becomes earlier; bit 5 value wanted: then value size as get. Argument of the
+//!   expiry. Results: done, mismatch, not_found; if the value is wanted, done_value, mismatch_value or too_large
+//!   instead of the first two.
+//! * **16 rename** moves value and expiry to another key, the item's value; what that had is gone. Flags: bit 0 only if
+//!   it is absent. Results: done, not_found, mismatch.
+//! * **17 clear** deletes all keys. No key. Result: done.
+//! * **18 transaction**. Instead of the key size: the number of conditions; value size: of all that follows; argument:
+//!   items if the conditions hold (u32), items if not (u32). Results: succeeded, failed.
+//!
+//! Each that changes may also have the result out_of_space, and those that look into values wrong_type.
 //!
 //! set_range, append and increment keep the expiry of a key; everything else that sets a value clears it, unless a set says
 //! keep. Numbers that increment reads are as it writes them: no blanks, no plus sign, no leading zeros, not -0.
@@ -104,26 +117,31 @@
 //! A count has the number of keys (8 bytes) behind that; it and the item of the same name leave out keys that are expired
 //! and not yet removed, up to 1,024 of them. A request of items has one **result** for each, in order:
 //!
-//! | status | | data | meaning |
-//! | --- | --- | --- | --- |
-//! | 1 | done | | changed; the key's new version is one above the revision before the item |
-//! | 2 | value | version (8), size (4), the value | found |
-//! | 3 | not_found | | there is no such key |
-//! | 4 | mismatch | version (8) of the key, zero if it is absent; of a rename: of the new key | the condition does not hold, nothing was changed |
-//! | 5 | too_large | version (8), size (4) | the value does not fit the reply or is longer than wanted; nothing was changed |
-//! | 6 | invalid | | not understood |
-//! | 7 | done_value | as value: what was before; of an expire: what is | changed |
-//! | 8 | mismatch_value | as value | the condition does not hold, nothing was changed |
-//! | 9 | done_number | i64 | changed |
-//! | 10 | number | i64 | nothing was changed |
-//! | 11 | stat | version (8), expiry in ms (8, zero: none), size (4), type (1, zero: bytes) | found |
-//! | 12 | not_a_number | | the value is no decimal i64; nothing was changed |
-//! | 13 | overflow | | the sum is no i64; nothing was changed |
-//! | 14 | too_long | | the value would be longer than a value may be; nothing was changed |
-//! | 15 | wrong_type | | the value is not bytes (there are no others yet); nothing was changed |
-//! | 16 | out_of_space | | not enough pages are free for the item at its worst; nothing was changed. |
-//! | 17 | succeeded | count (2), so many results | the conditions held |
-//! | 18 | failed | count (2), so many results | they did not |
+//! ```text
+//!  1 done            nothing                         changed; the key's new version is one above the revision before the item
+//!  2 value           version (8), size (4), value    found
+//!  3 not_found       nothing                         there is no such key
+//!  4 mismatch        version (8)                     the condition does not hold; the version is that of the key (of a rename:
+//!                                                    of the new key), zero if it is absent
+//!  5 too_large       version (8), size (4)           the value does not fit the reply or is longer than wanted
+//!  6 invalid         nothing                         not understood
+//!  7 done_value      as value                        changed; the value is what was before, of an expire what is
+//!  8 mismatch_value  as value                        the condition does not hold
+//!  9 done_number     i64                             changed
+//! 10 number          i64
+//! 11 stat            version (8), expiry in ms (8,   found
+//!                    zero: none), size (4),
+//!                    type (1, zero: bytes)
+//! 12 not_a_number    nothing                         the value is no decimal i64
+//! 13 overflow        nothing                         the sum is no i64
+//! 14 too_long        nothing                         the value would be longer than a value may be
+//! 15 wrong_type      nothing                         the value is not bytes (there are no others yet)
+//! 16 out_of_space    nothing                         not enough pages are free for the item at its worst
+//! 17 succeeded       count (2), so many results      the conditions held
+//! 18 failed          count (2), so many results      they did not
+//! ```
+//!
+//! Unless it says "changed" (and but for transactions), nothing was changed.
 //!
 //! Each done, done_value and done_number raises the revision by one, and nothing else does: that is how a reader of the reply
 //! knows their versions. Scan and random have entries:

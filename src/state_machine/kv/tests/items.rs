@@ -274,7 +274,7 @@ fn bytes_are_added_and_overwritten_where_they_lie() {
         offset: limit as u32 - 1,
         value: b"x",
     };
-    assert_eq!(store.number(&fills), limit as i64);
+    assert_eq!(usize::try_from(store.number(&fills)), Ok(limit));
     assert_eq!(
         store.status(&Item::Append { key, value: b"x" }),
         Status::TooLong
@@ -427,8 +427,16 @@ fn transactions_do_one_list_or_the_other() {
             ),
         ]
     );
-    // One that only reads is a read.
-    let reads = TransactionBytes::new(&[Condition::present(b"n")], &otherwise, &otherwise);
+}
+
+#[test]
+fn transactions_that_only_read_are_reads_and_none_is_in_another() {
+    let mut store = Checked::new(&Geometry::SMALL);
+    let gets = [Item::Get {
+        key: b"n",
+        size_max: 10,
+    }];
+    let reads = TransactionBytes::new(&[Condition::present(b"n")], &gets, &gets);
     let reads = reads.expect("a short one");
     let plan = Kv::validate(
         &store.limits,
@@ -436,13 +444,12 @@ fn transactions_do_one_list_or_the_other() {
         reads.as_bytes(),
     );
     assert!(plan.is_ok_and(|plan| plan.read_only));
-    assert_eq!(
-        store.status(&reads.item().expect("valid")),
-        Status::Succeeded
-    );
+    assert_eq!(store.status(&reads.item().expect("valid")), Status::Failed);
     let nested = [reads.item().expect("valid")];
     assert_eq!(TransactionBytes::new(&[], &nested, &[]), None);
-    let mut bytes = transaction(&[]).as_bytes().to_vec();
+    let plain = TransactionBytes::new(&[], &gets, &[]).expect("a short one");
+    let mut bytes = plain.as_bytes().to_vec();
+    assert!(Item::decode(&bytes).is_some());
     let at = ITEM_HEADER_SIZE;
     bytes[at] = Operation::Transaction as u8;
     assert!(Item::decode(&bytes).is_none(), "none in another");

@@ -630,6 +630,10 @@ impl<'a> Items<'a> {
     }
 }
 
+#[expect(
+    clippy::copy_iterator,
+    reason = "a view of bytes, which is walked more than once on purpose"
+)]
 impl<'a> Iterator for Items<'a> {
     type Item = Item<'a>;
 

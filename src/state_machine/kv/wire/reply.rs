@@ -361,6 +361,10 @@ impl<'a> Results<'a> {
     }
 }
 
+#[expect(
+    clippy::copy_iterator,
+    reason = "a view of bytes, which is walked more than once on purpose"
+)]
 impl<'a> Iterator for Results<'a> {
     type Item = ItemReply<'a>;
 

@@ -152,6 +152,10 @@ pub struct Conditions<'a> {
     rest: &'a [u8],
 }
 
+#[expect(
+    clippy::copy_iterator,
+    reason = "a view of bytes, which is walked more than once on purpose"
+)]
 impl<'a> Iterator for Conditions<'a> {
     type Item = Condition<'a>;
 

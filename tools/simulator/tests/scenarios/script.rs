@@ -92,8 +92,10 @@ impl Workload for Calls {
         MACHINE | operation as u16
     }
 
-    fn apply(&mut self, _: &Context, operation: u16, body: &[u8]) -> Vec<u8> {
-        let reply = self.model.apply(&self.limits, operation as u8, body);
+    fn apply(&mut self, context: &Context, operation: u16, body: &[u8]) -> Vec<u8> {
+        let reply = self
+            .model
+            .apply(&self.limits, context.timestamp, operation as u8, body);
         reply.expect("only valid requests are made")
     }
 }
