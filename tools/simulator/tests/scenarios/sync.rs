@@ -4,8 +4,9 @@ use super::script::{
     All, Ask, GEOMETRY, Kind, MILLISECOND, R, SECOND, STRICT, Script, noticed, serving, stopped,
     stopped_kind, without,
 };
+use simulator::disk::DiskSpeed;
 use storage::SECTOR_SIZE;
-use storage::header::Command;
+use storage::header::{Command, ReplicaStatus};
 
 const RING: u64 = GEOMETRY.slots as u64;
 
@@ -231,5 +232,58 @@ fn pages_that_are_lost_on_their_way() {
     it.pass(3 * SECOND);
     it.writes(2);
     it.lose_nothing();
+    it.recovers();
+}
+
+/// An update of the superblock takes more than half a second.
+const SLOW: DiskSpeed = DiskSpeed {
+    write_min_ns: 300 * MILLISECOND,
+    ..DiskSpeed::FAST
+};
+
+/// A replica that has not heard of a view asks for a checkpoint, and is offered one that was made in it. While the superblock
+/// names that, a start_view of the view comes, sent long before: its log ends below the checkpoint. (In a cluster of five the log
+/// of a view that hardly began may even have another prepare there.) It goes to the view first, and syncs there if it must.
+#[test]
+fn a_checkpoint_of_a_view_that_is_not_known_yet() {
+    let mut it = serving(3);
+    it.lose(
+        All,
+        R(2),
+        &[Command::Prepare, Command::Headers, Command::Page],
+    );
+    while it.progress(1).checkpoint_op == 0 || it.head(0) < 12 {
+        it.writes(1);
+    }
+    it.pass(4 * SECOND);
+    assert!(it.view(0) == 0 && it.commit(2) < 8 && it.progress(2).commit_max >= 12);
+    let most = [
+        Command::Ping,
+        Command::Pong,
+        Command::Commit,
+        Command::StartViewChange,
+        Command::DoViewChange,
+        Command::PrepareOk,
+        Command::CommitOk,
+    ];
+    it.lose(All, R(2), &most);
+    let late = it.cluster.now_ns() + 3 * SECOND;
+    it.delay(1, 2, late);
+    it.kill(0);
+    it.start(0);
+    it.until("view 1 begins", |it| it.cluster.primary() == Some(1));
+    assert!(it.head(1) <= RING);
+    while it.progress(0).checkpoint_op < RING || it.head(0) < RING + 6 {
+        it.writes(1);
+    }
+    let now = it.cluster.now_ns();
+    it.pass(late - 200 * MILLISECOND - now);
+    assert_eq!(it.view(2), 0, "it has heard of nothing");
+    it.cluster.disk_mut(2).set_speed(SLOW);
+    it.lose_nothing();
+    it.lose(All, R(2), &[Command::Prepare, Command::Headers]);
+    it.lose(All, R(2), &most);
+    it.pass(2 * SECOND);
+    it.cluster.disk_mut(2).set_speed(DiskSpeed::FAST);
     it.recovers();
 }
