@@ -522,6 +522,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             if taken < ask.references.len() {
                 self.sync.lacking.insert(from);
             }
+            if taken == 0 {
+                // Who answers is of no help: perhaps one is who could not be heard for a while.
+                self.sync.silent = ReplicaSet::default();
+            }
             self.checkpoint.fetch_retry(&ask.references);
             ask.references.clear();
         }

@@ -287,3 +287,50 @@ fn a_checkpoint_of_a_view_that_is_not_known_yet() {
     it.cluster.disk_mut(2).set_speed(DiskSpeed::FAST);
     it.recovers();
 }
+
+/// Sectors of the grid that two replicas hold alike, and with something in them.
+fn sectors_alike(it: &mut Script, one: u8, other: u8) -> Vec<u64> {
+    let layout = *it.cluster.layout();
+    let sectors = layout.grid_at / SECTOR_SIZE as u64..layout.size / SECTOR_SIZE as u64;
+    let state = it.cluster.disk_mut(one).state().clone();
+    let others = it.cluster.disk_mut(other).state();
+    let alike = |sector: &u64| {
+        let content = state.sector(*sector);
+        content == others.sector(*sector) && content.iter().any(|&byte| byte != 0)
+    };
+    sectors.filter(alike).collect()
+}
+
+/// Two of three have lost the same page, and the third was not heard for a moment. The two go on asking each other; whoever was
+/// silent must be asked again, also when nothing is written any more.
+#[test]
+fn a_page_that_only_a_replica_has_that_was_silent() {
+    let mut missed = 0;
+    for index in 0.. {
+        let mut it = serving(3);
+        it.writes(2 * RING);
+        it.settle();
+        it.until("all is written", |it| it.cluster.is_at_rest());
+        it.kill(0);
+        it.kill(2);
+        let sectors = sectors_alike(&mut it, 0, 2);
+        let Some(&sector) = sectors.get(index * 3) else {
+            break;
+        };
+        for replica in [0, 2] {
+            let disk = it.cluster.disk_mut(replica).state_mut();
+            let mut bytes = disk.sector(sector).to_vec();
+            bytes[17] ^= 4;
+            disk.overwrite(sector * SECTOR_SIZE as u64, &bytes);
+        }
+        it.lose(R(1), All, &[Command::Page]);
+        it.start(0);
+        it.start(2);
+        it.pass(2 * SECOND);
+        let lacks = |replica: &u8| it.progress(*replica).pages_missing > 0;
+        missed += u32::from([0, 2].iter().all(lacks));
+        it.lose_nothing();
+        it.until("both have it", |it| it.is_normal(0) && it.is_normal(2));
+    }
+    assert!(missed > 0, "no page was missing on both");
+}
