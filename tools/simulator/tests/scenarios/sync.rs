@@ -334,3 +334,44 @@ fn a_page_that_only_a_replica_has_that_was_silent() {
     }
     assert!(missed > 0, "no page was missing on both");
 }
+
+/// A log beyond the ring is parked until there is a checkpoint to begin it with. The replica's own checkpoint becomes durable,
+/// and the log fits; it is begun, and while the superblock is being written the checkpoint comes that the parked copy waited
+/// for. It would begin the view a second time, and forget what was acknowledged in between.
+#[test]
+fn a_parked_log_that_fits_after_all_is_begun_once() {
+    let mut it = serving(3);
+    let interval = GEOMETRY.checkpoint_interval();
+    while it.commit(2) < interval {
+        it.writes(1);
+    }
+    it.cluster.disk_mut(2).set_speed(SLOW);
+    it.writes(2);
+    assert_eq!(it.progress(2).checkpoint_op, 0, "it is being written");
+    it.partition(&[&[0, 1], &[2]]);
+    while it.head(0) < RING + 4 {
+        it.writes(1);
+    }
+    it.kill(0);
+    it.start(0);
+    it.until("view 1 begins", |it| it.cluster.primary() == Some(1));
+    it.lose(All, R(2), &[Command::Page]);
+    it.hear_links();
+    it.until("the log is parked", |it| {
+        it.progress(2).status == ReplicaStatus::Syncing
+    });
+    assert_eq!(it.progress(2).checkpoint_op, 0);
+    it.until("the checkpoint is there, and the log fits", |it| {
+        it.progress(2).checkpoint_op == interval
+    });
+    let (head, checkpoint) = (it.head(1), it.progress(1).checkpoint_op);
+    assert!(head <= interval + RING, "{head}");
+    assert!(checkpoint > interval, "{checkpoint}");
+    it.pass(100 * MILLISECOND); // a start_view is sent again more often than that
+    assert_eq!(it.progress(2).log_view, 0, "it is being written");
+    it.lose_nothing();
+    it.until("view 1 begins here", |it| it.is_normal(2));
+    it.writes(2);
+    it.cluster.disk_mut(2).set_speed(DiskSpeed::FAST);
+    it.recovers();
+}
