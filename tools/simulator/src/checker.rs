@@ -274,7 +274,8 @@ impl<W: Workload> Checker<W> {
             progress.status,
             ReplicaStatus::Normal | ReplicaStatus::Syncing
         );
-        if !normal {
+        // Who syncs to begin a view's log has that of an earlier one.
+        if !normal || progress.log_view != progress.view {
             return;
         }
         let watched = &mut self.watched[replica as usize];
