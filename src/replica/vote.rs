@@ -4,7 +4,7 @@
 //! which it has never acknowledged (nack). Invariants:
 //! * A vote's headers are those that became durable when its view did, so they are the same each time it is sent, also
 //!   after a restart. Only what the author can supply may change.
-//! * All below it is committed: it reaches a pipeline below its head, whatever is known of what lies there.
+//! * All below a vote's list is committed: what is not, and has lost its header, is in the list as unknown.
 //! * A nack is a fact: the slot of the op was never written with an acknowledged prepare of that identity. What decayed is
 //!   neither present nor nacked.
 
@@ -136,10 +136,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             &self.log_end
         };
         let head = list.iter().map(|header| header.op).max().unwrap_or(0);
-        // All below a vote is taken for committed. That is true a pipeline below the head, but not below the lowest header that
-        // happens to be known: what lies between is shown as unknown.
-        let lowest = list.iter().map(|header| header.op).min().unwrap_or(0);
-        let low = lowest.min(head.saturating_sub(self.layout.geometry.pipeline_max.into()));
+        let low = list.iter().map(|header| header.op).min().unwrap_or(0);
+        // All below the list counts as committed: what is not, and has lost its header, stands in it as unknown.
+        let committed = self
+            .commit_max
+            .max(head.saturating_sub(self.layout.geometry.pipeline_max.into()));
+        let low = low.min(committed + 1);
         // Above the list may be what could not be read when the vote was made, and can be now: it was unknown in the vote,
         // and stays so.
         let journaled = self.head.op.max(self.uncertain.unwrap_or(0));

@@ -184,11 +184,6 @@ pub fn serving_clients(kind: Kind, replicas: u8, clients: u8) -> Script {
     begun(make(kind, replicas, clients, GEOMETRY))
 }
 
-/// The same with another geometry.
-pub fn serving_clients_with(kind: Kind, replicas: u8, clients: u8, geometry: Geometry) -> Script {
-    begun(make(kind, replicas, clients, geometry))
-}
-
 fn make(kind: Kind, replicas: u8, clients: u8, geometry: Geometry) -> Script {
     assert_eq!(geometry.check(), Ok(()));
     let options = ClusterOptions {
