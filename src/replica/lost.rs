@@ -125,7 +125,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if beginning.is_none() {
             return;
         }
-        self.begin_life();
         let state = self.superblock.working();
         let (view, commit_max) = (state.view, state.commit_max);
         self.view = view;

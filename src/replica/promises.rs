@@ -8,8 +8,6 @@
 //! * After opening its file, a replica of several acknowledges and votes only once so many others have found nothing wrong that
 //!   they make a view-change quorum with it. Until then its greetings are *fresh*: they say what its file held when it was
 //!   opened.
-//! * Views, superblocks and acknowledgements are compared, in this order. A file that was made anew in the place of a lost one
-//!   begins in a view beyond all of that ([`super::lost`]), with few superblocks: it is another file, and has not gone back.
 //! * A verdict is about one life of a process, and is echoed with it: greetings may be late, repeated and out of order.
 //!
 //! What it cannot do: peers remember in memory. A disk that goes back while the others restart too, or whose last promises
@@ -26,7 +24,6 @@ use storage::header::{Ping, Pong, Start};
 pub(super) struct Remembered {
     /// The life in which it said so; zero: nothing was heard.
     life: u64,
-    view: u32,
     sequence: u64,
     op: u64,
     /// A life that began with less.
@@ -48,23 +45,16 @@ impl Remembered {
         if ping.life == self.regressed {
             return true;
         }
-        let view = if ping.fresh == 1 {
-            ping.view_opened
-        } else {
-            ping.frame.view
-        };
-        let superblock = (view, ping.superblock_sequence);
-        let remembered = (self.view, self.sequence);
-        let forgotten = (superblock, ping.op_max) < (remembered, self.op);
-        if ping.life != self.life && self.life != 0 && forgotten {
+        let may_hold = (ping.superblock_sequence, ping.op_max);
+        if ping.life != self.life && self.life != 0 && may_hold < (self.sequence, self.op) {
             self.regressed = ping.life;
             return true;
         }
         self.life = ping.life;
-        if superblock > remembered {
-            (self.view, self.sequence) = superblock;
-            self.op = ping.op_acknowledged; // the log of a later one may end below
-        } else if superblock == remembered {
+        if ping.superblock_sequence > self.sequence {
+            self.sequence = ping.superblock_sequence; // the log of a later one may end below
+            self.op = ping.op_acknowledged;
+        } else if ping.superblock_sequence == self.sequence {
             self.op = self.op.max(ping.op_acknowledged);
         }
         false
@@ -74,8 +64,6 @@ impl Remembered {
 /// What this replica's own file held when it was opened, who has found nothing wrong with that, and what was promised since.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Promises {
-    /// What the superblock said when this life began.
-    view: u32,
     sequence: u64,
     /// No op above this can have been acknowledged before this life.
     op_max: u64,
@@ -116,10 +104,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             || 1 + self.promises.confirmed.count() >= self.quorums.view_change
     }
 
-    /// The superblock is open, or that of a file made anew is the first with which this replica takes part.
+    /// The superblock is open.
     pub(super) fn begin_life(&mut self) {
-        let state = self.superblock.working();
-        (self.promises.view, self.promises.sequence) = (state.view, state.sequence);
+        self.promises.sequence = self.superblock.working().sequence;
     }
 
     /// Says in a greeting what may have been promised here.
@@ -134,7 +121,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         ping.op_max = self.promises.op_max.max(self.head.op);
         ping.op_acknowledged = self.promises.op;
         if fresh {
-            ping.view_opened = self.promises.view;
             ping.superblock_sequence = self.promises.sequence;
         }
     }
@@ -183,29 +169,6 @@ mod tests {
         let mut half = ping(9, 2, 0, 0);
         half.start = Start::Initialised as u8;
         assert!(memory.hear(&half), "to the middle of its first start");
-    }
-
-    #[test]
-    fn a_new_file_is_not_the_old_one_gone_back() {
-        let mut memory = Remembered::default();
-        let old = |life, view: u32| {
-            let mut ping = ping(life, 50, 100, 130);
-            ping.frame.view = view;
-            ping
-        };
-        let recovered = |life, view: u32| {
-            let mut ping = ping(life, 3, 0, 96);
-            (ping.fresh, ping.view_opened, ping.frame.view) = (1, view, view + 2);
-            ping
-        };
-        assert!(!memory.hear(&old(7, 5)));
-        assert!(!memory.clone().hear(&recovered(8, 6)));
-        assert!(memory.clone().hear(&recovered(8, 5)), "it has only gone on");
-        assert!(memory.clone().hear(&recovered(8, 4)), "the old one");
-        assert!(!memory.hear(&recovered(8, 15)));
-        assert!(memory.hear(&old(7, 5)), "a late one, which nobody hears");
-        assert!(!memory.hear(&recovered(8, 15)));
-        assert!(!memory.hear(&recovered(9, 15)), "after a restart");
     }
 
     #[test]

@@ -681,16 +681,14 @@ typed_header! {
         life: u64,
         /// The sender's durable log_view.
         log_view: u32,
-        /// If it is `fresh`, the durable view with which this life began.
-        view_opened: u32,
         /// Ordinal of a [`Start`].
         start: u8,
         /// Number of replicas the sender believes in.
         replica_count: u8,
-        /// One: the sender has promised nothing in this life. The sequence is that with which it began.
+        /// One: the sender has promised nothing in this life. The sequence is that which it began with.
         fresh: u8,
         /// Zero.
-        pad: [u8; 5],
+        pad: [u8; 9],
     }
     rules |this| {
         bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;

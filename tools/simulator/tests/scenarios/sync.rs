@@ -160,28 +160,6 @@ fn a_file_that_is_formatted_anew() {
     noticed("answered", || formatted_anew(broken));
 }
 
-/// A replica that is cut off while another's file is lost and made anew remembers the old file, which was further. It must not
-/// take the new one for a disk that went back in time: that would be the end of it.
-#[test]
-fn a_new_file_and_a_replica_that_knows_only_the_old_one() {
-    let mut it = stopped(5, GEOMETRY);
-    let blank = it.cluster.disk_mut(2).state().clone();
-    it.start_all();
-    it.writes(5 * RING);
-    it.settle();
-    it.pass(2 * SECOND);
-    it.kill(2);
-    it.partition(&[&[0, 1, 2, 3], &[4]]);
-    it.put_back(2, blank);
-    it.start(2);
-    it.writes(5);
-    it.until("it is one of many", |it| it.is_normal(2));
-    it.hear_all();
-    it.pass(3 * SECOND);
-    it.restart(2);
-    it.recovers();
-}
-
 /// Two of three files are gone: what they acknowledged may be gone as well, and the third must not go on with them.
 #[test]
 fn two_files_that_are_formatted_anew() {
