@@ -508,11 +508,13 @@ impl Prepare {
 
 typed_header! {
     /// "This exact prepare would be recovered here, and I am in this view." To the view's primary only.
-    PrepareOk reserved 120 {
+    PrepareOk reserved 104 {
         /// Identity of the prepare.
         prepare: u128,
         /// Id of the newest checkpoint durable here.
         checkpoint_id: u128,
+        /// The data file that promises it.
+        file: u128,
         /// Its op.
         checkpoint_op: u64,
         /// The prepare's op.
@@ -521,13 +523,13 @@ typed_header! {
         commit_min: u64,
         /// The prepare's read round if it was prepared in this view, else zero.
         round: u64,
-        /// Zero.
-        pad: u64,
+        /// Sequence of the file's superblock.
+        superblock_sequence: u64,
     }
     rules |this| {
-        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.round])?;
+        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.round, this.superblock_sequence])?;
         rule(bodiless(&this.frame), "a prepare_ok has a body")?;
-        rule(this.op > 0 && this.pad == 0, "a prepare_ok names no op")
+        rule(this.op > 0, "a prepare_ok names no op")
     }
 }
 
@@ -656,13 +658,36 @@ impl Start {
     }
 }
 
+/// What a replica finds when it compares another's greeting with what it remembers of that one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Verdict {
+    /// Nothing wrong.
+    Fine = 0,
+    /// The same data file has held more: it went back in time.
+    Regressed = 1,
+    /// Another data file has taken this one's place since.
+    Replaced = 2,
+}
+
+impl Verdict {
+    /// The verdict with this ordinal.
+    pub fn from_u8(ordinal: u8) -> Option<Self> {
+        [Self::Fine, Self::Regressed, Self::Replaced]
+            .into_iter()
+            .find(|&verdict| verdict as u8 == ordinal)
+    }
+}
+
 typed_header! {
     /// Hello between replicas: what is durable here, and a clock sample.
-    Ping reserved 80 {
+    Ping reserved 64 {
         /// Fingerprint of the geometry; a peer with another one is refused.
         fingerprint: u128,
         /// Id of the newest checkpoint durable here.
         checkpoint_id: u128,
+        /// Names the data file that all this is said of; never zero.
+        file: u128,
         /// Its op.
         checkpoint_op: u64,
         /// Sequence of the superblock.
@@ -693,6 +718,7 @@ typed_header! {
     rules |this| {
         bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
         rule(bodiless(&this.frame), "a ping has a body")?;
+        rule(this.file != 0, "a ping names no data file")?;
         zero(&this.pad)?;
         rule(Start::from_u8(this.start).is_some(), "a ping's start state is unknown")
     }
@@ -700,11 +726,13 @@ typed_header! {
 
 typed_header! {
     /// Answers a ping, with the same facts about the answering replica.
-    Pong reserved 88 {
+    Pong reserved 72 {
         /// Fingerprint of the geometry.
         fingerprint: u128,
         /// Id of the newest checkpoint durable here.
         checkpoint_id: u128,
+        /// The ping's data file, echoed: the verdict is about this one.
+        ping_file: u128,
         /// Its op.
         checkpoint_op: u64,
         /// Sequence of the superblock.
@@ -725,8 +753,8 @@ typed_header! {
         start: u8,
         /// Number of replicas it believes in.
         replica_count: u8,
-        /// One if the answering replica remembers a later state of the asking one: its disk has gone back in time.
-        regressed: u8,
+        /// Ordinal of a [`Verdict`].
+        verdict: u8,
         /// Zero.
         pad: [u8; 9],
     }
@@ -734,6 +762,7 @@ typed_header! {
         bounded(&[this.op, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
         rule(bodiless(&this.frame), "a pong has a body")?;
         zero(&this.pad)?;
+        rule(Verdict::from_u8(this.verdict).is_some(), "a pong's verdict is unknown")?;
         rule(Start::from_u8(this.start).is_some(), "a pong's start state is unknown")
     }
 }

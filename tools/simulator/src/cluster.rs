@@ -20,10 +20,12 @@ use crate::network::{Network, NetworkOptions, Node};
 use crate::prng::Prng;
 use crate::trace::Trace;
 use crate::workload::Workload;
+pub use control::MadeBy;
 use deliver::header_of;
 use storage::format::{Format, Step};
 use storage::header::Header;
 use storage::layout::{Geometry, JournalAck, Layout, REPLICAS_MAX};
+use storage::superblock::FileId;
 use viewstone::replica::{Event, Fatal, Metrics, ReplicaOptions};
 use viewstone::rules::Strict;
 use viewstone::state_machine::Limits;
@@ -68,6 +70,8 @@ pub struct Cluster<W: Workload> {
     checker: Checker<W>,
     trace: Trace,
     filter: Option<Filter>,
+    /// Data files made in the place of lost ones.
+    files_made: u64,
     /// Replicas that may halt, by what they halted with.
     halted: Vec<(u8, Fatal)>,
     may_halt: bool,
@@ -130,6 +134,7 @@ impl<W: Workload> Cluster<W> {
             checker: Checker::new(cluster, replicas, workload),
             trace: Trace::new(readable),
             filter: None,
+            files_made: 0,
             halted: Vec::new(),
             may_halt: false,
             ending: Vec::new(),
@@ -151,7 +156,8 @@ impl<W: Workload> Cluster<W> {
         prng: &mut Prng,
     ) -> Host {
         let geometry = options.geometry;
-        let state = formatted(cluster, replica, options.replica_count, geometry);
+        let file = FileId::of_random(file_of(cluster, replica, 0));
+        let state = formatted(cluster, file, replica, options.replica_count, geometry);
         let replica_options = ReplicaOptions {
             cluster,
             replica,
@@ -285,10 +291,41 @@ impl<W: Workload> Cluster<W> {
     }
 }
 
+/// The name of a replica's n-th data file: no two are alike. Drawn from no generator, so that a seed goes on as it did
+/// whether a file is made or not.
+fn file_of(cluster: u128, replica: u8, nth: u64) -> u128 {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&cluster.to_le_bytes());
+    bytes[16] = replica;
+    bytes[24..].copy_from_slice(&nth.to_le_bytes());
+    storage::checksum::identity(&bytes)
+}
+
 /// A disk as `format` leaves it.
-pub fn formatted(cluster: u128, replica: u8, replica_count: u8, geometry: Geometry) -> DiskState {
-    let format = Format::new(cluster, replica, replica_count, geometry);
-    let format = format.expect("the options are possible");
+pub fn formatted(
+    cluster: u128,
+    file: FileId,
+    replica: u8,
+    replica_count: u8,
+    geometry: Geometry,
+) -> DiskState {
+    let format = Format::new(cluster, file, replica, replica_count, geometry);
+    written(&format.expect("the options are possible"))
+}
+
+/// A disk as `recover` leaves it.
+fn replacement(
+    cluster: u128,
+    file: FileId,
+    replica: u8,
+    replica_count: u8,
+    geometry: Geometry,
+) -> DiskState {
+    let format = Format::replacement(cluster, file, replica, replica_count, geometry);
+    written(&format.expect("there are enough others"))
+}
+
+fn written(format: &Format) -> DiskState {
     let mut state = DiskState::new(format.layout().size);
     let mut bytes = vec![0; 1 << 20];
     for step in format.steps(bytes.len()) {

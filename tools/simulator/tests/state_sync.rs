@@ -3,7 +3,7 @@
 
 use simulator::atlas::StorageFaults;
 use simulator::client::ClientOptions;
-use simulator::cluster::{Cluster, ClusterOptions, formatted};
+use simulator::cluster::{Cluster, ClusterOptions, MadeBy};
 use simulator::disk::{DiskSpeed, DiskState};
 use simulator::host::Crash;
 use simulator::network::NetworkOptions;
@@ -222,10 +222,6 @@ fn damage_everywhere_that_leaves_one_copy_of_each_block_is_mended_without_a_prim
     }
 }
 
-fn blank(cluster: &TestCluster, replica: u8) -> DiskState {
-    formatted(cluster.id(), replica, cluster.replica_count(), GEOMETRY)
-}
-
 #[test]
 fn a_file_formatted_in_place_of_a_lost_one_comes_back_and_promises_nothing_before() {
     for (count, idle) in [(3, false), (3, true), (5, false), (6, true)] {
@@ -237,8 +233,7 @@ fn a_file_formatted_in_place_of_a_lost_one_comes_back_and_promises_nothing_befor
             cluster.set_draining(true);
         }
         cluster.crash(1, Crash::PowerCut);
-        let state = blank(&cluster, 1);
-        cluster.lose_disk(1, state);
+        cluster.lose_disk(1, MadeBy::Format);
         cluster.start(1);
         let until_ns = cluster.now_ns() + SECOND / 20;
         cluster.run(until_ns, |cluster| {
@@ -284,8 +279,7 @@ fn a_file_lost_before_the_first_checkpoint_comes_back_from_the_log() {
     serve(&mut cluster, 3);
     cluster.set_draining(true);
     cluster.crash(2, Crash::Kill);
-    let state = blank(&cluster, 2);
-    cluster.lose_disk(2, state);
+    cluster.lose_disk(2, MadeBy::Recover);
     cluster.start(2);
     converge(&mut cluster, &[0, 1, 2], 20 * SECOND);
     assert!(cluster.progress(2).is_some_and(|it| it.commit_min > 3));
@@ -303,7 +297,7 @@ fn a_disk_that_went_back_in_time_is_told_so_and_promises_nothing() {
         serve(&mut cluster, if seed % 2 == 0 { 6 } else { 60 });
         cluster.run_for(3 * SECOND);
         cluster.crash(2, Crash::Kill);
-        cluster.lose_disk(2, earlier);
+        cluster.put_back_disk(2, earlier);
         cluster.let_halt();
         cluster.start(2);
         cluster.run_for(2 * SECOND);
