@@ -108,7 +108,7 @@ fn a_vote_between_two_greetings_is_remembered() {
     it.lose(R(2), All, &[Command::Ping, Command::PrepareOk]);
     it.lose(All, R(2), &[Command::StartView]);
     it.kill(0);
-    it.until("replica 1 leads", |it| it.is_normal(1));
+    it.until("replica 1 leads", |it| it.is_normal(1) && it.view(1) == 1);
     it.lose_nothing();
     assert_eq!(halts_on(&mut it, 2, old), Regressed::Peer(1));
 }
