@@ -155,8 +155,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let mut ok: PrepareOk = self.header();
         ok.prepare = durable.checksum();
         (ok.checkpoint_op, ok.checkpoint_id) = self.checkpoint_to_announce();
-        let state = self.superblock.working();
-        (ok.file, ok.superblock_sequence) = (state.file, state.sequence);
+        ok.life = self.life();
+        ok.superblock_sequence = self.superblock.working().sequence;
         ok.op = durable.op();
         ok.commit_min = self.commit_min;
         ok.round = round;

@@ -113,16 +113,17 @@ impl Remembered {
         }
     }
 
-    /// It has acknowledged an op.
+    /// It has acknowledged an op. That of a life that has not greeted yet is not taken note of: a greeting that it sent before,
+    /// and that is late, would seem to be of a later life that holds less.
     pub(super) fn hear_acknowledgement(&mut self, ok: &PrepareOk) {
-        if ok.file == self.file {
+        if ok.life == self.life {
             self.note(ok.superblock_sequence, ok.op);
         }
     }
 
     /// It has voted.
     pub(super) fn hear_vote(&mut self, vote: &DoViewChange) {
-        if vote.file == self.file {
+        if vote.life == self.life {
             self.note(vote.superblock_sequence, 0);
         }
     }
@@ -186,14 +187,15 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.promises.sequence = self.superblock.working().sequence;
     }
 
+    /// Names this life of the process.
+    pub(super) fn life(&self) -> u64 {
+        self.election.nonce
+    }
+
     /// Says in a greeting what may have been promised here.
     pub(super) fn say_promises(&self, ping: &mut Ping) {
         let fresh = !self.is_confirmed();
-        ping.life = if self.promises.opened {
-            self.election.nonce
-        } else {
-            0
-        };
+        ping.life = if self.promises.opened { self.life() } else { 0 };
         ping.fresh = u8::from(fresh);
         ping.file = self.superblock.working().file;
         ping.op_max = self.promises.op_max.max(self.head.op);
@@ -205,8 +207,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Another replica has compared this life with what it remembers.
     pub(super) fn hear_verdict(&mut self, from: u8, pong: &Pong, effects: &mut Effects) {
-        let of_this_life = pong.ping_life == self.election.nonce
-            && pong.ping_file == self.superblock.working().file;
+        let of_this_life =
+            pong.ping_life == self.life() && pong.ping_file == self.superblock.working().file;
         if !of_this_life || !R::REGRESSED_IS_LOST || !self.promises.opened {
             return;
         }

@@ -157,8 +157,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             message.buffer_mut()[HEADER_SIZE * (1 + index)..][..HEADER_SIZE]
                 .copy_from_slice(header.as_bytes());
         }
-        let state = self.superblock.working();
-        (vote.file, vote.superblock_sequence) = (state.file, state.sequence);
+        vote.life = self.life();
+        vote.superblock_sequence = self.superblock.working().sequence;
         vote.op = top;
         vote.op_max = op_max;
         vote.commit_min = self.commit_min;

@@ -508,13 +508,11 @@ impl Prepare {
 
 typed_header! {
     /// "This exact prepare would be recovered here, and I am in this view." To the view's primary only.
-    PrepareOk reserved 104 {
+    PrepareOk reserved 112 {
         /// Identity of the prepare.
         prepare: u128,
         /// Id of the newest checkpoint durable here.
         checkpoint_id: u128,
-        /// The data file that promises it.
-        file: u128,
         /// Its op.
         checkpoint_op: u64,
         /// The prepare's op.
@@ -523,8 +521,10 @@ typed_header! {
         commit_min: u64,
         /// The prepare's read round if it was prepared in this view, else zero.
         round: u64,
-        /// Sequence of the file's superblock.
+        /// Sequence of the superblock.
         superblock_sequence: u64,
+        /// The life of the process that promises it, as its greetings name it.
+        life: u64,
     }
     rules |this| {
         bounded(&[this.op, this.checkpoint_op, this.commit_min, this.round, this.superblock_sequence])?;

@@ -20,10 +20,16 @@ fn of_file(file: u128, view: u32, start: Start, mut ping: Ping) -> Ping {
     ping
 }
 
-fn acknowledgement(file: u128, sequence: u64, op: u64) -> PrepareOk {
+fn acknowledgement(life: u64, sequence: u64, op: u64) -> PrepareOk {
     let mut ok = PrepareOk::new(1, 0, 0);
-    (ok.file, ok.superblock_sequence, ok.op) = (file, sequence, op);
+    (ok.life, ok.superblock_sequence, ok.op) = (life, sequence, op);
     ok
+}
+
+fn vote(life: u64, sequence: u64) -> DoViewChange {
+    let mut vote = DoViewChange::new(1, 3, 0);
+    (vote.life, vote.superblock_sequence) = (life, sequence);
+    vote
 }
 
 fn hears(memory: &mut Remembered, greetings: &[(Ping, Verdict, &str)]) {
@@ -176,25 +182,33 @@ fn a_blank_file_changes_nothing_and_an_initialised_one_comes_too_late() {
 #[test]
 fn what_was_acknowledged_or_voted_between_greetings_is_remembered() {
     let mut memory = Remembered::default();
-    memory.hear_acknowledgement(&acknowledgement(FILE, 9, 900));
+    memory.hear_acknowledgement(&acknowledgement(1, 9, 900));
     assert_eq!(
         memory.hear(&ping(1, 5, 0, 0)),
         Fine,
         "of nobody who was met"
     );
-    memory.hear_acknowledgement(&acknowledgement(FILE, 5, 70));
+    memory.hear_acknowledgement(&acknowledgement(1, 5, 70));
     assert_eq!(memory.hear(&ping(2, 5, 0, 70)), Fine);
     assert_eq!(memory.hear(&ping(3, 5, 0, 69)), Went);
-    memory.hear_acknowledgement(&acknowledgement(0xb, 8, 90));
-    assert_eq!(memory.hear(&ping(4, 5, 0, 70)), Fine, "another file did");
-    let mut vote = DoViewChange::new(1, 3, 0);
-    (vote.file, vote.superblock_sequence) = (FILE, 6);
-    memory.hear_vote(&vote);
+    memory.hear_acknowledgement(&acknowledgement(1, 5, 80));
+    assert_eq!(memory.hear(&ping(4, 5, 0, 70)), Fine, "a late one");
+    memory.hear_vote(&vote(4, 6));
     assert_eq!(memory.hear(&ping(5, 5, 0, 70)), Went, "it has voted since");
-    memory.hear_acknowledgement(&acknowledgement(FILE, 5, 75));
+    memory.hear_acknowledgement(&acknowledgement(4, 5, 75));
     assert_eq!(
         memory.hear(&ping(6, 6, 0, 60)),
         Fine,
-        "a late acknowledgement of an older log"
+        "a late one of an older log"
     );
+}
+
+/// A life votes before its first greeting arrives: that greeting holds less than the vote, and is of the same life.
+#[test]
+fn a_greeting_that_comes_after_a_vote_of_its_life_accuses_nobody() {
+    let mut memory = Remembered::default();
+    assert_eq!(memory.hear(&ping(1, 5, 70, 70)), Fine);
+    memory.hear_vote(&vote(2, 6));
+    memory.hear_acknowledgement(&acknowledgement(2, 6, 75));
+    assert_eq!(memory.hear(&ping(2, 5, 0, 70)), Fine);
 }

@@ -12,13 +12,11 @@ typed_header! {
 typed_header! {
     /// A vote for the frame's view: from now on its author acknowledges nothing in earlier ones. The body holds the headers
     /// of its log's end, highest op first and without gaps; a header of zeros where the op's is not known.
-    DoViewChange reserved 72 {
+    DoViewChange reserved 80 {
         /// Bit i: the prepare of header i can be fetched from the author.
         present: u128,
         /// Bit i: the author has never acknowledged a prepare with header i (with a header of zeros: any at that op).
         nack: u128,
-        /// The data file that votes.
-        file: u128,
         /// Op of the body's first header.
         op: u64,
         /// The highest op that the author may have acknowledged; above `op` it does not know which of them.
@@ -31,8 +29,10 @@ typed_header! {
         checkpoint_op: u64,
         /// The earliest time that a prepare after the author's log may have.
         timestamp: u64,
-        /// Sequence of the file's superblock, which has the vote.
+        /// Sequence of the superblock, which has the vote.
         superblock_sequence: u64,
+        /// The life of the process that votes, as its greetings name it.
+        life: u64,
         /// The last view in which the author was normal.
         log_view: u32,
         /// One if the author has a state to execute on, and so may lead.
