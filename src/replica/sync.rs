@@ -57,6 +57,8 @@ pub(super) struct StateSync {
     silent: ReplicaSet,
     /// When the last page came.
     moved_at_ns: u64,
+    /// No pages are asked for before this time: the last answer had none.
+    paused_until_ns: u64,
     /// Nobody is asked for a record before this time.
     record_asked_until_ns: u64,
     /// The superblock that names the target, until it is durable.
@@ -88,6 +90,7 @@ impl StateSync {
             lacking: ReplicaSet::default(),
             silent: ReplicaSet::default(),
             moved_at_ns: 0,
+            paused_until_ns: 0,
             record_asked_until_ns: 0,
             naming: None,
             written: 0,
@@ -407,22 +410,38 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// What did not come in time will be asked for again.
     fn expire_asks(&mut self) {
-        for ask in &mut self.sync.asks {
-            if !ask.references.is_empty() && self.now.monotonic_ns >= ask.deadline_ns {
-                self.checkpoint.fetch_retry(&ask.references);
-                ask.references.clear();
-                // If all are silent they are asked by turns again.
-                if self.sync.silent.count() + 2 >= self.options.replica_count {
-                    self.sync.silent = ReplicaSet::default();
-                }
-                self.sync.silent.insert(ask.to);
-                self.sync.patience_ns = (2 * self.sync.patience_ns).min(SYNC_PATIENCE_MAX_NS);
+        for index in 0..SYNC_ASKS_MAX {
+            let ask = &mut self.sync.asks[index];
+            if ask.references.is_empty() || self.now.monotonic_ns < ask.deadline_ns {
+                continue;
             }
+            let to = ask.to;
+            self.checkpoint.fetch_retry(&ask.references);
+            ask.references.clear();
+            if self.is_nobody_left_to_ask(to) {
+                self.sync.silent = ReplicaSet::default();
+                self.sync.lacking = ReplicaSet::default();
+            }
+            self.sync.silent.insert(to);
+            self.sync.patience_ns = (2 * self.sync.patience_ns).min(SYNC_PATIENCE_MAX_NS);
         }
+    }
+
+    /// Whether all others but `except` are silent, or lack something: then they are asked by turns again, since who was silent
+    /// may be back, and who lacked something may have got it.
+    fn is_nobody_left_to_ask(&self, except: u8) -> bool {
+        self.others().all(|replica| {
+            replica == except
+                || self.sync.silent.contains(replica)
+                || self.sync.lacking.contains(replica)
+        })
     }
 
     /// Asks for what is missing: each replica for some of it, in turns.
     fn ask_for_pages(&mut self, effects: &mut Effects) {
+        if self.now.monotonic_ns < self.sync.paused_until_ns {
+            return;
+        }
         let capacity = page_capacity(self.layout.geometry.message_size_max as usize);
         let room = capacity.min(SYNC_PAGES_MAX);
         for index in 0..SYNC_ASKS_MAX {
@@ -523,6 +542,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             }
             self.checkpoint.fetch_retry(&ask.references);
             ask.references.clear();
+            if taken == 0 {
+                // It will not have it in a millisecond either.
+                self.sync.paused_until_ns = self.now.monotonic_ns + SYNC_TICK_NS;
+                if self.is_nobody_left_to_ask(from) {
+                    self.sync.silent = ReplicaSet::default();
+                }
+            }
         }
     }
 

@@ -22,10 +22,14 @@ use crate::trace::Trace;
 use crate::workload::Workload;
 pub use control::MadeBy;
 use deliver::header_of;
-use storage::format::{Format, Step};
+use storage::SECTOR_SIZE;
+use storage::buffer::keep_dropped;
+use storage::format::Format;
 use storage::header::Header;
-use storage::layout::{Geometry, JournalAck, Layout, REPLICAS_MAX};
-use storage::superblock::FileId;
+use storage::layout::{
+    Geometry, HEADERS_PER_SECTOR, JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES,
+};
+use storage::superblock::{COPY_SIZE_MAX, FileId};
 use viewstone::replica::{Event, Fatal, Metrics, ReplicaOptions};
 use viewstone::rules::Strict;
 use viewstone::state_machine::Limits;
@@ -53,6 +57,9 @@ pub struct ClusterOptions {
 
 /// Things done at one time that are taken for time standing still.
 const ACTS_MAX: u32 = 1_000_000;
+
+/// Memory of ended processes that is kept for the next ones, in bytes: some for each replica of a cluster.
+const MEMORY_KEPT_MAX: usize = 256 << 20;
 
 /// Decides whether a message is delivered: of a script that loses chosen ones.
 pub type Filter = Box<dyn FnMut(Node, Node, &Header) -> bool>;
@@ -104,6 +111,7 @@ impl<W: Workload> Cluster<W> {
         mut prng: Prng,
         readable: bool,
     ) -> Self {
+        keep_dropped(MEMORY_KEPT_MAX);
         let cluster = prng.next_u128();
         let limits = Limits::new(&options.geometry);
         let (replicas, clients) = (options.replica_count, options.client_count);
@@ -325,14 +333,50 @@ fn replacement(
     written(&format.expect("there are enough others"))
 }
 
+/// Only what is not zero is written: a fresh disk is zero, and most of a file is its grid.
 fn written(format: &Format) -> DiskState {
-    let mut state = DiskState::new(format.layout().size);
-    let mut bytes = vec![0; 1 << 20];
-    for step in format.steps(bytes.len()) {
-        if let Step::Write { at, size } = step {
-            format.fill(at, &mut bytes[..size]);
-            state.overwrite(at, &bytes[..size]);
+    let layout = *format.layout();
+    let mut state = DiskState::new(layout.size);
+    let mut bytes = vec![0; COPY_SIZE_MAX];
+    let mut write = |at: u64, size: usize| {
+        format.fill(at, &mut bytes[..size]);
+        state.overwrite(at, &bytes[..size]);
+    };
+    for copy in 0..SUPERBLOCK_COPIES {
+        write(Layout::superblock_at(copy), COPY_SIZE_MAX);
+    }
+    for slot in 0..layout.geometry.slots as usize {
+        if slot % HEADERS_PER_SECTOR == 0 {
+            write(layout.header_sector_at(slot), SECTOR_SIZE);
         }
+        write(layout.prepare_at(slot), SECTOR_SIZE);
     }
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::format::Step;
+
+    #[test]
+    fn a_formatted_disk_is_what_format_writes() {
+        let geometry = Geometry {
+            state_size: 2 << 20,
+            slots: 32,
+            pipeline_max: 4,
+            ..Geometry::SMALL
+        };
+        let file = FileId::of_random(9);
+        let format = Format::new(7, file, 1, 3, geometry).expect("possible");
+        let disk = formatted(7, file, 1, 3, geometry);
+        let (mut written, mut read) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        for step in format.steps(1 << 20) {
+            if let Step::Write { at, size } = step {
+                format.fill(at, &mut written[..size]);
+                disk.read(at, &mut read[..size]);
+                assert!(written[..size] == read[..size], "at {at}");
+            }
+        }
+    }
 }

@@ -207,3 +207,13 @@ fn a_replica_that_is_recovered_twice() {
     it.pass(3 * SECOND);
     it.recovers();
 }
+
+/// The lost replica knows no view: replica 0, the primary of the first one, is as good to ask as any, and gone for good.
+#[test]
+fn a_file_is_recovered_without_the_primary_of_the_first_view() {
+    let mut it = experienced(5);
+    it.kill(0);
+    it.writes(2);
+    lose_and_recover(&mut it, 1);
+    it.recovers();
+}
