@@ -274,7 +274,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             && durable.view() == self.view
             && durable.log_view() < self.view
             && self.installing.is_none()
-            && self.may_promise();
+            && self.may_promise().is_some();
         if due && !self.election.voted {
             self.vote(effects);
         }
@@ -300,6 +300,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     pub(super) fn on_do_view_change(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let vote = *message.header().typed::<DoViewChange>();
+        self.peers[from as usize].remembered.hear_vote(&vote);
         if vote.frame.view != self.view || self.primary() != self.options.replica {
             self.metrics.ignored(Ignored::OtherView);
             return;
@@ -434,7 +435,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if durable.view() != self.view || self.installing.is_some() {
             return;
         }
-        if !self.may_promise() {
+        if self.may_promise().is_none() {
             self.ping_others(effects); // until they have said that nothing is wrong with this file
             return;
         }

@@ -135,12 +135,11 @@ fn it_leads_after_sync() {
 /// nor vote before the others have gone on for so long that nothing of that can matter.
 fn formatted_anew(kind: Kind) {
     let mut it = stopped_kind(kind, 3);
-    let blank = it.cluster.disk_mut(2).state().clone();
     it.start_all();
     it.writes(5);
     it.settle();
     it.kill(2);
-    it.put_back(2, blank);
+    it.new_file(2);
     it.start(2);
     it.opened(2);
     // It is no help to one alone.
@@ -164,13 +163,12 @@ fn a_file_that_is_formatted_anew() {
 #[test]
 fn two_files_that_are_formatted_anew() {
     let mut it = stopped(3, GEOMETRY);
-    let blanks = [1, 2].map(|replica| it.cluster.disk_mut(replica).state().clone());
     it.start_all();
     it.writes(5);
     it.settle();
-    for (replica, blank) in [1, 2].into_iter().zip(blanks) {
+    for replica in [1, 2] {
         it.kill(replica);
-        it.put_back(replica, blank);
+        it.new_file(replica);
     }
     it.start_all();
     it.begin(Ask::Write);
