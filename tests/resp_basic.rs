@@ -165,7 +165,7 @@ fn twenty_thousand_commands_may_be_sent_ahead() {
     for number in 0..COUNT {
         let reply = connection.receive().expect("a reply");
         let expected = match number % 4 {
-            0 => Value::Integer(number as i64 / 4 + 1),
+            0 => Value::Integer(i64::try_from(number / 4 + 1).expect("small")),
             1 => Value::Simple(b"OK".into()),
             2 => Value::Bulk("v".repeat(20).into()),
             _ => Value::Simple(b"PONG".into()),

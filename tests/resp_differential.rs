@@ -335,7 +335,7 @@ fn normal(line: &Line, value: Value) -> Value {
             Value::Map(fields)
         }
         (b"RANDOMKEY", Value::Bulk(_)) => Value::Integer(1),
-        (b"TIME", Value::Array(parts)) => Value::Integer(parts.len() as i64),
+        (b"TIME", Value::Array(parts)) => Value::Boolean(parts.len() == 2),
         (_, value) => value,
     }
 }
@@ -389,86 +389,117 @@ fn is_different(line: &Line, in_transaction: bool) -> bool {
     }
 }
 
+/// A connection to each.
+struct Pair {
+    theirs: Connection,
+    ours: Connection,
+}
+
+impl Pair {
+    /// A command whose replies are not compared.
+    fn both<A: AsRef<[u8]>>(&mut self, line: &[A]) {
+        for connection in [&mut self.theirs, &mut self.ours] {
+            connection.call(line).expect("it answers");
+        }
+    }
+
+    /// Makes equal what differs before a command on purpose.
+    fn prepare(&mut self, line: &Line, in_transaction: bool) {
+        match line[0].to_ascii_uppercase().as_slice() {
+            // A key that is absent then and in EXEC counts as unchanged here, whatever was in between.
+            b"WATCH" if !in_transaction => {
+                for key in &line[1..] {
+                    self.both(&[b"SETNX", &key[..], b"1"]);
+                }
+            }
+            // Redis counts keys that have expired until somebody looks at them.
+            b"DBSIZE" => {
+                let look: Vec<&str> = ["EXISTS"].iter().chain(KEYS).copied().collect();
+                self.theirs.call(&look).expect("Redis answers");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    done: usize,
+    errors: usize,
+    /// Sums that differed in their last digits.
+    nearly: usize,
+}
+
 fn differ(commands: usize, seed: u64, protocol: &str) {
     let Some(redis) = Redis::start() else {
-        println!(
-            "SKIPPED: there is no redis-server on this machine (Debian: apt-get install redis-server)"
+        resp::skip(
+            "there is no redis-server on this machine (Debian: apt-get install redis-server)",
         );
         return;
     };
     println!("seed {seed}, {commands} commands, version {protocol}");
     let stand = Stand::new("resp-differential");
-    let (mut theirs, mut ours) = (redis.connect(), stand.connect());
-    for connection in [&mut theirs, &mut ours] {
-        connection.call(&["HELLO", protocol]).expect("both know it");
-    }
+    let mut pair = Pair {
+        theirs: redis.connect(),
+        ours: stand.connect(),
+    };
+    pair.both(&["HELLO", protocol]);
     let mut random = Random(seed);
-    let (mut in_transaction, mut done, mut errors, mut nearly) = (false, 0, 0, 0);
+    let (mut in_transaction, mut counts) = (false, Counts::default());
     let mut history: Vec<String> = Vec::new();
-    while done < commands {
+    while counts.done < commands {
         let line = command(&mut random);
         if is_different(&line, in_transaction) {
             continue;
         }
-        let name = line[0].to_ascii_uppercase();
-        if name == b"WATCH" && !in_transaction {
-            // A key that is absent then and in EXEC counts as unchanged here, whatever was in between.
-            for key in &line[1..] {
-                for connection in [&mut theirs, &mut ours] {
-                    connection
-                        .call(&[b"SETNX", &key[..], b"1"])
-                        .expect("it answers");
-                }
-            }
-        }
-        if name == b"DBSIZE" {
-            // Redis counts keys that have expired until somebody looks at them.
-            let look: Vec<&str> = ["EXISTS"].iter().chain(KEYS).copied().collect();
-            theirs.call(&look).expect("Redis answers");
-        }
-        let expected = theirs.call(&line).expect("Redis answers");
-        let found = ours.call(&line).expect("the gateway answers");
-        let text: Vec<_> = line
-            .iter()
-            .map(|word| word.escape_ascii().to_string())
-            .collect();
-        history.push(format!("{text:?} -> {expected:?}"));
-        let (expected, found) = (normal(&line, expected), normal(&line, found));
-        if name == b"INCRBYFLOAT" && found != expected && is_nearly(&found, &expected) {
-            let key = String::from_utf8_lossy(&line[1]).into_owned();
-            for connection in [&mut theirs, &mut ours] {
-                let reply = connection.call(&["SET", &key, "1", "KEEPTTL"]);
-                assert_eq!(reply.expect("it answers"), Value::Simple(b"OK".into()));
-            }
-            nearly += 1;
-            continue;
-        }
-        let recent = history.len().saturating_sub(30);
-        assert!(
-            is_alike(&found, &expected),
-            "command {done} of seed {seed}:\n{}\nbut the gateway: {found:?}",
-            history[recent..].join("\n")
-        );
-        errors += usize::from(expected.error().is_some());
-        match name.as_slice() {
-            b"MULTI" if expected == Value::Simple(b"OK".into()) => in_transaction = true,
+        pair.prepare(&line, in_transaction);
+        let reply = compare(&mut pair, &line, &mut history, &mut counts);
+        match line[0].to_ascii_uppercase().as_slice() {
+            b"MULTI" if reply == Value::Simple(b"OK".into()) => in_transaction = true,
             b"EXEC" | b"DISCARD" if line.len() == 1 => in_transaction = false,
             _ => {}
         }
-        if name == b"QUIT" && expected.error().is_none() {
-            panic!("the generator does not quit");
-        }
-        done += 1;
         if random.chance(500) && !in_transaction {
-            for connection in [&mut theirs, &mut ours] {
-                connection.call(&["FLUSHALL"]).expect("it answers");
-            }
+            pair.both(&["FLUSHALL"]);
         }
     }
+    let Counts {
+        done,
+        errors,
+        nearly,
+    } = counts;
     println!(
         "{done} commands were answered alike, {errors} of them by errors; {nearly} sums differed in their last digits"
     );
     assert!(errors > commands / 20 && errors < commands / 2, "{errors}");
+}
+
+/// Sends a command to both. What Redis says.
+fn compare(pair: &mut Pair, line: &Line, history: &mut Vec<String>, counts: &mut Counts) -> Value {
+    let expected = pair.theirs.call(line).expect("Redis answers");
+    let found = pair.ours.call(line).expect("the gateway answers");
+    let text: Vec<_> = line
+        .iter()
+        .map(|word| word.escape_ascii().to_string())
+        .collect();
+    history.push(format!("{text:?} -> {expected:?}"));
+    let (expected, found) = (normal(line, expected), normal(line, found));
+    let is_float = line[0].eq_ignore_ascii_case(b"INCRBYFLOAT");
+    if is_float && found != expected && is_nearly(&found, &expected) {
+        pair.both(&[b"SET", &line[1][..], b"1", b"KEEPTTL"]);
+        counts.nearly += 1;
+        return expected;
+    }
+    let recent = history.len().saturating_sub(30);
+    assert!(
+        is_alike(&found, &expected),
+        "command {}:\n{}\nbut the gateway: {found:?}",
+        counts.done,
+        history[recent..].join("\n")
+    );
+    counts.done += 1;
+    counts.errors += usize::from(expected.error().is_some());
+    expected
 }
 
 fn number(name: &str) -> Option<u64> {

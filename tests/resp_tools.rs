@@ -12,10 +12,10 @@ fn output(command: &mut Command) -> Option<String> {
     let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            println!(
-                "SKIPPED: {} is not installed",
+            resp::skip(&format!(
+                "{} is not installed",
                 command.get_program().display()
-            );
+            ));
             return None;
         }
         Err(error) => panic!("{command:?}: {error}"),
@@ -102,7 +102,7 @@ fn redis_py_is_content() {
         .args(["-c", "import redis"])
         .output();
     if !python.is_ok_and(|output| output.status.success()) {
-        println!("SKIPPED: redis-py is not installed (pip install redis)");
+        resp::skip("redis-py is not installed (pip install redis)");
         return;
     }
     let script = concat!(
@@ -123,7 +123,7 @@ fn ioredis_is_content() {
         .args(["-e", "require('ioredis')"])
         .output();
     if !node.is_ok_and(|output| output.status.success()) {
-        println!("SKIPPED: ioredis is not installed (npm install ioredis, and NODE_PATH)");
+        resp::skip("ioredis is not installed (npm install ioredis, and NODE_PATH)");
         return;
     }
     let stand = Stand::new("resp-node");

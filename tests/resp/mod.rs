@@ -123,3 +123,10 @@ pub fn call(connection: &mut Connection, line: &str) -> Value {
 pub fn ask(connection: &mut Connection, line: &str) -> String {
     format!("{:?}", call(connection, line))
 }
+
+/// A program that the test needs is not installed.
+pub fn skip(why: &str) {
+    let required = std::env::var("VIEWSTONE_CLIENTS").is_ok_and(|it| it == "required");
+    assert!(!required, "{why}");
+    println!("SKIPPED: {why}");
+}

@@ -53,9 +53,9 @@
 //! * **14 increment** adds the argument (i64) to a value that is a decimal i64; an absent one is 0. Results:
 //!   done_number, the sum; not_a_number, overflow.
 //! * **15 expire** sets or clears the expiry. Flags: bits 0-1 expiry kind, not keep; 2-4 condition: 0 none, 1 no
-//!   expiry, 2 has one, 3 becomes later, 4 becomes earlier, 5 has one that becomes earlier; bit 5 value wanted: then value size as get. Argument of the
-//!   expiry. Results: done, mismatch, not_found; if the value is wanted, done_value, mismatch_value or too_large
-//!   instead of the first two.
+//!   expiry, 2 has one, 3 becomes later, 4 becomes earlier, 5 has one that becomes earlier; 5 value wanted: then value
+//!   size as get. Argument of the expiry. Results: done, mismatch, not_found; if the value is wanted, done_value,
+//!   mismatch_value or too_large instead of the first two.
 //! * **16 rename** moves value and expiry to another key, the item's value; what that had is gone. Flags: bit 0 only if
 //!   it is absent. Results: done, not_found, mismatch.
 //! * **17 clear** deletes all keys. No key. Result: done.
