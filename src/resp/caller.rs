@@ -32,6 +32,14 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The memory that it holds, in bytes, beyond its own size.
+    pub fn memory(&self) -> usize {
+        let watched: usize = self.watched.iter().map(|(key, _)| key.len() + 32).sum();
+        let transaction = self.transaction.as_ref().map_or(0, Transaction::memory);
+        let texts = self.name.len() + self.library.0.len() + self.library.1.len();
+        watched + transaction + texts
+    }
+
     /// As a new connection, but for its number: RESET.
     pub fn reset(&mut self) {
         *self = Self {
@@ -80,6 +88,10 @@ impl Transaction {
         }
         self.ends.push(self.places.len());
         Ok(())
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.capacity() + 8 * self.places.capacity() + 8 * self.ends.capacity()
     }
 
     /// Commands.

@@ -49,6 +49,16 @@ pub enum Steps {
 }
 
 impl Steps {
+    /// The memory that it holds, in bytes, about.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Keys(keys) => keys.memory(),
+            Self::Exchange(exchange) => exchange.memory(),
+            Self::Many(many) => many.size + many.keys.len() * 128,
+            Self::Float(_) | Self::Scan(_) | Self::Random(_) => 1024,
+        }
+    }
+
     /// The next request: its kind and operation; its body goes to `body`, which is empty.
     pub fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
         match self {
@@ -141,6 +151,14 @@ impl Exchange {
             state: Exchanging::Reading,
             tries: 0,
         }
+    }
+
+    fn memory(&self) -> usize {
+        let value = match &self.state {
+            Exchanging::Changing(_, value) => value.len(),
+            Exchanging::Reading | Exchanging::Plain => 0,
+        };
+        self.item.len() + self.small.len() + value
     }
 
     fn key(&self) -> &[u8] {

@@ -2,7 +2,7 @@
 
 use super::batch::{Name, Run};
 use super::connection::{Flight, Room, What};
-use super::front::{CallOf, Front};
+use super::front::{CallOf, Front, SHORT_SIZE_MAX};
 use crate::client::{CallError, Definite, Kind, ReplyRef};
 use crate::resp::command::Failure;
 use crate::resp::finish::{Surroundings, Trouble};
@@ -19,6 +19,8 @@ const NO_ANSWER: Failure =
     Failure::new("CLUSTERDOWN the cluster has not answered in time; nothing was changed");
 const OUT_OF_SPACE: Failure =
     Failure::new("OOM command not allowed when used memory > 'maxmemory'.");
+const OUT_OF_MEMORY: Failure =
+    Failure::new("ERR the gateway has no memory for the reply now; nothing was changed");
 const MALFORMED: Failure = Failure::new(
     "ERR the cluster's answer is not understood: is it of the same release? The command was executed",
 );
@@ -180,6 +182,7 @@ impl Front {
     }
 
     fn complete_step(&mut self, name: Name, result: Result<ReplyRef<'_>, CallError>) {
+        let short = self.is_short();
         let slot = self.slots.get_mut(name.index as usize);
         let connection = slot.and_then(Option::as_deref_mut);
         let Some(connection) = connection.filter(|found| found.name == name) else {
@@ -200,6 +203,9 @@ impl Front {
             }
         };
         match step {
+            Step::Ask if short && steps.memory() > SHORT_SIZE_MAX => {
+                OUT_OF_MEMORY.write(&mut connection.replies());
+            }
             Step::Ask => {
                 connection.flight = Flight::Steps(steps);
                 self.steps_ready.push(name);
@@ -207,6 +213,7 @@ impl Front {
             Step::Malformed => MALFORMED.write(&mut connection.replies()),
             Step::Done => {}
         }
+        self.count_memory(name);
         self.make_ready(name);
         self.activate(name);
     }

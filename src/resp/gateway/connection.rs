@@ -160,7 +160,15 @@ impl Connection {
     }
 
     pub fn memory(&self) -> usize {
-        self.input.capacity() + self.out.capacity() + self.parser.memory()
+        let steps = match &self.flight {
+            Flight::Steps(steps) => steps.memory(),
+            Flight::None | Flight::Run => 0,
+        };
+        self.input.capacity()
+            + self.out.capacity()
+            + self.parser.memory()
+            + self.caller.memory()
+            + steps
     }
 
     /// Replies to this connection, behind those there are.

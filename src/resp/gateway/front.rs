@@ -22,7 +22,7 @@ const READ_SIZE: usize = 64 << 10;
 const ACCEPTS_MAX: usize = 64;
 
 /// What a connection may hold while memory is short.
-const SHORT_SIZE_MAX: usize = 64 << 10;
+pub(super) const SHORT_SIZE_MAX: usize = 64 << 10;
 
 /// A request on its way.
 #[derive(Debug)]
@@ -220,7 +220,9 @@ impl Front {
                     connection.heard_ns = now;
                 }
                 let idle = !connection.is_waiting() && !connection.is_ready;
-                let hostile = short && connection.unparsed() > SHORT_SIZE_MAX && size > 0;
+                // A long command, or a long transaction.
+                let held = connection.unparsed() + connection.caller.memory();
+                let hostile = short && held > SHORT_SIZE_MAX && size > 0;
                 if hostile && idle {
                     connection.refuse(&"ERR out of memory for requests");
                     self.shared.statistics.closed_hostile += 1;
@@ -243,7 +245,7 @@ impl Front {
         }
     }
 
-    fn is_short(&self) -> bool {
+    pub fn is_short(&self) -> bool {
         self.shared.memory > self.memory_max
     }
 
@@ -262,7 +264,7 @@ impl Front {
         }
     }
 
-    fn count_memory(&mut self, name: Name) {
+    pub fn count_memory(&mut self, name: Name) {
         if let Some(connection) = self.find(name) {
             let (old, new) = (connection.counted, connection.memory());
             connection.counted = new;

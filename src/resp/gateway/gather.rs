@@ -41,6 +41,13 @@ enum End {
     Alone { writes: bool },
 }
 
+/// What a connection has had of a turn.
+struct Share {
+    commands: usize,
+    /// Its output at the beginning.
+    output: usize,
+}
+
 /// What became of a command.
 enum Taken {
     /// It is answered, or in the run.
@@ -75,7 +82,11 @@ impl Front {
     }
 
     fn gather_from(&mut self, name: Name, core: &mut Core, now: u64) {
-        let mut locals = 0;
+        let output = self.find(name).map_or(0, |connection| connection.out.len());
+        let mut share = Share {
+            commands: 0,
+            output,
+        };
         loop {
             let Some(connection) = self.find(name) else {
                 return;
@@ -83,7 +94,7 @@ impl Front {
             if connection.is_waiting() || connection.closing {
                 return;
             }
-            let end = self.collect(name, &mut locals);
+            let end = self.collect(name, &mut share);
             let Some(connection) = self.find(name) else {
                 return;
             };
@@ -120,7 +131,8 @@ impl Front {
     }
 
     /// Takes commands of a connection until there is a reason to end.
-    fn collect(&mut self, name: Name, locals: &mut usize) -> End {
+    fn collect(&mut self, name: Name, share: &mut Share) -> End {
+        let output_size_max = self.shared.output_size_max;
         loop {
             let Some(connection) = self.find(name) else {
                 return End::Enough;
@@ -144,10 +156,12 @@ impl Front {
                     return End::Enough;
                 }
             };
-            *locals += 1;
-            if *locals > LOCAL_MAX
-                || connection.unwritten() > self.shared.output_size_max.min(LOCAL_SIZE_MAX)
-            {
+            if connection.unwritten() > output_size_max {
+                return End::Enough;
+            }
+            share.commands += 1;
+            let made = connection.out.len().saturating_sub(share.output);
+            if share.commands > LOCAL_MAX || made > LOCAL_SIZE_MAX {
                 return End::Share;
             }
             let taken = self.take(name);

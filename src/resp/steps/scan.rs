@@ -64,6 +64,10 @@ impl Keys {
         }
     }
 
+    pub(super) fn memory(&self) -> usize {
+        self.found.capacity() + self.pattern.len()
+    }
+
     pub(super) fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
         range(self.after.as_deref(), &self.prefix, KEYS_AT_ONCE, body);
         (Kind::Read, Operation::Scan)
