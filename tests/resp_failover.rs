@@ -7,6 +7,8 @@ mod resp;
 use process::cluster::Cluster;
 use process::{CLUSTER, rounds};
 use resp::{HANG, Running};
+use std::io::ErrorKind;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -100,6 +102,47 @@ fn increments_are_neither_lost_nor_doubled_when_primaries_are_killed() {
     assert_eq!((unknown, refused), (0, 0));
     drop(gateway);
     cluster.stop_all_well();
+}
+
+#[test]
+fn redis_benchmark_does_not_notice_that_a_primary_is_killed() {
+    const REQUESTS: &str = "30000";
+    let mut cluster = Cluster::new("resp-benchmark", 3, &["--small"]);
+    cluster.start_all();
+    let gateway = gateway(&cluster, Duration::from_secs(10));
+    let port = gateway.address.rsplit(':').next().expect("host and port");
+    let mut command = Command::new("redis-benchmark");
+    command.args([
+        "-p", port, "-t", "incr", "-n", REQUESTS, "-c", "24", "-P", "4", "-e", "-q",
+    ]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return resp::skip("redis-benchmark is not installed");
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let mut connection = gateway.connect();
+    let begin = Instant::now();
+    let mut counted = || match connection.call(&["GET", "counter:__rand_int__"]) {
+        Ok(Value::Bulk(count)) => String::from_utf8_lossy(&count).into_owned(),
+        Ok(Value::Null) => "0".to_owned(),
+        other => panic!("{other:?}"),
+    };
+    while counted().parse::<u32>().expect("a number") < 3000 {
+        assert!(begin.elapsed() < HANG, "the benchmark does not begin");
+    }
+    cluster.kill(cluster.primary());
+    let output = child.wait_with_output().expect("our child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !text.contains("Error"), "{text}");
+    println!(
+        "{}",
+        text.split('\r').next_back().unwrap_or_default().trim()
+    );
+    // Every request was answered by a number: so each was executed, and none twice.
+    assert_eq!(counted(), REQUESTS);
 }
 
 #[test]
