@@ -129,7 +129,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 | Command::Ping
                 | Command::Pong
                 | Command::PrepareOk
-                | Command::CommitOk,
+                | Command::CommitOk
+                | Command::Page,
             ) => self.enter_view_change(view, effects),
             // The view has begun: its log is all that we need of it.
             Some(Command::Prepare | Command::Commit) => {
