@@ -129,7 +129,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 | Command::Ping
                 | Command::Pong
                 | Command::PrepareOk
-                | Command::CommitOk,
+                | Command::CommitOk
+                | Command::Page,
             ) => self.enter_view_change(view, effects),
             // The view has begun: its log is all that we need of it.
             Some(Command::Prepare | Command::Commit) => {
@@ -273,7 +274,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             && durable.view() == self.view
             && durable.log_view() < self.view
             && self.installing.is_none()
-            && self.may_promise();
+            && self.may_promise().is_some();
         if due && !self.election.voted {
             self.vote(effects);
         }
@@ -299,6 +300,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     pub(super) fn on_do_view_change(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let vote = *message.header().typed::<DoViewChange>();
+        self.peers[from as usize].remembered.hear_vote(&vote);
         if vote.frame.view != self.view || self.primary() != self.options.replica {
             self.metrics.ignored(Ignored::OtherView);
             return;
@@ -433,7 +435,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if durable.view() != self.view || self.installing.is_some() {
             return;
         }
-        if !self.may_promise() {
+        if self.may_promise().is_none() {
             self.ping_others(effects); // until they have said that nothing is wrong with this file
             return;
         }

@@ -163,6 +163,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             message.buffer_mut()[HEADER_SIZE * (1 + index)..][..HEADER_SIZE]
                 .copy_from_slice(header.as_bytes());
         }
+        vote.life = self.life();
+        vote.superblock_sequence = self.superblock.working().sequence;
         vote.op = top;
         vote.op_max = op_max;
         vote.commit_min = self.commit_min;
