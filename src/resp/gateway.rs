@@ -13,8 +13,8 @@
 //!   breaks the protocol is told so and closed. The others do not notice.
 //! * **Patience.** While there is no primary commands wait, until their deadline.
 //!
-//! A command takes this way: [`receive`](connection) puts its bytes into the connection's input; [`gather`] parses it there,
-//! runs its function and adds its items to a batch; [`complete`] makes a reply of its results. Its bytes stay in the input
+//! A command takes this way: `connection.rs` puts its bytes into the connection's input; `gather.rs` parses it there,
+//! runs its function and adds its items to a batch; `complete.rs` makes a reply of its results. Its bytes stay in the input
 //! until then: what turns out to have no room in a reply is simply gathered again, otherwise.
 
 mod batch;

@@ -5,7 +5,10 @@ use crate::prng::Prng;
 use std::ops::Bound;
 use viewstone::machines::Machines;
 use viewstone::state_machine::kv::model::Model;
-use viewstone::state_machine::kv::wire::{Item, Operation, Scan};
+use viewstone::state_machine::kv::wire::{
+    Condition, Expiry, ExpiryCondition, Item, Operation, Scan, SetCondition, SetOptions,
+    TransactionBytes,
+};
 use viewstone::state_machine::kv::{Kv, value_size_max};
 use viewstone::state_machine::{Context, Limits};
 
@@ -23,19 +26,33 @@ pub struct KvWorkload {
     model: Model,
     keys: u64,
     value_size_max: usize,
-    /// Weights of get, put, delete, compare-and-set, scan, count, batch.
-    weights: [u64; 7],
+    /// Weights of [`OPERATIONS`].
+    weights: [u64; OPERATIONS.len()],
 }
 
-const OPERATIONS: [Operation; 7] = [
+const OPERATIONS: [Operation; 18] = [
     Operation::Get,
     Operation::Put,
     Operation::Delete,
     Operation::CompareAndSet,
+    Operation::Set,
+    Operation::Take,
+    Operation::Stat,
+    Operation::GetRange,
+    Operation::SetRange,
+    Operation::Append,
+    Operation::Increment,
+    Operation::Expire,
+    Operation::Rename,
+    Operation::Clear,
     Operation::Scan,
     Operation::Count,
     Operation::Batch,
+    Operation::Transaction,
 ];
+
+/// Of these, the first are items.
+const ITEMS: usize = 14;
 
 impl KvWorkload {
     fn key(&self, prng: &mut Prng) -> Vec<u8> {
@@ -58,37 +75,161 @@ impl KvWorkload {
         value
     }
 
-    /// Writes an item of one of the first four operations.
+    /// Some passes while a request is on its way, some while the cluster is being disturbed; none is left to pass when a
+    /// cluster has come to rest.
+    fn expiry(prng: &mut Prng) -> Expiry {
+        match prng.below(6) {
+            0 => Expiry::Never,
+            1 => Expiry::At(prng.below(2) * 1_000_000_000),
+            2 => Expiry::In(prng.below(20)),
+            _ => Expiry::In(prng.below(1000)),
+        }
+    }
+
+    /// A value that may grow: none is longer than twice the largest that is drawn.
+    fn is_short(&self, key: &[u8]) -> bool {
+        let found = self.model.map.get(key);
+        found.is_none_or(|found| found.value.len() < self.value_size_max)
+    }
+
+    fn set_options(&self, prng: &mut Prng, key: &[u8]) -> SetOptions {
+        let version = self.model.map.get(key).map_or(0, |found| found.version);
+        SetOptions {
+            condition: match prng.below(6) {
+                0 => SetCondition::Absent,
+                1 => SetCondition::Present,
+                2 => SetCondition::Version(version),
+                _ => SetCondition::Always,
+            },
+            expiry: if prng.below(5) == 0 {
+                Expiry::Keep
+            } else {
+                Self::expiry(prng)
+            },
+            old: prng.coin(),
+        }
+    }
+
+    fn compare_and_set(&self, prng: &mut Prng, key: &[u8], value: &[u8], body: &mut Vec<u8>) {
+        let found = self.model.map.get(key).map(|found| found.value.clone());
+        // What the model holds now: mostly still so when the request executes.
+        let expected = if prng.chance(800_000) {
+            found.filter(|found| found.len() <= 1000)
+        } else {
+            Some(b"other".to_vec())
+        };
+        Item::CompareAndSet {
+            key,
+            expected: expected.as_deref(),
+            value,
+        }
+        .encode(body);
+    }
+
+    fn expire(prng: &mut Prng, key: &[u8], body: &mut Vec<u8>) {
+        let condition = match prng.below(8) {
+            0 => ExpiryCondition::Absent,
+            1 => ExpiryCondition::Present,
+            2 => ExpiryCondition::Later,
+            3 => ExpiryCondition::Earlier,
+            _ => ExpiryCondition::Always,
+        };
+        let size_max = prng.coin().then_some(1000);
+        let expiry = Self::expiry(prng);
+        Item::Expire {
+            key,
+            expiry,
+            condition,
+            size_max,
+        }
+        .encode(body);
+    }
+
+    /// Writes an item.
     fn item(&self, prng: &mut Prng, operation: Operation, body: &mut Vec<u8>) {
         let key = self.key(prng);
         let key = &key[..];
+        let value = self.value(prng);
+        let value = &value[..];
+        let size_max = if prng.coin() { u32::MAX } else { 32 };
         match operation {
-            Operation::Get => {
-                let size_max = if prng.coin() { u32::MAX } else { 32 };
-                Item::Get { key, size_max }.encode(body);
-            }
+            Operation::Get => Item::Get { key, size_max }.encode(body),
             Operation::Delete => Item::Delete { key }.encode(body),
-            Operation::CompareAndSet => {
-                let value = self.value(prng);
-                let found = self.model.map.get(key).map(|found| found.value.clone());
-                // What the model holds now: mostly still so when the request executes.
-                let expected = if prng.chance(800_000) {
-                    found.filter(|found| found.len() <= 1000)
-                } else {
-                    Some(b"other".to_vec())
-                };
-                Item::CompareAndSet {
+            Operation::CompareAndSet => self.compare_and_set(prng, key, value, body),
+            Operation::Set => {
+                let options = self.set_options(prng, key);
+                Item::Set {
                     key,
-                    expected: expected.as_deref(),
-                    value: &value,
+                    value,
+                    options,
                 }
                 .encode(body);
             }
-            _ => {
-                let value = self.value(prng);
-                Item::Put { key, value: &value }.encode(body);
+            Operation::Take => Item::Take { key, size_max }.encode(body),
+            Operation::Stat => Item::Stat { key }.encode(body),
+            Operation::GetRange => {
+                let mut place = || prng.below(200).cast_signed() - 100;
+                let (start, end) = (place(), place());
+                Item::GetRange {
+                    key,
+                    start,
+                    end,
+                    size_max,
+                }
+                .encode(body);
+            }
+            Operation::SetRange if self.is_short(key) => {
+                let offset = prng.below(self.value_size_max as u64 + 1) as u32;
+                Item::SetRange { key, offset, value }.encode(body);
+            }
+            Operation::Append if self.is_short(key) => Item::Append { key, value }.encode(body),
+            Operation::Increment => {
+                let delta = prng.below(20).cast_signed() - 10;
+                Item::Increment { key, delta }.encode(body);
+            }
+            Operation::Expire => Self::expire(prng, key, body),
+            Operation::Rename => {
+                let (to, if_absent) = (self.key(prng), prng.coin());
+                let to = &to[..];
+                Item::Rename { key, to, if_absent }.encode(body);
+            }
+            Operation::Clear => Item::Clear.encode(body),
+            _ => Item::Put { key, value }.encode(body),
+        }
+    }
+
+    /// Writes a transaction: mostly, its conditions are what the model says.
+    fn transaction(&self, prng: &mut Prng, body: &mut Vec<u8>) {
+        let keys = [self.key(prng), self.key(prng)];
+        let conditions = keys.iter().map(|key| {
+            let found = self.model.map.get(key);
+            match (found, prng.below(4)) {
+                (Some(found), 0) if found.value.len() < 1000 => Condition::value(key, &found.value),
+                (_, 1) => Condition::absent(key),
+                (_, 2) => Condition::present(key),
+                _ => Condition::version(key, found.map_or(0, |found| found.version)),
+            }
+        });
+        let conditions: Vec<_> = conditions.collect();
+        let mut lists = [Vec::new(), Vec::new()];
+        for list in &mut lists {
+            for _ in 0..prng.below(4) {
+                let operation = OPERATIONS[prng.index(ITEMS - 1)];
+                self.item(prng, operation, list);
             }
         }
+        let items = lists.each_ref().map(|list| {
+            let mut items = Vec::new();
+            let mut rest = &list[..];
+            while let Some((item, behind)) = Item::decode(rest) {
+                items.push(item);
+                rest = behind;
+            }
+            items
+        });
+        let count = prng.index(conditions.len() + 1);
+        let bytes = TransactionBytes::new(&conditions[..count], &items[0], &items[1]);
+        body.extend_from_slice(bytes.expect("short lists").as_bytes());
     }
 
     fn scan(&self, prng: &mut Prng, body: &mut Vec<u8>) {
@@ -125,16 +266,25 @@ impl KvWorkload {
         match operation {
             Operation::Scan => self.scan(prng, body),
             Operation::Count => {}
+            Operation::Transaction => self.transaction(prng, body),
             Operation::Batch => {
                 let reads_only = prng.chance(200_000);
                 for _ in 0..prng.range(1, 6) {
-                    let kind = if reads_only {
-                        Operation::Get
-                    } else {
-                        OPERATIONS[1 + prng.index(3)]
-                    };
-                    self.item(prng, kind, body);
+                    match prng.below(8) {
+                        _ if reads_only => self.item(prng, Operation::Get, body),
+                        0 => self.transaction(prng, body),
+                        1 => Item::Count.encode(body),
+                        _ => {
+                            let operation = OPERATIONS[prng.index(ITEMS - 1)];
+                            self.item(prng, operation, body);
+                        }
+                    }
                 }
+            }
+            // A value that has grown long is put instead.
+            Operation::SetRange | Operation::Append => {
+                self.item(prng, operation, body);
+                return Operation::from_byte(body[0]).expect("an item begins with its operation");
             }
             single => self.item(prng, single, body),
         }
@@ -149,11 +299,12 @@ impl Workload for KvWorkload {
         let keys = prng.range(1, 60);
         let share = limits.page_count as usize * storage::layout::PAGE_SIZE / STATE_SHARE;
         let value_size_max = value_size_max(&limits).min(share / keys as usize).min(6000);
-        let mut weights = [0; 7];
+        let mut weights = [0; OPERATIONS.len()];
         for weight in &mut weights {
             *weight = prng.below(10);
         }
         weights[1] += 5; // something is always written
+        weights[13] = prng.below(2); // and seldom is everything cleared
         Self {
             limits,
             model: Model::new(),
