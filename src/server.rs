@@ -40,6 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use storage::checkpoint::Damages;
 use storage::header::{Header, ReplicaStatus};
 use storage::io::IoRequest;
 use storage::layout::Geometry;
@@ -83,6 +84,10 @@ pub trait Hosted {
     fn may_stop(&self) -> bool {
         true
     }
+    /// What of its state was found damaged at start, once.
+    fn take_damages(&mut self) -> Option<Damages> {
+        None
+    }
     /// What it is in the cluster, for the log; none if there is nothing to say.
     fn standing(&self) -> Option<Standing> {
         None
@@ -100,7 +105,14 @@ pub struct Standing {
     pub status: ReplicaStatus,
     /// An op that may be committed, and that no replica has any more.
     pub lost_op: Option<u64>,
+    /// Of a replica that fetches its state: how far that is, in steps of [`FETCHED_STEP`] pages.
+    pub fetched_steps: Option<u64>,
+    /// Of a replica whose file was lost: the op whose commit it waits for.
+    pub awaited_op: Option<u64>,
 }
+
+/// Pages of state after which the log says how far fetching is: 64 MiB.
+pub const FETCHED_STEP: u64 = 16_384;
 
 /// How long a planned stop may wait for the others to hear of it: writing a superblock, and a turn.
 const HANDOVER_MAX: Duration = Duration::from_millis(500);
@@ -366,6 +378,10 @@ impl<R: Hosted> Server<R> {
 
     /// Says when the replica's part in the cluster changes.
     fn log_standing(&mut self) {
+        if let Some(damages) = self.replica.take_damages() {
+            log::warn!("{damages}");
+            log::info!("what is damaged or missing is fetched from the other replicas");
+        }
         let standing = self.replica.standing();
         if standing == self.logged {
             return;
@@ -376,9 +392,21 @@ impl<R: Hosted> Server<R> {
             primary,
             status,
             lost_op,
+            fetched_steps,
+            awaited_op,
         }) = standing
         {
             log::info!("view {view} (primary: replica {primary}): {status:?}");
+            if let Some(steps) = fetched_steps {
+                let mib = (steps * FETCHED_STEP * storage::layout::PAGE_SIZE as u64) >> 20;
+                log::info!("fetching the state from the other replicas: {mib} MiB have come");
+            }
+            if let Some(op) = awaited_op {
+                log::info!(
+                    "this file takes the place of one that was lost: it takes part again when op {op} is committed and \
+                     it has a state"
+                );
+            }
             if let Some(op) = lost_op {
                 log::error!(
                     "op {op} may have been acknowledged, and no replica has a whole copy of it: the cluster waits for \

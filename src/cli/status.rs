@@ -170,6 +170,14 @@ fn status_name(pong: &PongClient) -> &'static str {
     }
 }
 
+/// The status, and how much is known to be left of what it waits for.
+fn status_text(pong: &PongClient) -> String {
+    match pong.pages_missing {
+        0 => status_name(pong).to_owned(),
+        missing => format!("{} ({} pages)", status_name(pong), grouped(missing)),
+    }
+}
+
 fn clock_name(pong: &PongClient) -> &'static str {
     if pong.clock_synchronised == 1 {
         "agreed"
@@ -226,7 +234,7 @@ fn to_table(answers: &[Answer], health: Health) -> String {
         rows.push(vec![
             pong.frame.replica.to_string(),
             answer.address.clone(),
-            status_name(pong).to_owned(),
+            status_text(pong),
             pong.frame.view.to_string(),
             pong.primary.to_string(),
             grouped(pong.op),
@@ -277,6 +285,7 @@ fn to_json(answers: &[Answer], health: Health) -> Value {
             "sessions_max": pong.sessions_max,
             "pages_used": pong.pages_used,
             "pages_total": pong.pages_total,
+            "pages_missing": pong.pages_missing,
             "clock_synchronised": pong.clock_synchronised == 1,
             "start": start_name(pong),
             "timestamp": pong.timestamp,

@@ -150,7 +150,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             0
         };
         pong.missing = lost + self.catch_up.target.saturating_sub(self.head.op);
-        pong.pages_used = u64::from(pages.count() - pages.free_count());
+        pong.pages_used = if self.state_ready {
+            u64::from(pages.count() - pages.free_count())
+        } else {
+            checkpoint.pages_used
+        };
+        pong.pages_missing = self.checkpoint.fetch_progress().missing;
         pong.pages_total = u64::from(pages.count());
         pong.message_size_max = geometry.message_size_max;
         pong.reply_size_max = geometry.reply_size_max;

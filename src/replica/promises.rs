@@ -5,8 +5,9 @@
 //! highest op that it had acknowledged then, and compares them with what the next life of that replica may hold.
 //!
 //! Invariants:
-//! * After opening its file, a replica of several acknowledges and votes only once so many others have found nothing wrong that
-//!   they make a view-change quorum with it. Until then its greetings are *fresh*: they say what its file held when it was opened.
+//! * After opening its file, a replica of several acknowledges and votes only once so many others have found nothing wrong
+//!   that they make a view-change quorum with it. Until then its greetings are *fresh*: they name the superblock that its
+//!   file held when it was opened.
 //! * A verdict is about one life of a process, and is echoed with it: greetings may be late, repeated and out of order.
 //!
 //! What it cannot do: peers remember in memory. A disk that goes back while the others restart too, or whose last promises

@@ -131,6 +131,10 @@ pub struct Progress {
     pub checkpoint_op: u64,
     /// Its id; zero while the data file is being opened.
     pub checkpoint_id: u128,
+    /// Whether pages of state are being fetched from others.
+    pub fetching: bool,
+    /// Of a file that stands in for one that was lost: the op whose commit it waits for.
+    pub awaited_op: Option<u64>,
     /// Pages of state and nodes of the tag tree that are known not to be here, while a checkpoint is fetched.
     pub pages_missing: u64,
     /// Pages of state fetched since the start.
@@ -162,6 +166,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             } else {
                 self.superblock.working().checkpoint.id
             },
+            fetching: !opening && !self.checkpoint.is_complete(),
+            awaited_op: self.lost.op.filter(|_| self.status == ReplicaStatus::Lost),
             pages_missing: self.checkpoint.fetch_progress().missing,
             pages_fetched: self.checkpoint.fetch_progress().pages_fetched,
         }

@@ -168,7 +168,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// The data file does not hold all of its checkpoint.
     pub(super) fn on_checkpoint_incomplete(&mut self, damages: Damages, effects: &mut Effects) {
         if self.is_solo() {
-            effects.halt = Some(Fatal::DataFile(damages.to_string()));
+            let advice = damages.advice();
+            effects.halt = Some(Fatal::DataFile(format!("{damages}. To go on, {advice}")));
             return;
         }
         self.sync.damaged = damages.count > 0;

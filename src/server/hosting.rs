@@ -3,8 +3,8 @@
 use super::data_file::{self, DataFile, DataFileError};
 use super::memory::Term;
 use super::{
-    Bounds, Hosted, Identity, ListenError, Listener, Published, Server, ServerError, ServerOptions,
-    Standing, Stop,
+    Bounds, FETCHED_STEP, Hosted, Identity, ListenError, Listener, Published, Server, ServerError,
+    ServerOptions, Standing, Stop,
 };
 use crate::constants;
 use crate::machines::Machines;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use storage::buffer::MessagePool;
+use storage::checkpoint::Damages;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
 
@@ -66,6 +67,10 @@ impl<M: Machines> Hosted for Replica<M> {
         Self::may_stop(self)
     }
 
+    fn take_damages(&mut self) -> Option<Damages> {
+        Self::take_damages(self)
+    }
+
     fn standing(&self) -> Option<Standing> {
         let progress = self.progress();
         Some(Standing {
@@ -73,6 +78,10 @@ impl<M: Machines> Hosted for Replica<M> {
             primary: self.primary(),
             status: progress.status,
             lost_op: progress.lost_op,
+            fetched_steps: progress
+                .fetching
+                .then_some(progress.pages_fetched / FETCHED_STEP),
+            awaited_op: progress.awaited_op,
         })
     }
 

@@ -837,12 +837,15 @@ typed_header! {
         checkpointing: u8,
         /// Bit i: machine i (the operation's high byte) is served here.
         machines: u64,
+        /// Pages of state and nodes of the tag tree that are known not to be here, while a checkpoint is fetched; a missing
+        /// node hides more.
+        pages_missing: u64,
         /// Index of the view's primary.
         primary: u8,
         /// One if a majority of the replicas agrees on the time, and this one follows it; zero is an alarm.
         clock_synchronised: u8,
         /// Zero.
-        pad: [u8; 30],
+        pad: [u8; 22],
     }
     rules |this| {
         rule(bodiless(&this.frame), "a pong_client has a body")?;

@@ -109,6 +109,8 @@ impl Run {
     fn progress(&self) -> Progress {
         Progress {
             lost_op: None,
+            fetching: false,
+            awaited_op: None,
             pages_missing: 0,
             pages_fetched: 0,
             status: ReplicaStatus::Normal,
