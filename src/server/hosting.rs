@@ -153,7 +153,14 @@ pub fn bounds<M: Machines>(geometry: &Geometry, replica_count: u8) -> Bounds {
                 (requests + geometry.sessions_max as usize) * 192,
             ),
             term("votes for a view", constants::VOTES_SIZE),
-            term("superblock and checkpoint buffers", 2 << 20),
+            term(
+                "checkpoints: tags and addresses of pages, and buffers",
+                <storage::checkpoint::Checkpoint>::memory(&layout),
+            ),
+            term(
+                "superblock: buffers",
+                storage::layout::SUPERBLOCK_COPIES * storage::superblock::COPY_SIZE_MAX,
+            ),
         ],
     }
 }

@@ -361,7 +361,7 @@ impl<R: Rules> Checkpoint<R> {
             && !self.is_opening()
             && reference.logical < self.tags.logical_count()
             && (self.fetch.asked.contains(logical) || self.fetch.missing.contains(logical))
-            && self.tags.tag(reference.logical) == reference.tag;
+            && (!check || self.tags.tag(reference.logical) == reference.tag);
         if !is_wanted {
             self.fetch.progress.useless += 1;
             return Taken::NotWanted;
