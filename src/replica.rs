@@ -467,11 +467,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// A header of this replica, stamped with its durable view.
     fn header<T: Typed>(&self) -> T {
-        T::new(
-            self.options.cluster,
-            self.superblock.durable_view().view(),
-            self.options.replica,
-        )
+        let view = if R::VOTE_AWAITS_DURABLE_VIEW {
+            self.superblock.durable_view().view()
+        } else {
+            self.view
+        };
+        T::new(self.options.cluster, view, self.options.replica)
     }
 
     /// Sends a message without a body. If no buffer is free the message is lost, as any message may be.

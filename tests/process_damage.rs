@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
+use viewstone::storage::header::ReplicaStatus;
 use viewstone::storage::layout::{HEADERS_PER_SECTOR, Layout};
 
 /// Little that is not in use, and so a target for damage.
@@ -293,6 +294,97 @@ fn a_file_put_back_to_an_earlier_state_is_noticed_and_loses_nothing() {
     println!(
         "start to the end with its reason: {}",
         distribution(&mut noticed)
+    );
+}
+
+/// How much state the others hold when a file is lost, in MiB: little by default, more by `VIEWSTONE_STATE_MIB`.
+fn state_mib() -> u64 {
+    let given = std::env::var("VIEWSTONE_STATE_MIB").ok();
+    given.and_then(|it| it.parse().ok()).unwrap_or(16)
+}
+
+/// Bytes of a value while the state is filled.
+const FILL_VALUE: usize = 48 << 10;
+
+/// Puts so much that pages are used.
+fn fill(addresses: &[String], mib: u64) {
+    let client = process::load::client(addresses, 8);
+    let count = (mib << 20) / FILL_VALUE as u64;
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let client = &client;
+            scope.spawn(move || {
+                for number in (thread..count).step_by(8) {
+                    // No two pages alike.
+                    let words =
+                        (0..FILL_VALUE as u64 / 8).map(|it| (number << 32 | it) ^ 0x5bd1_e995);
+                    let value: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+                    let key = format!("fill-{number}");
+                    client.put(key.as_bytes(), &value).expect("there is room");
+                }
+            });
+        }
+    });
+}
+
+/// A data file that is gone, with a formatted one in its place, knows nothing of what its replica promised. It is filled from
+/// the others before it takes part; or refused, if they accuse it of having gone back before it has heard that they have
+/// begun: then it is filled once they have been started again, and do not remember.
+#[test]
+fn a_formatted_file_in_place_of_a_lost_one_is_filled_from_the_others() {
+    let (rounds, mib) = (rounds(2), state_mib());
+    let mut random = Random::new();
+    let state = format!("{}MiB", mib + mib / 4 + 16);
+    let geometry = ["--small", "--state-size", &state];
+    let mut cluster = Cluster::new("lost", 3, &geometry);
+    cluster.start_all();
+    fill(&cluster.addresses, mib);
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(100);
+    let (mut back, mut refused) = (Vec::new(), 0);
+    for _ in 0..rounds {
+        cluster.wait_healthy();
+        let replica = random.below(3) as usize;
+        cluster.kill(replica);
+        std::fs::remove_file(cluster.file(replica)).expect("ours");
+        process::format(&cluster.file(replica), replica, 3, &geometry);
+        load.wait_for_more(20);
+        let mut begin = Instant::now();
+        cluster.spawn(replica);
+        cluster.wait_pongs("a replica that is lost, or level, or gone", |pongs| {
+            pongs[replica].is_some_and(|it| it.status != ReplicaStatus::Starting as u8)
+                || cluster.replica(replica).errors().contains("error: ")
+        });
+        if cluster.replica(replica).errors().contains("error: ") {
+            let (code, errors) = cluster.take(replica).ended();
+            let told = code.is_some_and(|code| code < 10) && !errors.contains("panicked");
+            assert!(
+                told && errors.contains("viewstone recover"),
+                "{code:?} {errors}"
+            );
+            refused += 1;
+            for other in [(replica + 1) % 3, (replica + 2) % 3] {
+                cluster.wait_led(1);
+                cluster.stop(other);
+                cluster.start(other);
+            }
+            cluster.wait_led(1);
+            begin = Instant::now();
+            cluster.start(replica);
+        }
+        cluster.wait_healthy();
+        back.push(begin.elapsed());
+        load.wait_for_more(20);
+    }
+    let history = load.finish(&cluster.addresses);
+    cluster.stop_all_well();
+    println!(
+        "{rounds} times a file of {mib} MiB of state lost: {}",
+        history.summary()
+    );
+    println!(
+        "{refused} times refused first; start to level with the others: {}",
+        distribution(&mut back)
     );
 }
 

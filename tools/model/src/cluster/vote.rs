@@ -38,7 +38,7 @@ impl<R: Rules> Cluster<R> {
             self.collect(state, it)
         };
         let (low, head) = (low_of(list), head_of(list));
-        let op_max = head.max(it.uncertain);
+        let op_max = head.max(it.head).max(it.uncertain);
         let mut vote = Vote {
             here: 1,
             log_view: it.working.log_view,

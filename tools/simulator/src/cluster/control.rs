@@ -244,14 +244,6 @@ impl<W: Workload> Cluster<W> {
         self.atlas.mark(replica, zone, false);
     }
 
-    /// A script has put a replica's disk back, or emptied it: what the replica said before is not held against it.
-    pub fn lost(&mut self, replica: u8) {
-        assert!(!self.is_up(replica));
-        self.atlas.lose(replica);
-        self.checker.on_lost(replica);
-        self.view_durable[replica as usize] = 0;
-    }
-
     /// Nothing new is damaged from now on.
     pub fn stop_damage(&mut self) {
         self.atlas.stop();

@@ -206,7 +206,7 @@ fn partitions_of_all_shapes_are_survived() {
     plan.faults.partition = often(400, 1500);
     plan.faults.clog = often(300, 100);
     plan.faults.partition_clients = 300_000;
-    let runs = run_seeds(plan, 6);
+    let runs = run_seeds(plan, 16);
     let mut shapes = [0; 10];
     for run in &runs {
         for (sum, count) in shapes.iter_mut().zip(run.faults.partitions) {

@@ -1,6 +1,9 @@
 //! Damaged disks: what decayed is repaired or waited for, never denied.
 
-use super::script::{All, Ask, GEOMETRY, Part, R, SECOND, Script, serving, serving_with, stopped};
+use super::script::{
+    All, Ask, GEOMETRY, Kind, Part, R, SECOND, STRICT, Script, noticed, serving, serving_kind,
+    serving_with, stopped, without,
+};
 use storage::SECTOR_SIZE;
 use storage::header::{Command, ReplicaStatus};
 use storage::layout::{Geometry, JournalAck, Layout, SUPERBLOCK_COPIES};
@@ -241,11 +244,11 @@ fn a_torn_prepare_does_not_stop_the_cluster() {
 
 /// A replica that cannot tell where its log ends asks for it. A late copy of the answer must not take back what it has
 /// acknowledged since.
-#[test]
-fn an_uncertain_head_and_a_start_view_that_comes_late() {
-    let mut it = three();
+fn late_start_view(kind: Kind) {
+    let mut it = serving_kind(kind, 3);
     it.writes(2);
-    at_rest(&mut it);
+    it.settle();
+    it.pass(SECOND);
     let head = it.head(2);
     it.kill(2);
     it.damage(2, head, Part::Both);
@@ -255,17 +258,23 @@ fn an_uncertain_head_and_a_start_view_that_comes_late() {
     it.start(2);
     it.until("it has its log", |it| it.is_normal(2) && it.head(2) >= head);
     it.cluster.network_mut().set_late(None);
-    it.writes(5);
-    it.until("it follows", |it| it.commit(2) == it.head(0));
-    it.pass(3 * SECOND);
-    // Without replica 1, what replica 2 has acknowledged is needed.
-    it.kill(1);
-    it.writes(1);
-    it.kill(0);
-    it.start(1);
-    it.writes(1);
+    // It acknowledges an op of which nobody knows yet that it is committed: replica 1 does not have it.
+    it.lose(All, R(1), &[Command::Prepare]);
+    it.lose(R(2), R(0), &[Command::PrepareOk]);
+    it.begin(Ask::Write);
+    it.until("it has it", |it| it.head(2) > head);
+    it.until("the late one comes", |it| it.cluster.now_ns() > late);
+    it.lose_nothing();
+    it.answered();
     it.recovers();
     assert!(it.cluster.checker().checked().heads_uncertain > 0);
+}
+
+#[test]
+fn an_uncertain_head_and_a_start_view_that_comes_late() {
+    let broken = without!(HEAD_NEVER_FALLS_IN_VIEW);
+    late_start_view(STRICT);
+    noticed("falls from", || late_start_view(broken));
 }
 
 /// Nobody writes anything. A replica with an uncertain head must be told all the same.
@@ -286,9 +295,8 @@ fn an_uncertain_head_in_an_idle_cluster() {
 }
 
 /// An uncertain head acknowledges nothing: what it might acknowledge it may have denied, or acknowledged otherwise.
-#[test]
-fn an_uncertain_head_acknowledges_nothing_before_it_has_the_log() {
-    let mut it = three();
+fn hasty_head(kind: Kind) {
+    let mut it = serving_kind(kind, 3);
     at_rest(&mut it);
     let head = it.head(2);
     it.kill(2);
@@ -303,6 +311,13 @@ fn an_uncertain_head_acknowledges_nothing_before_it_has_the_log() {
     it.lose_nothing();
     it.answered();
     it.recovers();
+}
+
+#[test]
+fn an_uncertain_head_acknowledges_nothing_before_it_has_the_log() {
+    let broken = without!(UNCERTAIN_HEAD_AWAITS_START_VIEW);
+    hasty_head(STRICT);
+    noticed("answered", || hasty_head(broken));
 }
 
 /// In the middle of a vote there is an op of which the voter knows nothing at all, not even the name: what follows it names it,

@@ -159,6 +159,11 @@ pub fn stopped(replicas: u8, geometry: Geometry) -> Script {
     make(STRICT, replicas, 1, geometry)
 }
 
+/// The same, of replicas that may break a rule.
+pub fn stopped_kind(kind: Kind, replicas: u8) -> Script {
+    make(kind, replicas, 1, GEOMETRY)
+}
+
 /// A cluster that has begun and serves: view 0, replica 0 leads, the client has its session.
 pub fn serving(replicas: u8) -> Script {
     serving_kind(STRICT, replicas)
@@ -461,8 +466,7 @@ impl Script {
 
     /// The disk of a replica that is down holds again what it held once.
     pub fn put_back(&mut self, replica: u8, state: DiskState) {
-        self.cluster.disk_mut(replica).replace(state);
-        self.cluster.lost(replica);
+        self.cluster.lose_disk(replica, state);
     }
 
     /// Damages a replica's copy of an op.

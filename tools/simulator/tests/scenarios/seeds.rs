@@ -1,7 +1,8 @@
 //! How earlier systems of this kind lose writes, diverge or stop: each was seen in one of them.
 
 use super::script::{
-    All, Ask, C, MILLISECOND, R, SECOND, STRICT, Script, serving, serving_clients,
+    All, Ask, C, Kind, MILLISECOND, R, SECOND, STRICT, Script, noticed, serving, serving_clients,
+    serving_kind, without,
 };
 use simulator::network::NetworkOptions;
 use storage::header::Command;
@@ -137,9 +138,8 @@ fn an_unfinished_view_change_does_not_count() {
 }
 
 /// All die at once: what was acknowledged is on the disks, and views are not begun again.
-#[test]
-fn all_die_at_once() {
-    let mut it = three();
+fn all_die(kind: Kind) {
+    let mut it = serving_kind(kind, 3);
     for round in 0..6 {
         it.writes(2);
         it.begin(Ask::Write);
@@ -156,6 +156,13 @@ fn all_die_at_once() {
         it.settle();
     }
     it.recovers();
+}
+
+#[test]
+fn all_die_at_once() {
+    let broken = without!(RESTARTED_PRIMARY_LEAVES_VIEW);
+    all_die(STRICT);
+    noticed("a restarted primary leaves its view", || all_die(broken));
 }
 
 /// Journals that have wrapped many times: what a view change moves is its end only.

@@ -1,6 +1,9 @@
 //! Replicas that come back from so far behind that only the state of others helps, and replicas whose file is gone.
 
-use super::script::{All, Ask, GEOMETRY, MILLISECOND, R, SECOND, Script, serving, stopped};
+use super::script::{
+    All, Ask, GEOMETRY, Kind, MILLISECOND, R, SECOND, STRICT, Script, noticed, serving, stopped,
+    stopped_kind, without,
+};
 use storage::SECTOR_SIZE;
 use storage::header::Command;
 
@@ -129,9 +132,8 @@ fn it_leads_after_sync() {
 
 /// A file that was lost, and formatted anew in its place: it has forgotten what it acknowledged, so it may neither acknowledge
 /// nor vote before the others have gone on for so long that nothing of that can matter.
-#[test]
-fn a_file_that_is_formatted_anew() {
-    let mut it = stopped(3, GEOMETRY);
+fn formatted_anew(kind: Kind) {
+    let mut it = stopped_kind(kind, 3);
     let blank = it.cluster.disk_mut(2).state().clone();
     it.start_all();
     it.writes(5);
@@ -148,6 +150,13 @@ fn a_file_that_is_formatted_anew() {
     it.answered();
     it.writes(5);
     it.recovers();
+}
+
+#[test]
+fn a_file_that_is_formatted_anew() {
+    let broken = without!(LOST_FILE_AWAITS_OTHERS);
+    formatted_anew(STRICT);
+    noticed("answered", || formatted_anew(broken));
 }
 
 /// Two of three files are gone: what they acknowledged may be gone as well, and the third must not go on with them.
