@@ -68,6 +68,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.view = durable.view();
         self.status = ReplicaStatus::Normal;
         self.inherited = self.head.op;
+        self.lagging = false; // a primary has nobody to be behind of, and a backup finds out anew
         self.detector.reset(self.now.monotonic_ns);
         self.timers.enter_normal(self.now);
         if !self.is_solo() {
