@@ -4,8 +4,6 @@
 //! * **Journal.** Of each slot (its prepare and its redundant header) at most *replication quorum less one* replicas are
 //!   damaged at once, and of one replica one of the two at most: what is committed is on a replication quorum. With one
 //!   replica nothing may be damaged.
-//! * **Grid.** Of each page of state and node of the tag tree the same; of each node of the address map, which is a replica's
-//!   own and written twice, one of the two copies.
 //! * **Superblock.** One good copy of the newest is left to each replica, whatever a crash tears beside.
 //! * **The one-write ack.** The write of a prepare of one sector is lost or misplaced only once its redundant header is
 //!   down, or never before a crash; the file's other ack mode has no such exception (docs/data-file.md).
@@ -13,20 +11,16 @@
 //!
 //! A damage is over when what it hit is written again; one that was in a read only, when the process restarts as well.
 
-mod grid;
-
 use crate::disk::{Disk, DiskState, Fate};
 use crate::prng::Prng;
-use grid::Grids;
 use storage::SECTOR_SIZE;
-use storage::checkpoint::DamagedItem;
 use storage::header::{HEADER_SIZE, Prepare};
 use storage::io::{IoDone, IoError, IoRequest};
 use storage::layout::{
     HEADERS_PER_SECTOR, JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES,
     SUPERBLOCK_COPY_DISTANCE, SUPERBLOCK_ZONE_SIZE,
 };
-use storage::superblock::{COPY_SIZE_MAX, Decision, SuperblockState, decide};
+use storage::superblock::{COPY_SIZE_MAX, Decision, decide};
 use viewstone::quorums::Quorums;
 use zerocopy::FromBytes;
 
@@ -198,7 +192,6 @@ pub struct Atlas {
     /// Copies of the superblock that are bad, as bits.
     copies: [u8; REPLICAS_MAX],
     lost: [bool; REPLICAS_MAX],
-    grids: Grids,
     /// The slots written last, the latest first.
     recent: [[usize; RECENT]; REPLICAS_MAX],
     statistics: AtlasStatistics,
@@ -217,7 +210,6 @@ impl Atlas {
             slots: vec![[SlotFault::None; REPLICAS_MAX]; layout.geometry.slots as usize],
             copies: [0; REPLICAS_MAX],
             lost: [false; REPLICAS_MAX],
-            grids: Grids::default(),
             recent: [[0; RECENT]; REPLICAS_MAX],
             statistics: AtlasStatistics::default(),
             prng,
@@ -269,49 +261,18 @@ impl Atlas {
     /// The replica's disk is lost.
     pub fn lose(&mut self, replica: u8) {
         self.lost[replica as usize] = true;
-        self.copies[replica as usize] = 0;
-        self.grids.on_lost(replica);
-        for slot in &mut self.slots {
-            slot[replica as usize] = SlotFault::None;
-        }
-    }
-
-    /// A replica whose disk was lost has all that the others have.
-    pub fn found(&mut self, replica: u8) {
-        self.lost[replica as usize] = false;
-    }
-
-    /// Whether one more disk may be lost.
-    pub fn may_lose(&self, replica: u8) -> bool {
-        let others = (0..REPLICAS_MAX as u8).filter(|&other| other != replica);
-        let is_lost = |other: &u8| self.lost[*other as usize] || !self.grids.is_sound(*other);
-        let elsewhere = others.clone().filter(is_lost).count();
-        let in_slot = |slot: &[SlotFault; REPLICAS_MAX]| {
-            let damaged =
-                |other: &u8| self.lost[*other as usize] || slot[*other as usize] != SlotFault::None;
-            others.clone().filter(damaged).count()
-        };
-        !self.lost[replica as usize]
-            && elsewhere < self.damaged_max
-            && self
-                .slots
-                .iter()
-                .all(|slot| in_slot(slot) < self.damaged_max)
     }
 
     /// Whether `core` alone, without what is outside of it, holds a good copy of everything that is committed.
     pub fn is_enough(&self, core: &[u8], replica_count: u8) -> bool {
         let outside = usize::from(replica_count) - core.len();
-        let lost = core.iter().filter(|&&it| self.lost[it as usize]).count();
-        let grids = self.grids.is_enough(core, outside + lost, self.damaged_max);
-        grids
-            && self.slots.iter().all(|slot| {
-                let damaged = |&&replica: &&u8| {
-                    let replica = replica as usize;
-                    self.lost[replica] || slot[replica] != SlotFault::None
-                };
-                core.iter().filter(damaged).count() + outside <= self.damaged_max
-            })
+        self.slots.iter().all(|slot| {
+            let damaged = |&&replica: &&u8| {
+                let replica = replica as usize;
+                self.lost[replica] || slot[replica] != SlotFault::None
+            };
+            core.iter().filter(damaged).count() + outside <= self.damaged_max
+        })
     }
 
     fn damaged_in(&self, slot: usize) -> usize {
@@ -362,31 +323,9 @@ impl Atlas {
             Zone::Prepare { slot } => self.may_damage_slot(replica, slot),
             Zone::Headers { slot } => self.may_damage_headers(replica, slot),
             Zone::Superblock { copy } => self.may_damage_copy(replica, copy, disk, running),
-            Zone::Grid { block } => self.may_damage_block(replica, block, disk).is_some(),
+            Zone::Grid { .. } => false,
         };
         allowed && self.faults.zones & zone.bit() != 0
-    }
-
-    fn may_damage_block(&self, replica: u8, block: u32, disk: &DiskState) -> Option<DamagedItem> {
-        let superblock = self.superblock(disk)?;
-        let place = (&self.layout, &superblock, disk);
-        self.grids
-            .may_damage(replica, block, place, &self.lost, self.damaged_max)
-    }
-
-    /// The superblock that a replica would open, at least.
-    fn superblock(&self, disk: &DiskState) -> Option<SuperblockState> {
-        self.decide(disk).map(|decision| decision.content.state)
-    }
-
-    /// Forgets damages of a grid that are over.
-    pub fn prune(&mut self, replica: u8, disk: &DiskState) {
-        if self.grids.is_sound(replica) {
-            return;
-        }
-        if let Some(superblock) = self.superblock(disk) {
-            self.grids.prune(replica, &self.layout, &superblock, disk);
-        }
     }
 
     /// A running process may tear two copies at any moment: one may be bad beside, if the four were good. One that is
@@ -419,7 +358,7 @@ impl Atlas {
 
     /// Lets a sector decay somewhere, if a copy of it is left elsewhere.
     pub fn decay(&mut self, replica: u8, disk: &mut Disk, running: bool) -> Option<Zone> {
-        let at = self.somewhere(disk.state())?;
+        let at = self.somewhere()?;
         self.decay_at(replica, at, disk, running)
     }
 
@@ -431,10 +370,6 @@ impl Atlas {
             self.statistics.spared += 1;
             return None;
         }
-        let item = match zone {
-            Zone::Grid { block } => self.may_damage_block(replica, block, state),
-            _ => None,
-        };
         let mut bytes = [0; SECTOR_SIZE];
         disk.state().read(at, &mut bytes);
         let before = bytes;
@@ -444,16 +379,13 @@ impl Atlas {
         }
         disk.state_mut().overwrite(at, &bytes);
         self.mark(replica, zone, false);
-        if let Zone::Grid { block } = zone {
-            self.mark_blocks(replica, block..block + 1, item, false, disk.state());
-        }
         self.statistics.decayed.add(zone);
         Some(zone)
     }
 
     /// The offset of a sector: each zone that may be damaged is as likely as the others, and in each that which is used.
-    fn somewhere(&mut self, disk: &DiskState) -> Option<u64> {
-        let zones: Vec<u8> = [SUPERBLOCK, HEADERS, PREPARES, GRID]
+    fn somewhere(&mut self) -> Option<u64> {
+        let zones: Vec<u8> = [SUPERBLOCK, HEADERS, PREPARES]
             .into_iter()
             .filter(|bit| self.faults.zones & bit != 0)
             .collect();
@@ -469,15 +401,6 @@ impl Atlas {
                 Layout::superblock_at(copy) + self.prng.below(2) * sector
             }
             HEADERS => self.layout.header_sector_at(slot),
-            GRID => {
-                let superblock = self.superblock(disk)?;
-                let prng = &mut self.prng;
-                let pick = |count| prng.index(count);
-                let block = self
-                    .grids
-                    .some_block(&self.layout, &superblock, disk, pick)?;
-                self.layout.block_at(block)
-            }
             _ => {
                 let sectors = u64::from(self.layout.geometry.message_size_max) / sector;
                 let within = if self.prng.coin() {
@@ -530,10 +453,7 @@ impl Atlas {
                 let other = (slot + 1 + self.prng.index(self.slots.len() - 1)) % self.slots.len();
                 self.layout.prepare_at(other)
             }
-            Zone::Grid { .. } => {
-                let count = u64::from(self.layout.geometry.block_count());
-                self.layout.block_at(1 + self.prng.below(count) as u32)
-            }
+            Zone::Grid { .. } => return None,
         };
         Some(at)
     }
@@ -556,12 +476,8 @@ impl Atlas {
             self.statistics.spared += 1;
             return Fate::Lands;
         }
-        let mut target = if drop { None } else { self.elsewhere(zone) };
-        if matches!(zone, Zone::Grid { .. }) {
-            target = self.grid_target(replica, target, size, disk);
-            let first = at;
-            self.miss_blocks(replica, first, size, disk);
-        } else if let Some(to) = target {
+        let target = if drop { None } else { self.elsewhere(zone) };
+        if let Some(to) = target {
             let other = Zone::of(&self.layout, to);
             let free = !disk.is_writing(to, size);
             // A copy of the superblock gets the content of another, which is as good; another slot suffers as well.
@@ -614,59 +530,7 @@ impl Atlas {
                             .all(|other| !decision.is_stale(other))
                     })
             }
-            Zone::Grid { .. } => self.superblock(disk).is_some_and(|superblock| {
-                self.grids
-                    .may_miss(replica, &superblock, &self.lost, self.damaged_max)
-            }),
             _ => self.may_damage(replica, zone, disk, true),
-        }
-    }
-
-    /// Where a write of a checkpoint lands instead, if all that it would overwrite there is of no checkpoint. Else it is only
-    /// dropped.
-    fn grid_target(
-        &self,
-        replica: u8,
-        target: Option<u64>,
-        size: usize,
-        disk: &DiskState,
-    ) -> Option<u64> {
-        let to = target?;
-        let superblock = self.superblock(disk)?;
-        let Zone::Grid { block } = Zone::of(&self.layout, to) else {
-            return None;
-        };
-        let count = (size / SECTOR_SIZE) as u32;
-        let inside = block + count <= self.layout.geometry.block_count();
-        let free = inside
-            && !disk.is_writing(to, size)
-            && self.grids.is_unused(
-                replica,
-                block..block + count,
-                (&self.layout, &superblock, disk),
-            );
-        free.then_some(to)
-    }
-
-    /// A write of a checkpoint is lost: its blocks hold what they held.
-    fn miss_blocks(&mut self, replica: u8, at: u64, size: usize, disk: &DiskState) {
-        if let Zone::Grid { block } = Zone::of(&self.layout, at) {
-            let count = (size / SECTOR_SIZE) as u32;
-            self.mark_blocks(replica, block..block + count, None, false, disk);
-        }
-    }
-
-    fn mark_blocks(
-        &mut self,
-        replica: u8,
-        blocks: std::ops::Range<u32>,
-        item: Option<DamagedItem>,
-        read: bool,
-        disk: &DiskState,
-    ) {
-        if let Some(superblock) = self.superblock(disk) {
-            let place = (&self.layout, &superblock, disk);
-            self.grids.damaged(replica, blocks, item, read, place);
         }
     }
 
@@ -756,7 +620,6 @@ impl Atlas {
                 *fault = SlotFault::None;
             }
         }
-        self.grids.on_crash(replica);
         if self.prng.chance(self.faults.crash_decay) {
             let slot = *self.prng.pick(&self.recent[replica as usize]);
             self.decay_at(replica, self.layout.prepare_at(slot), disk, false);
@@ -798,10 +661,6 @@ impl Atlas {
         }
         if let Zone::Superblock { copy } = zone {
             self.copies[replica as usize] |= 1 << copy; // until it is written again, no other
-        }
-        if let Zone::Grid { block } = zone {
-            let item = self.may_damage_block(replica, block, disk);
-            self.mark_blocks(replica, block..block + 1, item, true, disk);
         }
         self.mark(replica, zone, true);
         self.statistics.bad_reads.add(zone);
