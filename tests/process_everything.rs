@@ -31,7 +31,6 @@ enum Fault {
     Killed,
     Stopped,
     Damaged,
-    Lost,
     Paused,
     Isolated,
     Mute,
@@ -44,11 +43,10 @@ enum Fault {
     FullDisk,
 }
 
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 13] = [
     Fault::Killed,
     Fault::Stopped,
     Fault::Damaged,
-    Fault::Lost,
     Fault::Paused,
     Fault::Isolated,
     Fault::Mute,
@@ -76,10 +74,6 @@ fn inflict(cluster: &mut Cluster, replica: usize, fault: Fault, random: &mut Ran
                 victim.damage(at, Damage::any(random), random);
             }
         }
-        Fault::Lost => {
-            cluster.kill(replica);
-            std::fs::remove_file(cluster.file(replica)).expect("ours");
-        }
         Fault::Paused => cluster.replica(replica).signal(Signal::STOP),
         Fault::Isolated => cluster.network().isolate(replica),
         Fault::Mute => cluster.network().mute(replica),
@@ -106,10 +100,6 @@ fn inflict(cluster: &mut Cluster, replica: usize, fault: Fault, random: &mut Ran
 fn relieve(cluster: &mut Cluster, replica: usize, fault: Fault) {
     match fault {
         Fault::Killed | Fault::Stopped | Fault::Damaged => cluster.start(replica),
-        Fault::Lost => {
-            cluster.recover(replica);
-            cluster.start(replica);
-        }
         Fault::Paused => cluster.replica(replica).signal(Signal::CONT),
         Fault::Isolated
         | Fault::Mute
@@ -148,8 +138,8 @@ fn everything_at_once_makes_no_answer_wrong() {
             let (&replica, &fault) = faulty.iter().nth(place).expect("just counted");
             faulty.remove(&replica);
             relieve(&mut cluster, replica, fault);
-            // What was damaged or lost is good again before anybody else's is: otherwise three copies might be bad.
-            if matches!(fault, Fault::Damaged | Fault::Lost) {
+            // What was damaged is good again before anybody else is: otherwise three copies might be bad.
+            if fault == Fault::Damaged {
                 cluster.wait_level(replica);
             }
         }
