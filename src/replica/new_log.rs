@@ -113,6 +113,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             head.op,
             self.commit_min
         );
+        assert!(
+            log_view > self.log_view || self.uncertain.is_some() || !R::HEAD_NEVER_FALLS_IN_VIEW,
+            "the log of view {log_view} is begun again, with op {} as its head; now it is {}",
+            head.op,
+            self.head.op
+        );
         self.log_view = log_view;
         self.uncertain = None;
         self.promises.cut(head.op);
@@ -357,6 +363,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if view > self.view {
             self.leave_view();
         }
+        // It fits now: what was parked of this view must not be begun a second time.
+        self.parked.view = None;
         self.log_end.clear();
         self.log_end.extend_from_slice(headers_of(body));
         self.install(view, start.commit_max, None, effects);

@@ -12,6 +12,10 @@ pub trait Rules {
     const RING_RULE: bool = true;
     /// A prepare is acknowledged only when its own write is durable.
     const ACK_AWAITS_WRITE: bool = true;
+    /// The window ends one ring above the checkpoint: no slot is used again while the checkpoint needs it.
+    const WINDOW_IS_ONE_RING: bool = true;
+    /// What is read back must be the prepare that was asked for, not whatever sound one lies there.
+    const CHECK_READ: bool = true;
     /// Writes are durable when they complete.
     const FLUSH: bool = true;
 }

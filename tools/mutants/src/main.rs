@@ -48,10 +48,10 @@ macro_rules! mutants {
     (
         replica: $($replica:ident)*;
         journal: $($journal:ident)*;
-        superblock: $($superblock:ident = $value:expr,)*;
+        superblock: $($superblock:ident: $rule:ident = $value:expr,)*;
         checkpoint: $($checkpoint:ident)*;
     ) => {
-        /// One type for each rule, named as its constant is.
+        /// One type for each mutant, named as the rule that it breaks, or as what it does.
         #[expect(non_camel_case_types, reason = "named as the constants are")]
         mod kinds {
             $(#[derive(Debug)] pub struct $replica;)*
@@ -74,7 +74,7 @@ macro_rules! mutants {
             type Checkpoint = sound::Checkpoint;
         })*
         $(impl storage::superblock::Rules for kinds::$superblock {
-            const $superblock: superblock_type!($superblock) = $value;
+            const $rule: superblock_type!($rule) = $value;
         }
         impl Rules for kinds::$superblock {
             type Journal = sound::Journal;
@@ -134,13 +134,16 @@ mutants! {
         REPLACEMENT_AWAITS_HEADER
         RING_RULE
         ACK_AWAITS_WRITE
+        WINDOW_IS_ONE_RING
+        CHECK_READ
         FLUSH;
     superblock:
-        ROUNDS = &[&[0, 1, 2, 3]],
-        SYNC_FIRST = false,
-        REWRITE = false,
-        CHECK_SUM = false,
-        DURABLE = false,;
+        ALL_COPIES_AT_ONCE: ROUNDS = &[&[0, 1, 2, 3]],
+        ONE_COPY: ROUNDS = &[&[0]],
+        SYNC_FIRST: SYNC_FIRST = false,
+        REWRITE: REWRITE = false,
+        CHECK_SUM: CHECK_SUM = false,
+        DURABLE: DURABLE = false,;
     checkpoint:
         SYNC_BEFORE_WRITTEN;
 }

@@ -1,7 +1,7 @@
 //! Seeds that found something, each with what it found. They run before the fresh ones.
 
 /// A seed and its cause.
-pub const PINNED: [(u64, &str); 4] = [
+pub const PINNED: [(u64, &str); 5] = [
     (
         9_499_136_068_412,
         "a batch executed in part, because a checkpoint left no spare page for its next request, has answered \
@@ -11,6 +11,11 @@ pub const PINNED: [(u64, &str); 4] = [
         189_894_173_825_639,
         "a power cut tore an op that a backup had not executed, and the others' rings went past it: it is lagging, and \
          said it was normal",
+    ),
+    (
+        228_219_427_127_252,
+        "a log too far ahead for the ring was parked; a copy of its start_view fitted after the next checkpoint, and was \
+         installed; then the parked one was installed as well: an acknowledged op was forgotten",
     ),
     (
         92_006_744_281_199,
