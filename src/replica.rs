@@ -20,6 +20,7 @@ mod divergence;
 mod event;
 mod lost;
 mod new_log;
+mod nowhere;
 mod opening;
 mod peers;
 mod prepares;
@@ -39,6 +40,7 @@ mod vote;
 pub use event::{
     ConnectionId, DIVERGED_PAGES_MAX, Diverged, Effects, Event, Fatal, Now, Peer, Regressed, Send,
 };
+pub use nowhere::{Needed, Nowhere};
 pub use status::{Ignored, Metrics, Progress};
 
 use crate::clock::Clock;
@@ -54,6 +56,7 @@ use commit::{Checkpointing, Executing, ReadingBack};
 use divergence::Divergence;
 use lost::Lost;
 use new_log::{Installing, Parked};
+use nowhere::Searches;
 use opening::Opening;
 use peers::PeerState;
 use prepares::Prepares;
@@ -213,6 +216,7 @@ pub struct Replica<M, R: Rules = Strict> {
     lost: Lost,
     divergence: Divergence,
     scrub: Scrub,
+    searches: Searches,
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -288,6 +292,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             lost: Lost::default(),
             divergence: Divergence::new(),
             scrub: Scrub::default(),
+            searches: Searches::default(),
         }
     }
 
@@ -562,6 +567,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Command::RequestPrepare => {
                 self.on_request_prepare(from, *message.header().typed(), effects);
             }
+            Command::NoPrepare => self.on_no_prepare(from, message.header().typed()),
             _ => self.metrics.ignored(Ignored::Unexpected),
         }
     }

@@ -20,11 +20,13 @@ pub mod log_sink;
 pub mod memory;
 mod published;
 mod resolve;
+mod standing;
 
 pub use identity::Identity;
 pub use listen::{ListenError, Listener};
 pub use published::Published;
 pub use resolve::{AddressError, Addresses, check_address, check_addresses};
+pub use standing::{FETCHED_STEP, Standing};
 
 use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
@@ -41,7 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use storage::checkpoint::Damages;
-use storage::header::{Header, ReplicaStatus};
+use storage::header::Header;
 use storage::io::IoRequest;
 use storage::layout::Geometry;
 use storage::uring::{Done, Durability, Uring, UringError, UringOptions, Wait};
@@ -93,26 +95,6 @@ pub trait Hosted {
         None
     }
 }
-
-/// What a replica is in its cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Standing {
-    /// Its view.
-    pub view: u32,
-    /// Index of that view's primary.
-    pub primary: u8,
-    /// What it is doing.
-    pub status: ReplicaStatus,
-    /// An op that may be committed, and that no replica has any more.
-    pub lost_op: Option<u64>,
-    /// Of a replica that fetches its state: how far that is, in steps of [`FETCHED_STEP`] pages.
-    pub fetched_steps: Option<u64>,
-    /// Of a replica whose file was lost: the op whose commit it waits for.
-    pub awaited_op: Option<u64>,
-}
-
-/// Pages of state after which the log says how far fetching is: 64 MiB.
-pub const FETCHED_STEP: u64 = 16_384;
 
 /// How long a planned stop may wait for the others to hear of it: writing a superblock, and a turn.
 const HANDOVER_MAX: Duration = Duration::from_millis(500);
@@ -383,36 +365,9 @@ impl<R: Hosted> Server<R> {
             log::info!("what is damaged or missing is fetched from the other replicas");
         }
         let standing = self.replica.standing();
-        if standing == self.logged {
-            return;
-        }
-        self.logged = standing;
-        if let Some(Standing {
-            view,
-            primary,
-            status,
-            lost_op,
-            fetched_steps,
-            awaited_op,
-        }) = standing
-        {
-            log::info!("view {view} (primary: replica {primary}): {status:?}");
-            if let Some(steps) = fetched_steps {
-                let mib = (steps * FETCHED_STEP * storage::layout::PAGE_SIZE as u64) >> 20;
-                log::info!("fetching the state from the other replicas: {mib} MiB have come");
-            }
-            if let Some(op) = awaited_op {
-                log::info!(
-                    "this file takes the place of one that was lost: it takes part again when op {op} is committed and \
-                     it has a state"
-                );
-            }
-            if let Some(op) = lost_op {
-                log::error!(
-                    "op {op} may have been acknowledged, and no replica has a whole copy of it: the cluster waits for \
-                     one. Restore the data file of a replica that had it"
-                );
-            }
+        if standing != self.logged {
+            standing::log(self.logged, standing);
+            self.logged = standing;
         }
     }
 

@@ -78,7 +78,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let peer = &mut self.peers[from as usize];
         pong.regressed = u8::from(peer.remembered.hear(&ping));
         peer.greeted_ns = self.now.monotonic_ns;
-        peer.checkpoint_op = ping.checkpoint_op;
+        (peer.checkpoint_op, peer.commit_min) = (ping.checkpoint_op, ping.commit_min);
         // The clock as it is: what others make of it is their affair, and ours what we make of theirs.
         pong.realtime_ns = self.now.realtime_ns;
         self.send_header(Peer::Replica(from), &pong, effects);
@@ -156,6 +156,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             checkpoint.pages_used
         };
         pong.pages_missing = self.checkpoint.fetch_progress().missing;
+        if let Some(nowhere) = self.nowhere().filter(|_| opened) {
+            let (kind, number, name) = nowhere.needed.to_wire();
+            pong.nowhere = kind as u8;
+            (pong.nowhere_number, pong.nowhere_name) = (number, name);
+        }
         pong.pages_total = u64::from(pages.count());
         pong.message_size_max = geometry.message_size_max;
         pong.reply_size_max = geometry.reply_size_max;

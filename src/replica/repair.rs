@@ -117,6 +117,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.repair.chain_low <= self.commit_min + 1 || !R::CHECK_PARENT
     }
 
+    /// Where the chain has a gap above what was executed: the op whose header is not known, and its identity.
+    pub(super) fn gap_in_chain(&self) -> Option<(u64, u128)> {
+        if self.is_chained() {
+            return None;
+        }
+        Some((self.repair.chain_low - 1, self.repair.chain_wanted))
+    }
+
     /// Whether an op may be acknowledged as far as the log below it goes: recovery concludes from an acknowledgement that
     /// the log's prepares so far before it were durable, and that can be said only of a log that is known down to there.
     pub(super) fn is_chained_for_ack(&self, op: u64) -> bool {

@@ -1,6 +1,6 @@
 //! What a replica counts, and how far it is.
 
-use super::Replica;
+use super::{Nowhere, Replica};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::header::ReplicaStatus;
@@ -113,8 +113,8 @@ impl Metrics {
 pub struct Progress {
     /// What it is doing.
     pub status: ReplicaStatus,
-    /// As candidate of its view, with the votes of all: the op that may be committed, and that nobody can supply.
-    pub lost_op: Option<u64>,
+    /// What it needs, and no replica has that answers: it waits for somebody to bring it.
+    pub nowhere: Option<Nowhere>,
     /// Its view.
     pub view: u32,
     /// The view that its log is of.
@@ -153,7 +153,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let opening = self.status == ReplicaStatus::Opening;
         Progress {
             status: self.status(),
-            lost_op: self.election.lost_op,
+            nowhere: if opening { None } else { self.nowhere() },
             view: self.view,
             log_view: self.log_view,
             head_op: self.head.op,

@@ -28,7 +28,7 @@ use storage::header::{
     HEADER_SIZE, Page, PageReference, PageRequest, ReplicaStatus, RequestPages, Typed,
     page_capacity,
 };
-use storage::layout::PAGE_SIZE;
+use storage::layout::{PAGE_SIZE, REPLICAS_MAX};
 use storage::superblock::{BlockReference, CheckpointRecord, SuperblockState};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -55,6 +55,8 @@ pub(super) struct StateSync {
     lacking: ReplicaSet,
     /// Those whose last answer has not come.
     silent: ReplicaSet,
+    /// Who had nothing of what it was asked for is left alone until then, by replica: it would have nothing again.
+    barren_until_ns: [u64; REPLICAS_MAX],
     /// When the last page came.
     moved_at_ns: u64,
     /// Nobody is asked for a record before this time.
@@ -87,6 +89,7 @@ impl StateSync {
             patience_ns: SYNC_PATIENCE_NS,
             lacking: ReplicaSet::default(),
             silent: ReplicaSet::default(),
+            barren_until_ns: [0; REPLICAS_MAX],
             moved_at_ns: 0,
             record_asked_until_ns: 0,
             naming: None,
@@ -363,6 +366,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.executing = None;
         self.sync.forget_asks();
         self.sync.lacking = ReplicaSet::default();
+        self.searches.forget_page();
         self.sync.moved_at_ns = self.now.monotonic_ns;
         self.sync.written = self.checkpoint.fetch_progress().pages_fetched;
         self.checkpoint.fetch_start(record, self.engine.pages_mut());
@@ -442,16 +446,20 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
-    /// Somebody who is not being asked: by turns, those first who answer, and who have lacked nothing.
+    /// Somebody who is not being asked: by turns, those first who answer, and who have lacked nothing. Who answers and lacks
+    /// something comes no sooner than who was silent, and may have it by now.
     fn next_to_ask_for_pages(&self) -> Option<u8> {
         let count = self.options.replica_count;
         let start = self.sync.turn + 1;
         let free = (0..count)
             .map(|step| (start + step) % count)
-            .filter(|&replica| replica != self.options.replica && !self.sync.is_asked(replica));
+            .filter(|&replica| replica != self.options.replica && !self.sync.is_asked(replica))
+            .filter(|&replica| {
+                self.now.monotonic_ns >= self.sync.barren_until_ns[replica as usize]
+            });
         free.min_by_key(|&replica| {
             let silent = self.sync.silent.contains(replica);
-            2 * u8::from(silent) + u8::from(self.sync.lacking.contains(replica))
+            u8::from(silent) + u8::from(self.sync.lacking.contains(replica))
         })
     }
 
@@ -516,14 +524,21 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.sync.moved_at_ns = self.now.monotonic_ns;
             self.sync.patience_ns = (self.sync.patience_ns / 2).max(SYNC_PATIENCE_NS);
         }
-        let answered = |ask: &&mut Ask| ask.to == from && ask.nonce == page.nonce;
+        let answered = |ask: &Ask| ask.to == from && ask.nonce == page.nonce;
         self.sync.silent.remove(from);
-        if let Some(ask) = self.sync.asks.iter_mut().find(answered) {
-            if taken < ask.references.len() {
+        if let Some(index) = self.sync.asks.iter().position(answered) {
+            let mut references = std::mem::take(&mut self.sync.asks[index].references);
+            if taken < references.len() {
                 self.sync.lacking.insert(from);
+                if taken == 0 {
+                    let until_ns = self.now.monotonic_ns + SYNC_TICK_NS;
+                    self.sync.barren_until_ns[from as usize] = until_ns;
+                }
+                self.note_lacking_pages(from, &references);
             }
-            self.checkpoint.fetch_retry(&ask.references);
-            ask.references.clear();
+            self.checkpoint.fetch_retry(&references);
+            references.clear();
+            self.sync.asks[index].references = references;
         }
     }
 

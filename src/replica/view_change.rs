@@ -32,6 +32,8 @@ pub(super) struct Election {
     pub(super) voted: bool,
     /// An op that may be committed, and that no vote can supply though all have voted.
     pub(super) lost_op: Option<u64>,
+    /// What the others' latest votes in this view say of their authors.
+    pub(super) heard: [Heard; REPLICAS_MAX],
     /// Names what this life of the process asks for.
     pub(super) nonce: u64,
     /// No start_view is asked for before.
@@ -47,6 +49,7 @@ impl Election {
             votes: KeptVotes::new(),
             voted: false,
             lost_op: None,
+            heard: [Heard::default(); REPLICAS_MAX],
         }
     }
 
@@ -56,7 +59,19 @@ impl Election {
         self.votes.clear();
         self.voted = false;
         self.lost_op = None;
+        self.heard = [Heard::default(); REPLICAS_MAX];
     }
+}
+
+/// What of a vote is of interest to everybody.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heard {
+    /// When it came; zero: none has come.
+    pub(super) at_ns: u64,
+    /// Its author has a state to lead with.
+    pub(super) eligible: bool,
+    /// What its author, as candidate, can neither keep nor cut off.
+    pub(super) lost_op: Option<u64>,
 }
 
 /// Who wants to leave the view.
@@ -209,6 +224,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.withheld = None;
         self.pulse_op = 0;
         self.election.clear();
+        self.searches.forget_prepare();
         self.moved.abdicating = false;
         self.timers.leave_view();
     }
@@ -299,6 +315,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     pub(super) fn on_do_view_change(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let vote = *message.header().typed::<DoViewChange>();
+        if vote.frame.view == self.view {
+            self.election.heard[from as usize] = Heard {
+                at_ns: self.now.monotonic_ns,
+                eligible: vote.eligible == 1,
+                lost_op: (vote.lost_op > 0).then_some(vote.lost_op),
+            };
+        }
         if vote.frame.view != self.view || self.primary() != self.options.replica {
             self.metrics.ignored(Ignored::OtherView);
             return;
@@ -337,11 +360,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         match chosen {
             Err((wait, scratch)) => {
                 self.log_end = scratch;
-                if let log_choice::Wait::Lost { op } = wait {
-                    self.election.lost_op = Some(op);
-                }
+                self.election.lost_op = match wait {
+                    log_choice::Wait::Lost { op } => Some(op),
+                    _ => None,
+                };
             }
             Ok(log) => {
+                self.election.lost_op = None;
                 let (op, commit_max) = (log.op, log.commit_max);
                 self.log_end = log.headers;
                 if !self.agrees_with_executed(&self.log_end) {
@@ -415,11 +440,16 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if self.timers.vote.fires(self.now) {
                     self.press_on(effects);
                 }
-                if self.timers.view_change.fires(self.now) {
+                let late = self.timers.view_change.fires(self.now);
+                if late {
                     self.timers.view_change.set(self.now, self.patience_ns());
-                    self.suspect(effects);
-                } else if self.election.suspicions.own && self.timers.suspect.fires(self.now) {
-                    self.suspect(effects);
+                }
+                if late || self.election.suspicions.own && self.timers.suspect.fires(self.now) {
+                    if self.is_next_view_futile() {
+                        self.election.suspicions.own_is_over();
+                    } else {
+                        self.suspect(effects);
+                    }
                 }
             }
             _ => {}
@@ -449,7 +479,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// A primary that makes no progress although there is something to do says so, and falls silent: perhaps another is
     /// better connected, or has a faster disk.
     fn abdicate_if_stuck(&mut self, effects: &mut Effects) {
-        let idle = self.commit_min == self.head.op && !self.reads.are_waiting();
+        // What nobody has, no other primary has either.
+        let idle = self.commit_min == self.head.op && !self.reads.are_waiting()
+            || self.prepare_nowhere().is_some();
         let (op, round) = (self.commit_min, self.reads.confirmed());
         let now_ns = self.now.monotonic_ns;
         if idle || op > self.moved.op || round > self.moved.round {

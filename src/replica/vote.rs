@@ -70,6 +70,18 @@ impl KeptVotes {
         kept.here.then_some(&kept.vote)
     }
 
+    /// Identity of an op's prepare, as the vote of the latest log that names it says; zero if none does.
+    pub(super) fn name_of(&self, op: u64) -> u128 {
+        let name = |kept: &Kept| {
+            let index = kept.vote.op.checked_sub(op)? as usize;
+            let header = kept.headers[..kept.count].get(index)?;
+            let checksum = header.frame.checksum;
+            (kept.here && checksum > 0).then_some((kept.vote.log_view, checksum))
+        };
+        let latest = self.kept.iter().filter_map(name).max();
+        latest.map_or(0, |(_, checksum)| checksum)
+    }
+
     /// The votes, for the choice.
     pub(super) fn votes(&self) -> Votes<'_> {
         self.kept.each_ref().map(|kept| {
@@ -165,6 +177,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         vote.timestamp = self.head.timestamp_next;
         vote.log_view = durable.log_view();
         vote.eligible = u8::from(self.may_lead());
+        vote.lost_op = self.election.lost_op.unwrap_or(0);
         message.set_header(&vote);
         Some(message.seal())
     }

@@ -77,7 +77,7 @@ impl<M: Machines> Hosted for Replica<M> {
             view: progress.view,
             primary: self.primary(),
             status: progress.status,
-            lost_op: progress.lost_op,
+            nowhere: progress.nowhere,
             fetched_steps: progress
                 .fetching
                 .then_some(progress.pages_fetched / FETCHED_STEP),

@@ -72,11 +72,13 @@ pub enum Command {
     Eviction = 20,
     /// "This request was not taken", and why.
     Rejected = 21,
+    /// "I do not have this prepare": answers a request_prepare.
+    NoPrepare = 22,
 }
 
 impl Command {
     /// All commands, in order of their ordinals.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Request,
         Self::Prepare,
         Self::PrepareOk,
@@ -98,6 +100,7 @@ impl Command {
         Self::Page,
         Self::Eviction,
         Self::Rejected,
+        Self::NoPrepare,
     ];
 
     /// The command with this ordinal.
@@ -345,6 +348,7 @@ impl Header {
             Command::Page => self.typed::<Page>().rules(),
             Command::Eviction => self.typed::<Eviction>().rules(),
             Command::Rejected => self.typed::<Rejected>().rules(),
+            Command::NoPrepare => self.typed::<NoPrepare>().rules(),
         }
     }
 
@@ -788,6 +792,29 @@ impl ReplicaStatus {
     }
 }
 
+/// What a replica needs and no other that answers has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum NowhereKind {
+    /// Nothing.
+    Nothing = 0,
+    /// The prepare of an op.
+    Prepare = 1,
+    /// A page of state.
+    Page = 2,
+    /// A node of the tag tree.
+    TagNode = 3,
+}
+
+impl NowhereKind {
+    /// The kind with this ordinal.
+    pub fn from_u8(ordinal: u8) -> Option<Self> {
+        [Self::Nothing, Self::Prepare, Self::Page, Self::TagNode]
+            .into_iter()
+            .find(|&kind| kind as u8 == ordinal)
+    }
+}
+
 typed_header! {
     /// A replica's state, for clients (who leads, what sizes hold) and for operators.
     PongClient reserved 0 {
@@ -840,18 +867,25 @@ typed_header! {
         /// Pages of state and nodes of the tag tree that are known not to be here, while a checkpoint is fetched; a missing
         /// node hides more.
         pages_missing: u64,
+        /// Number of what is needed here and found nowhere: an op, a page, or a node of the tag tree.
+        nowhere_number: u64,
+        /// The higher half of its identity or tag; zero if that is not known.
+        nowhere_name: u64,
         /// Index of the view's primary.
         primary: u8,
         /// One if a majority of the replicas agrees on the time, and this one follows it; zero is an alarm.
         clock_synchronised: u8,
+        /// Ordinal of a [`NowhereKind`].
+        nowhere: u8,
         /// Zero.
-        pad: [u8; 22],
+        pad: [u8; 5],
     }
     rules |this| {
         rule(bodiless(&this.frame), "a pong_client has a body")?;
         zero(&this.pad)?;
         rule(ReplicaStatus::from_u8(this.status).is_some(), "a pong_client's status is unknown")?;
         rule(this.primary < this.replica_count, "a pong_client's primary does not exist")?;
+        rule(NowhereKind::from_u8(this.nowhere).is_some(), "a pong_client misses an unknown kind of thing")?;
         rule(this.clock_synchronised <= 1, "a pong_client's clock is neither agreed nor alone")
     }
 }
@@ -891,6 +925,24 @@ typed_header! {
         bounded(&[this.op])?;
         rule(bodiless(&this.frame), "a request_prepare has a body")?;
         rule(this.op > 0 && this.pad == 0, "a request_prepare names no op")
+    }
+}
+
+typed_header! {
+    /// Answers a request_prepare: its author does not have that prepare, or cannot read it any more. It proves nothing of
+    /// what its author has acknowledged.
+    NoPrepare reserved 160 {
+        /// The identity asked for.
+        prepare: u128,
+        /// Its op.
+        op: u64,
+        /// Zero.
+        pad: u64,
+    }
+    rules |this| {
+        bounded(&[this.op])?;
+        rule(bodiless(&this.frame), "a no_prepare has a body")?;
+        rule(this.op > 0 && this.pad == 0, "a no_prepare names no op")
     }
 }
 

@@ -368,6 +368,25 @@ impl<R: Rules> Checkpoint<R> {
         }
     }
 
+    /// Whether this page or node is still missing here, asked for or not.
+    pub fn fetch_wants(&self, reference: &PageReference) -> bool {
+        let logical = reference.logical as usize;
+        self.fetch.active
+            && reference.logical < self.tags.logical_count()
+            && (self.fetch.asked.contains(logical) || self.fetch.missing.set.contains(logical))
+            && self.tags.tag(reference.logical) == reference.tag
+    }
+
+    /// Number of the node of the tag tree that a reference names; none if it names a page.
+    pub fn node_of(&self, logical: u32) -> Option<u32> {
+        self.tags.node_of(logical)
+    }
+
+    /// By what number a node of the tag tree is asked for.
+    pub fn logical_of_node(&self, node: u32) -> u32 {
+        self.logical_of_tags(node)
+    }
+
     /// What was asked for has not come: it will be named again.
     pub fn fetch_retry(&mut self, references: &[PageReference]) {
         for reference in references {
