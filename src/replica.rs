@@ -56,7 +56,6 @@ use commit::{Checkpointing, Executing, ReadingBack};
 use divergence::Divergence;
 use lost::Lost;
 use new_log::{Installing, Parked};
-use nowhere::Searches;
 use opening::Opening;
 use peers::PeerState;
 use prepares::Prepares;
@@ -216,7 +215,6 @@ pub struct Replica<M, R: Rules = Strict> {
     lost: Lost,
     divergence: Divergence,
     scrub: Scrub,
-    searches: Searches,
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -292,7 +290,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             lost: Lost::default(),
             divergence: Divergence::new(),
             scrub: Scrub::default(),
-            searches: Searches::default(),
         }
     }
 

@@ -168,6 +168,96 @@ fn damage_pages(victim: &Victim, random: &mut Random, spoilt: &mut BTreeSet<Vec<
     }
 }
 
+/// The blocks of pages, tags and addresses that every replica holds the same, by their content: a page is the same everywhere.
+fn common_blocks(victims: &[Victim]) -> BTreeSet<Vec<u8>> {
+    let held = |victim: &Victim| -> BTreeSet<Vec<u8>> {
+        let used = victim.used(victim.layout.grid_at..victim.layout.size);
+        used.into_iter().map(|at| victim.read(at)).collect()
+    };
+    let mut common = held(&victims[0]);
+    for victim in &victims[1..] {
+        let others = held(victim);
+        common.retain(|block| others.contains(block));
+    }
+    common
+}
+
+/// The same pages are damaged on all replicas. Nobody can execute anything: that is said once on each, with what is missing and
+/// what to do, and by `status`; views do not change for ever. When one file can be read again all are well.
+#[test]
+fn pages_that_no_replica_has_are_named_and_waited_for() {
+    let mut random = Random::new();
+    let mut cluster = Cluster::new("nowhere", 3, &RING);
+    cluster.start_all();
+    let load = Recorder::start(&[&cluster.addresses], CALM);
+    load.wait_for_more(300);
+    load.finish(&cluster.addresses);
+    cluster.wait_pongs("the same checkpoint on all", |pongs| {
+        let ops: Vec<_> = pongs.iter().flatten().map(|it| it.checkpoint_op).collect();
+        ops.len() == 3 && ops[0] > 0 && ops.iter().all(|&op| op == ops[0])
+    });
+    for replica in 0..3 {
+        cluster.kill(replica);
+    }
+    let victims = [0, 1, 2].map(|replica| Victim::open(&cluster.file(replica)));
+    let common = common_blocks(&victims);
+    let healer = random.below(3) as usize;
+    let mut good = Vec::new();
+    for (replica, victim) in victims.iter().enumerate() {
+        for at in victim.used(victim.layout.grid_at..victim.layout.size) {
+            let block = victim.read(at);
+            if common.contains(&block) {
+                if replica == healer {
+                    good.push((at, block));
+                }
+                victim.damage(at, Damage::Flip, &mut random);
+            }
+        }
+    }
+    for replica in 0..3 {
+        cluster.spawn(replica);
+    }
+    cluster.wait_pongs("all wait for a page", |pongs| {
+        pongs.iter().flatten().filter(|it| it.nowhere > 1).count() == 3
+    });
+    let views = |cluster: &Cluster| -> Vec<u32> {
+        let pongs = cluster.pongs();
+        pongs.iter().flatten().map(|it| it.frame.view).collect()
+    };
+    let before = views(&cluster);
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(
+        before,
+        views(&cluster),
+        "views that cannot begin are left alone"
+    );
+    for replica in 0..3 {
+        let errors = cluster.replica(replica).errors();
+        let told = errors
+            .matches("is missing or damaged on every replica")
+            .count();
+        assert!(told > 0 && errors.contains("grid: "), "{errors}");
+    }
+    let (code, status) = process::status(&cluster.addresses);
+    assert_eq!(code, 2, "{status}");
+    assert!(
+        status["replicas"][0]["nowhere"]["name"].is_string(),
+        "{status}"
+    );
+    cluster.kill(healer);
+    for (at, block) in good {
+        victims[healer].write(at, &block);
+    }
+    cluster.start(healer);
+    cluster.wait_healthy();
+    for replica in 0..3 {
+        wait_sound(&cluster, replica);
+    }
+    let client = process::load::client(&cluster.addresses, 1);
+    client.put(b"after", b"all").expect("it serves again");
+    cluster.stop_all_well();
+}
+
 /// A disk that fails while it is used: reads with flipped bits and unreadable sectors on all replicas at once, each
 /// elsewhere. What is read is checked, so answers stay right.
 #[test]

@@ -156,7 +156,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             let (op, checksum) = (no.op, no.prepare);
             let needed = Needed::Prepare { op, checksum };
             let now_ns = self.now.monotonic_ns;
-            self.searches.prepare.lacks(needed, from, now_ns);
+            self.asking.searches.prepare.lacks(needed, from, now_ns);
         }
     }
 
@@ -189,20 +189,25 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         };
         let mut lacking = asked.iter().filter(|it| self.checkpoint.fetch_wants(it));
         // One at a time: until it has come, it is as good as any other.
-        let known = self.searches.page.needed.filter(|_| self.is_page_wanted());
+        let known = self
+            .asking
+            .searches
+            .page
+            .needed
+            .filter(|_| self.is_page_wanted());
         let found = match known {
             None => lacking.next().map(needed),
             Some(known) => lacking.map(needed).find(|&it| it == known),
         };
         if let Some(needed) = found {
             let now_ns = self.now.monotonic_ns;
-            self.searches.page.lacks(needed, from, now_ns);
+            self.asking.searches.page.lacks(needed, from, now_ns);
         }
     }
 
     /// Whether the page that is looked for has not come yet.
     fn is_page_wanted(&self) -> bool {
-        let (logical, tag) = match self.searches.page.needed {
+        let (logical, tag) = match self.asking.searches.page.needed {
             Some(Needed::Page { page, tag }) => (page, tag),
             Some(Needed::TagNode { node, tag }) => (self.checkpoint.logical_of_node(node), tag),
             _ => return false,
@@ -224,14 +229,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 silent: ReplicaSet::default(), // all have voted
             });
         }
-        let page = self.is_page_wanted().then_some(&self.searches.page);
+        let page = self.is_page_wanted().then_some(&self.asking.searches.page);
         page.and_then(|search| self.told(search))
             .or_else(|| self.prepare_nowhere())
     }
 
     /// A committed prepare that execution waits for, and that nobody has; nor has anybody executed it.
     pub(super) fn prepare_nowhere(&self) -> Option<Nowhere> {
-        let Some(Needed::Prepare { op, checksum }) = self.searches.prepare.needed else {
+        let Some(Needed::Prepare { op, checksum }) = self.asking.searches.prepare.needed else {
             return None;
         };
         if op > self.commit_max {
@@ -244,7 +249,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if self.others().any(passed) || self.prepare_to_execute() != Some((op, checksum)) {
             return None;
         }
-        self.told(&self.searches.prepare)
+        self.told(&self.asking.searches.prepare)
     }
 
     /// Whether all that answer have said that they do not have something, for long enough.

@@ -7,6 +7,7 @@
 //! * Nothing is executed before the chain reaches from the head down to what was executed last.
 //! * Asking has a budget: so many prepares in a repair interval, so that repair never starves normal operation.
 
+use super::nowhere::Searches;
 use super::{Effects, Replica};
 use crate::constants::{REPAIR_NS, REPAIR_PREPARES_MAX};
 use crate::machines::Machines;
@@ -60,6 +61,8 @@ pub(super) struct Asking {
     asks: u64,
     /// Something asked for has not come.
     pub(super) unanswered: bool,
+    /// Who has answered that something is not there.
+    pub(super) searches: Searches,
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {

@@ -366,7 +366,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.executing = None;
         self.sync.forget_asks();
         self.sync.lacking = ReplicaSet::default();
-        self.searches.forget_page();
+        self.asking.searches.forget_page();
         self.sync.moved_at_ns = self.now.monotonic_ns;
         self.sync.written = self.checkpoint.fetch_progress().pages_fetched;
         self.checkpoint.fetch_start(record, self.engine.pages_mut());

@@ -224,7 +224,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.withheld = None;
         self.pulse_op = 0;
         self.election.clear();
-        self.searches.forget_prepare();
+        self.asking.searches.forget_prepare();
         self.moved.abdicating = false;
         self.timers.leave_view();
     }

@@ -74,8 +74,8 @@ fn log_nowhere(nowhere: &Nowhere) {
     let advice = if nowhere.silent.count() > 0 {
         "start it, with its data file"
     } else {
-        "bring back a replica's data file that has it (a disk that was swapped out), or stop all and restore all files \
-         from one backup"
+        "see whether a disk can be read again, and restart its replica; otherwise stop all replicas and restore all data \
+         files from one backup"
     };
     log::error!(
         "{nowhere}. Nothing can be executed without it, so the cluster waits for it: {advice}"
