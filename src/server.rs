@@ -28,6 +28,7 @@ pub use published::Published;
 pub use resolve::{AddressError, Addresses, check_address, check_addresses};
 pub use standing::{FETCHED_STEP, Standing};
 
+use crate::log_choice::Contradiction;
 use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
@@ -88,6 +89,10 @@ pub trait Hosted {
     }
     /// What of its state was found damaged at start, once.
     fn take_damages(&mut self) -> Option<Damages> {
+        None
+    }
+    /// Votes that it has refused because they contradict each other; each pair once.
+    fn take_contradiction(&mut self) -> Option<Contradiction> {
         None
     }
     /// What it is in the cluster, for the log; none if there is nothing to say.
@@ -363,6 +368,11 @@ impl<R: Hosted> Server<R> {
         if let Some(damages) = self.replica.take_damages() {
             log::warn!("{damages}");
             log::info!("what is damaged or missing is fetched from the other replicas");
+        }
+        if let Some(found) = self.replica.take_contradiction() {
+            log::error!(
+                "{found}. These votes are not counted; one of these replicas has a fault, or is none of ours"
+            );
         }
         let standing = self.replica.standing();
         if standing != self.logged {

@@ -69,6 +69,8 @@ pub struct Metrics {
     pub view_changes: u64,
     /// Views that this replica, as their candidate, could not lead.
     pub passed_on: u64,
+    /// Votes refused because they contradicted others, or what was executed here. Zero as long as all replicas work.
+    pub contradictions: u64,
     /// Times that the clocks of a majority ceased to agree.
     pub clock_losses: u64,
     /// Ops that the journal held above the checkpoint at start.

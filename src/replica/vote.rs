@@ -65,6 +65,22 @@ impl KeptVotes {
         kept.here = true;
     }
 
+    /// Counts a replica's vote no longer. Another may come.
+    pub(super) fn refuse(&mut self, replica: u8) {
+        self.kept[replica as usize].here = false;
+    }
+
+    /// The other replica that votes for a log with this prepare.
+    pub(super) fn who_names(&self, prepare: &Prepare, but: u8) -> Option<u8> {
+        let names = |replica: &u8| {
+            let kept = &self.kept[*replica as usize];
+            kept.here && kept.headers[..kept.count].contains(prepare)
+        };
+        (0..REPLICAS_MAX as u8)
+            .filter(|&replica| replica != but)
+            .find(names)
+    }
+
     pub(super) fn of(&self, replica: u8) -> Option<&DoViewChange> {
         let kept = &self.kept[replica as usize];
         kept.here.then_some(&kept.vote)

@@ -7,6 +7,7 @@ use super::{
     ServerOptions, Standing, Stop,
 };
 use crate::constants;
+use crate::log_choice::Contradiction;
 use crate::machines::Machines;
 use crate::replica::{BufferNeeds, Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
 use std::path::Path;
@@ -69,6 +70,10 @@ impl<M: Machines> Hosted for Replica<M> {
 
     fn take_damages(&mut self) -> Option<Damages> {
         Self::take_damages(self)
+    }
+
+    fn take_contradiction(&mut self) -> Option<Contradiction> {
+        Self::take_contradiction(self)
     }
 
     fn standing(&self) -> Option<Standing> {

@@ -154,6 +154,12 @@ impl<W: Workload> Cluster<W> {
             atlas.is_slot_damaged(replica, slot)
                 || is_durable(disk, layout.prepare_at(slot), prepare.frame.checksum)
         };
+        // Nobody lies here.
+        let refused = process.replica.metrics().contradictions;
+        assert_eq!(
+            refused, 0,
+            "replica {replica} was told of two logs of one view"
+        );
         let progress = process.replica.progress();
         let opens = self.checker.has_opened(replica, &progress);
         self.checker.on_progress(replica, &progress, sound, holds);
