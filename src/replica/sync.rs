@@ -28,7 +28,7 @@ use storage::header::{
     HEADER_SIZE, Page, PageReference, PageRequest, ReplicaStatus, RequestPages, Typed,
     page_capacity,
 };
-use storage::layout::{PAGE_SIZE, REPLICAS_MAX};
+use storage::layout::PAGE_SIZE;
 use storage::superblock::{BlockReference, CheckpointRecord, SuperblockState};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -55,10 +55,10 @@ pub(super) struct StateSync {
     lacking: ReplicaSet,
     /// Those whose last answer has not come.
     silent: ReplicaSet,
-    /// Who had nothing of what it was asked for is left alone until then, by replica: it would have nothing again.
-    barren_until_ns: [u64; REPLICAS_MAX],
     /// When the last page came.
     moved_at_ns: u64,
+    /// No pages are asked for before this time: the last answer had none.
+    paused_until_ns: u64,
     /// Nobody is asked for a record before this time.
     record_asked_until_ns: u64,
     /// The superblock that names the target, until it is durable.
@@ -89,8 +89,8 @@ impl StateSync {
             patience_ns: SYNC_PATIENCE_NS,
             lacking: ReplicaSet::default(),
             silent: ReplicaSet::default(),
-            barren_until_ns: [0; REPLICAS_MAX],
             moved_at_ns: 0,
+            paused_until_ns: 0,
             record_asked_until_ns: 0,
             naming: None,
             written: 0,
@@ -412,22 +412,38 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// What did not come in time will be asked for again.
     fn expire_asks(&mut self) {
-        for ask in &mut self.sync.asks {
-            if !ask.references.is_empty() && self.now.monotonic_ns >= ask.deadline_ns {
-                self.checkpoint.fetch_retry(&ask.references);
-                ask.references.clear();
-                // If all are silent they are asked by turns again.
-                if self.sync.silent.count() + 2 >= self.options.replica_count {
-                    self.sync.silent = ReplicaSet::default();
-                }
-                self.sync.silent.insert(ask.to);
-                self.sync.patience_ns = (2 * self.sync.patience_ns).min(SYNC_PATIENCE_MAX_NS);
+        for index in 0..SYNC_ASKS_MAX {
+            let ask = &mut self.sync.asks[index];
+            if ask.references.is_empty() || self.now.monotonic_ns < ask.deadline_ns {
+                continue;
             }
+            let to = ask.to;
+            self.checkpoint.fetch_retry(&ask.references);
+            ask.references.clear();
+            if self.is_nobody_left_to_ask(to) {
+                self.sync.silent = ReplicaSet::default();
+                self.sync.lacking = ReplicaSet::default();
+            }
+            self.sync.silent.insert(to);
+            self.sync.patience_ns = (2 * self.sync.patience_ns).min(SYNC_PATIENCE_MAX_NS);
         }
+    }
+
+    /// Whether all others but `except` are silent, or lack something: then they are asked by turns again, since who was silent
+    /// may be back, and who lacked something may have got it.
+    fn is_nobody_left_to_ask(&self, except: u8) -> bool {
+        self.others().all(|replica| {
+            replica == except
+                || self.sync.silent.contains(replica)
+                || self.sync.lacking.contains(replica)
+        })
     }
 
     /// Asks for what is missing: each replica for some of it, in turns.
     fn ask_for_pages(&mut self, effects: &mut Effects) {
+        if self.now.monotonic_ns < self.sync.paused_until_ns {
+            return;
+        }
         let capacity = page_capacity(self.layout.geometry.message_size_max as usize);
         let room = capacity.min(SYNC_PAGES_MAX);
         for index in 0..SYNC_ASKS_MAX {
@@ -446,20 +462,16 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
     }
 
-    /// Somebody who is not being asked: by turns, those first who answer, and who have lacked nothing. Who answers and lacks
-    /// something comes no sooner than who was silent, and may have it by now.
+    /// Somebody who is not being asked: by turns, those first who answer, and who have lacked nothing.
     fn next_to_ask_for_pages(&self) -> Option<u8> {
         let count = self.options.replica_count;
         let start = self.sync.turn + 1;
         let free = (0..count)
             .map(|step| (start + step) % count)
-            .filter(|&replica| replica != self.options.replica && !self.sync.is_asked(replica))
-            .filter(|&replica| {
-                self.now.monotonic_ns >= self.sync.barren_until_ns[replica as usize]
-            });
+            .filter(|&replica| replica != self.options.replica && !self.sync.is_asked(replica));
         free.min_by_key(|&replica| {
             let silent = self.sync.silent.contains(replica);
-            u8::from(silent) + u8::from(self.sync.lacking.contains(replica))
+            2 * u8::from(silent) + u8::from(self.sync.lacking.contains(replica))
         })
     }
 
@@ -530,15 +542,18 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             let mut references = std::mem::take(&mut self.sync.asks[index].references);
             if taken < references.len() {
                 self.sync.lacking.insert(from);
-                if taken == 0 {
-                    let until_ns = self.now.monotonic_ns + SYNC_TICK_NS;
-                    self.sync.barren_until_ns[from as usize] = until_ns;
-                }
                 self.note_lacking_pages(from, &references);
             }
             self.checkpoint.fetch_retry(&references);
             references.clear();
             self.sync.asks[index].references = references;
+            if taken == 0 {
+                // It will not have it in a millisecond either.
+                self.sync.paused_until_ns = self.now.monotonic_ns + SYNC_TICK_NS;
+                if self.is_nobody_left_to_ask(from) {
+                    self.sync.silent = ReplicaSet::default();
+                }
+            }
         }
     }
 

@@ -6,8 +6,16 @@
 //!   pipeline. The buffer returns to its pool when the last holder drops it. Neither is `Send`.
 //!
 //! Invariant: bytes of a message are written only while exactly one handle to them exists.
+//!
+//! **What memory holds when it is handed out.** [`AlignedBuffer::new`] and [`AlignedBuffer::reused`]: zeros, always.
+//! [`AlignedBuffer::scratch`], of which pools are made: zeros, unless this thread called [`keep_dropped`], which only
+//! simulators do; then it may be what an earlier buffer held. So its holders rely on nothing that they have not written or
+//! read into it themselves. A pool's buffers are used again and again in production too, and are under the same rule.
+//! Builds with debug assertions see to it: what is kept to be scratch is overwritten with a pattern, so that a run whose
+//! course depends on it differs from the same run in a release build, and what is kept as zeros is looked through.
 
 use crate::SECTOR_SIZE;
+use crate::checksum::is_zero;
 use crate::header::{Command, HEADER_SIZE, Header, Typed};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
@@ -15,22 +23,94 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-/// A zeroed, sector-aligned run of bytes with one owner.
+/// What is known to be zero of a buffer's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Zeros {
+    /// Nothing.
+    Nothing,
+    /// What lies beyond its size, which its holder cannot reach.
+    Beyond,
+    /// All of it.
+    All,
+}
+
+/// A sector-aligned run of bytes with one owner.
 pub struct AlignedBuffer {
     bytes: NonNull<u8>,
     size: usize,
+    /// Bytes allocated: more than `size` only on a thread that keeps what is dropped.
+    capacity: usize,
+    zeros: Zeros,
 }
 
 impl AlignedBuffer {
-    /// Allocates `size` bytes, a positive multiple of the sector size.
+    /// Allocates `size` zeros, a positive multiple of the sector size.
     pub fn new(size: usize) -> Self {
-        let layout = Self::layout(size);
+        Self::with_capacity(size, size)
+    }
+
+    fn with_capacity(size: usize, capacity: usize) -> Self {
+        assert!(size <= capacity);
+        let layout = Self::layout(capacity);
         // SAFETY: the layout's size is positive, asserted in `layout`.
         let bytes = unsafe { alloc_zeroed(layout) };
         let Some(bytes) = NonNull::new(bytes) else {
             handle_alloc_error(layout)
         };
-        Self { bytes, size }
+        Self {
+            bytes,
+            size,
+            capacity,
+            zeros: Zeros::Beyond,
+        }
+    }
+
+    /// As [`Self::new`], zeros included; but the memory may be that of an earlier buffer whose holder has zeroed it and
+    /// called [`Self::left_zeroed`], if this thread keeps what is dropped ([`keep_dropped`]).
+    pub(crate) fn reused(size: usize) -> Self {
+        let buffer = Self::kept(size, true);
+        assert!(buffer.zeros == Zeros::Beyond);
+        if cfg!(debug_assertions) {
+            assert!(is_zero(&buffer), "left zeroed, and is not");
+        }
+        buffer
+    }
+
+    /// As [`Self::new`], for a holder that writes before it reads: if this thread keeps what is dropped, the bytes may be
+    /// those of an earlier buffer ([`keep_dropped`]). Otherwise they are zeros.
+    pub fn scratch(size: usize) -> Self {
+        Self::kept(size, false)
+    }
+
+    fn kept(size: usize, zeroed: bool) -> Self {
+        KEPT.with_borrow_mut(|kept| {
+            if kept.size_max == 0 || size < KEPT_SIZE_MIN {
+                return Self::new(size);
+            }
+            // Sizes of a kind differ from one simulated cluster to the next: they are rounded up, so that they fit.
+            let capacity = size.next_power_of_two();
+            let fits = |buffer: &Self| {
+                buffer.capacity == capacity && (buffer.zeros == Zeros::All) == zeroed
+            };
+            let Some(found) = kept.buffers.iter().position(fits) else {
+                return Self::with_capacity(size, capacity);
+            };
+            kept.size -= capacity;
+            let mut buffer = kept.buffers.swap_remove(found);
+            buffer.size = size;
+            buffer.zeros = if zeroed {
+                Zeros::Beyond
+            } else {
+                Zeros::Nothing
+            };
+            buffer
+        })
+    }
+
+    /// The holder has left nothing but zeros, and drops it now. Not for scratch memory: beyond its size may lie anything.
+    pub(crate) fn left_zeroed(&mut self) {
+        assert!(self.zeros == Zeros::Beyond);
+        self.zeros = Zeros::All;
     }
 
     fn layout(size: usize) -> Layout {
@@ -39,10 +119,101 @@ impl AlignedBuffer {
     }
 }
 
+/// Buffers that were dropped, to be used again.
+#[derive(Debug)]
+struct Kept {
+    /// Each as large as its memory.
+    buffers: Vec<AlignedBuffer>,
+    /// Of all of them, in bytes.
+    size: usize,
+    size_max: usize,
+}
+
+impl Kept {
+    /// Frees the oldest, which are least like what is in use now, until no more than `size` bytes are kept.
+    fn shrink(&mut self, size: usize) {
+        while self.size > size {
+            let oldest = self.buffers.remove(0);
+            self.size -= oldest.capacity; // and drops it: while the list is borrowed nothing is kept
+        }
+    }
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = const {
+        RefCell::new(Kept {
+            buffers: Vec::new(),
+            size: 0,
+            size_max: 0,
+        })
+    };
+}
+
+/// From now on this thread keeps large buffers that are dropped, up to `size_max` bytes in all, for
+/// [`AlignedBuffer::scratch`] and [`AlignedBuffer::reused`]: for simulators, in which a replica starts again every few
+/// milliseconds and zeroing its memory would be a third of the work. Zero: keeps nothing, and frees what it kept, as is
+/// the case unless this is called. Not for servers: keeping allocates.
+pub fn keep_dropped(size_max: usize) {
+    KEPT.with_borrow_mut(|kept| {
+        kept.size_max = size_max;
+        kept.shrink(size_max);
+    });
+}
+
+/// Whether this thread keeps what is dropped.
+pub(crate) fn keeps_dropped() -> bool {
+    KEPT.try_with(|kept| kept.try_borrow().is_ok_and(|kept| kept.size_max > 0))
+        .unwrap_or(false)
+}
+
+/// Smaller buffers are not kept, in bytes: the allocator has them at hand.
+const KEPT_SIZE_MIN: usize = 32 << 10;
+
+/// What kept scratch memory holds in builds with debug assertions.
+const POISON: u8 = 0xdb;
+
+/// Keeps the memory of a buffer that is being dropped, if this thread does so and has room.
+fn keep(dropped: &AlignedBuffer) -> bool {
+    let &AlignedBuffer {
+        bytes,
+        capacity,
+        zeros,
+        ..
+    } = dropped;
+    // While the thread ends there is nothing to keep it for.
+    KEPT.try_with(|kept| {
+        let Ok(mut kept) = kept.try_borrow_mut() else {
+            return false;
+        };
+        let keeps = capacity >= KEPT_SIZE_MIN && capacity <= kept.size_max;
+        if keeps {
+            let rest = kept.size_max - capacity;
+            kept.shrink(rest);
+            let mut buffer = AlignedBuffer {
+                bytes,
+                size: capacity,
+                capacity,
+                zeros,
+            };
+            if cfg!(debug_assertions) && zeros != Zeros::All {
+                buffer.fill(POISON);
+            }
+            kept.size += capacity;
+            kept.buffers.push(buffer);
+        }
+        keeps
+    })
+    .unwrap_or(false)
+}
+
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with the same layout, and dropped once.
-        unsafe { dealloc(self.bytes.as_ptr(), Self::layout(self.size)) }
+        if keep(self) {
+            return;
+        }
+        // SAFETY: allocated in `with_capacity` with the same layout, and freed once: memory that is kept has gone to another
+        // buffer, and is freed when that one is dropped.
+        unsafe { dealloc(self.bytes.as_ptr(), Self::layout(self.capacity)) }
     }
 }
 
@@ -69,7 +240,8 @@ impl std::fmt::Debug for AlignedBuffer {
 }
 
 struct PoolInner {
-    memory: NonNull<u8>,
+    /// One buffer after the other; read and written through pointers of the handles only.
+    memory: AlignedBuffer,
     message_size: usize,
     /// Handles to each buffer; zero: free.
     counts: Box<[Cell<u32>]>,
@@ -77,18 +249,13 @@ struct PoolInner {
 }
 
 impl PoolInner {
-    fn layout(count: usize, message_size: usize) -> Layout {
-        assert!(count > 0 && message_size > 0 && message_size.is_multiple_of(SECTOR_SIZE));
-        let size = count
-            .checked_mul(message_size)
-            .expect("a pool fits the address space");
-        Layout::from_size_align(size, SECTOR_SIZE).expect("a sector is a power of two")
-    }
-
     fn start_of(&self, index: u32) -> *mut u8 {
         assert!((index as usize) < self.counts.len());
         // SAFETY: inside the pool's one allocation, by the assertion.
-        unsafe { self.memory.as_ptr().add(index as usize * self.message_size) }
+        unsafe {
+            let start = self.memory.bytes.as_ptr();
+            start.add(index as usize * self.message_size)
+        }
     }
 
     fn release(&self, index: u32) {
@@ -97,18 +264,6 @@ impl PoolInner {
         count.set(count.get() - 1);
         if count.get() == 0 {
             self.free.borrow_mut().push(index);
-        }
-    }
-}
-
-impl Drop for PoolInner {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `MessagePool::new` with the same layout; every handle holds an Rc, so none is left.
-        unsafe {
-            dealloc(
-                self.memory.as_ptr(),
-                Self::layout(self.counts.len(), self.message_size),
-            );
         }
     }
 }
@@ -122,12 +277,11 @@ pub struct MessagePool {
 impl MessagePool {
     /// Allocates `count` buffers of `message_size` bytes each, a multiple of the sector size.
     pub fn new(count: usize, message_size: usize) -> Self {
-        let layout = PoolInner::layout(count, message_size);
-        // SAFETY: the layout's size is positive, asserted in `layout`.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else {
-            handle_alloc_error(layout)
-        };
+        let size = count
+            .checked_mul(message_size)
+            .expect("a pool fits the address space");
+        assert!(message_size.is_multiple_of(SECTOR_SIZE));
+        let memory = AlignedBuffer::scratch(size);
         let free = (0..count as u32).rev().collect();
         let counts = (0..count).map(|_| Cell::new(0)).collect();
         Self {
@@ -170,7 +324,7 @@ impl MessagePool {
     /// The pool's memory, for registration with the kernel: start and size.
     pub fn memory(&self) -> (*mut u8, usize) {
         (
-            self.inner.memory.as_ptr(),
+            self.inner.memory.bytes.as_ptr(),
             self.inner.counts.len() * self.inner.message_size,
         )
     }
@@ -196,7 +350,7 @@ pub struct Message {
 impl Message {
     /// The whole buffer, beyond the message's size too.
     pub fn buffer(&self) -> &[u8] {
-        // SAFETY: a zero-initialised run inside the pool's allocation; this is its only handle, and it is borrowed.
+        // SAFETY: an initialised run inside the pool's allocation; this is its only handle, and it is borrowed.
         unsafe {
             std::slice::from_raw_parts(self.pool.start_of(self.index), self.pool.message_size)
         }
@@ -396,10 +550,89 @@ mod tests {
         let pool = MessagePool::new(1, SECTOR_SIZE);
         let mut message = pool.take().expect("one is free");
         message.buffer_mut().fill(0xee);
-        message.set_header(&Commit::new(1, 2, 3));
+        message.set_header(&Prepare::new(1, 2, 3));
         let message = message.seal();
         assert_eq!(message.bytes().len(), HEADER_SIZE);
         assert!(message.header().checksum_holds() && message.body().is_empty());
+    }
+
+    const SIZE: usize = 2 * KEPT_SIZE_MIN;
+
+    /// Drops a buffer full of other things than zeros; where it was.
+    fn drop_full(size: usize) -> *const u8 {
+        let mut buffer = AlignedBuffer::scratch(size);
+        buffer.fill(7);
+        buffer.as_ptr()
+    }
+
+    fn kept() -> (usize, usize) {
+        KEPT.with_borrow(|kept| (kept.buffers.len(), kept.size))
+    }
+
+    #[test]
+    fn nothing_is_kept_unless_asked_for() {
+        drop_full(SIZE);
+        assert_eq!(kept(), (0, 0));
+        assert!(!keeps_dropped() && is_zero(&AlignedBuffer::scratch(SIZE)));
+        keep_dropped(2 * SIZE);
+        assert!(keeps_dropped());
+        drop_full(SIZE);
+        drop(AlignedBuffer::new(KEPT_SIZE_MIN / 2));
+        drop(AlignedBuffer::new(4 * SIZE));
+        assert_eq!(kept(), (1, SIZE));
+        keep_dropped(0);
+        assert_eq!(kept(), (0, 0));
+        assert!(!keeps_dropped() && is_zero(&AlignedBuffer::scratch(SIZE)));
+    }
+
+    #[test]
+    fn zeros_are_promised_only_by_memory_that_was_left_zeroed() {
+        keep_dropped(8 * SIZE);
+        let full = drop_full(SIZE);
+        let held = [AlignedBuffer::new(SIZE), AlignedBuffer::reused(SIZE)];
+        for buffer in &held {
+            assert!(is_zero(buffer) && buffer.as_ptr() != full);
+        }
+        let scratch = AlignedBuffer::scratch(SIZE - SECTOR_SIZE);
+        assert_eq!(
+            (scratch.as_ptr(), scratch.len()),
+            (full, SIZE - SECTOR_SIZE)
+        );
+        assert!(scratch.iter().all(|&byte| byte != 0));
+        let expected = if cfg!(debug_assertions) { POISON } else { 7 };
+        assert!(scratch.iter().all(|&byte| byte == expected));
+        drop(scratch);
+
+        // The part beyond the size, of which its holder knows nothing, is zero as well.
+        let mut zeros = AlignedBuffer::reused(SIZE - SECTOR_SIZE);
+        let at = zeros.as_ptr();
+        assert_ne!(at, full);
+        zeros.left_zeroed();
+        drop(zeros);
+        let zeros = AlignedBuffer::reused(SIZE);
+        assert!(zeros.as_ptr() == at && is_zero(&zeros));
+    }
+
+    #[test]
+    #[should_panic(expected = "Zeros::Beyond")]
+    fn scratch_memory_cannot_be_left_zeroed() {
+        keep_dropped(8 * SIZE);
+        drop_full(SIZE);
+        let mut scratch = AlignedBuffer::scratch(SIZE - SECTOR_SIZE);
+        scratch.fill(0);
+        scratch.left_zeroed();
+    }
+
+    #[test]
+    fn the_oldest_are_freed_for_the_newest() {
+        keep_dropped(3 * SIZE);
+        let buffers: Vec<_> = (0..4).map(|_| AlignedBuffer::new(SIZE)).collect();
+        drop(buffers);
+        assert_eq!(kept(), (3, 3 * SIZE));
+        drop(AlignedBuffer::new(2 * SIZE));
+        assert_eq!(kept(), (2, 3 * SIZE));
+        keep_dropped(2 * SIZE);
+        assert_eq!(kept(), (1, 2 * SIZE));
     }
 
     #[test]

@@ -262,7 +262,7 @@ impl<R: Rules> Checkpoint<R> {
             blocks: Blocks::new(&layout.geometry),
             owners: vec![0; layout.geometry.block_count() as usize + 1].into_boxed_slice(),
             buffers: (0..BUFFER_COUNT)
-                .map(|_| AlignedBuffer::new(BUFFER_PAGES as usize * PAGE_SIZE))
+                .map(|_| AlignedBuffer::scratch(BUFFER_PAGES as usize * PAGE_SIZE))
                 .collect(),
             in_flight: InFlight::new(IoOwner::Checkpoint, Checkpoint::io_max(&layout)),
             work: 0,

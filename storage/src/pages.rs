@@ -11,7 +11,7 @@
 //! Page 0 is the root page; pages 1..=b are the allocator's bitmap (bit set: in use). Both are always allocated.
 
 use crate::bits::Bits;
-use crate::buffer::AlignedBuffer;
+use crate::buffer::{AlignedBuffer, keeps_dropped};
 use crate::layout::PAGE_SIZE;
 
 /// Pages whose use one page of the allocator's bitmap records.
@@ -50,8 +50,12 @@ const NO_SPARE: u32 = u32::MAX;
 /// The arena. See the module's description.
 #[derive(Debug)]
 pub struct Pages {
-    /// The pages, then the spares.
+    /// The pages, then the spares. Zero wherever nothing was written: the next arena may get this memory ([`Drop`]).
     memory: AlignedBuffer,
+    /// The end of those pages, and the end of those spares, that were ever written; in pages from the memory's start. All
+    /// that writes to the memory is [`Self::slot_mut`], for pages, and [`Self::change`], for spares.
+    written_end: usize,
+    spares_end: usize,
     page_count: usize,
     /// Pages in use, as the bitmap pages say: kept beside them so that the lowest free page is found quickly.
     used: Bits,
@@ -82,7 +86,9 @@ impl Pages {
         let bitmap_pages = page_count.div_ceil(PAGES_PER_BITMAP_PAGE);
         assert!(page_count > 1 + bitmap_pages && spare_count > 0);
         let mut pages = Self {
-            memory: AlignedBuffer::new((page_count + spare_count as usize) * PAGE_SIZE),
+            memory: AlignedBuffer::reused((page_count + spare_count as usize) * PAGE_SIZE),
+            written_end: 0,
+            spares_end: page_count,
             page_count,
             used: Bits::new(page_count),
             free_hint: 0,
@@ -198,6 +204,8 @@ impl Pages {
             let from = index * PAGE_SIZE;
             let to = (self.page_count + spare as usize) * PAGE_SIZE;
             self.memory.copy_within(from..from + PAGE_SIZE, to);
+            let end = self.page_count + spare as usize + 1;
+            self.spares_end = self.spares_end.max(end);
         }
     }
 
@@ -208,9 +216,23 @@ impl Pages {
     }
 
     fn slot_mut(&mut self, slot: usize) -> &mut [u8; PAGE_SIZE] {
+        assert!(slot < self.page_count, "spares are written by `change`");
+        self.written_end = self.written_end.max(slot + 1);
         (&mut self.memory[slot * PAGE_SIZE..][..PAGE_SIZE])
             .try_into()
             .expect("a slot is one page")
+    }
+}
+
+impl Drop for Pages {
+    /// Leaves zeros to the next arena of this thread, if it keeps memory: only what was written is zeroed.
+    fn drop(&mut self) {
+        if keeps_dropped() {
+            self.memory[..self.written_end * PAGE_SIZE].fill(0);
+            let spares = self.page_count * PAGE_SIZE..self.spares_end * PAGE_SIZE;
+            self.memory[spares].fill(0);
+            self.memory.left_zeroed();
+        }
     }
 }
 
@@ -340,6 +362,7 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::keep_dropped;
 
     fn pages() -> Pages {
         Pages::new(64, 8)
@@ -357,6 +380,40 @@ mod tests {
         assert!(pages.read(b).iter().all(|&byte| byte == 0));
         assert_eq!(pages.allocate(), c);
         assert_eq!(pages.free_count(), 59);
+    }
+
+    /// Where kept memory is used again, an arena is what it is in memory that is new.
+    #[test]
+    fn an_arena_begins_with_zeros_whatever_an_earlier_one_left() {
+        keep_dropped(16 << 20);
+        let mut used = pages();
+        let at = used.memory.as_ptr();
+        let all: Vec<_> = (0..40).map(|_| used.allocate()).collect();
+        for &page in &all {
+            used.write(page).fill(0xee);
+        }
+        used.freeze();
+        for &page in &all[..6] {
+            used.write(page).fill(0xdd); // moves what is frozen into spares
+        }
+        used.free(all[39]);
+        used.restore(PageId(60), &[0xcc; PAGE_SIZE]);
+        assert_eq!(used.spares_free(), 1); // the bitmap has the seventh
+        drop(used);
+
+        let mut again = Pages::new(64, 7);
+        assert_eq!(again.memory.as_ptr(), at);
+        let mut fresh = Pages::new(64, 7);
+        assert_ne!(fresh.memory.as_ptr(), at);
+        assert!(again.memory[..] == fresh.memory[..]);
+        assert_eq!(again.allocate(), fresh.allocate());
+        assert!(again.memory[..] == fresh.memory[..]);
+        drop(again);
+        // A larger one gets the end of the memory too, which the last one did not see.
+        let whole = pages();
+        assert_eq!(whole.memory.as_ptr(), at);
+        assert!(crate::checksum::is_zero(&whole.memory[2 * PAGE_SIZE..]));
+        keep_dropped(0);
     }
 
     #[test]

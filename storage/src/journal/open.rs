@@ -117,7 +117,8 @@ impl Opening {
             body: Body::Bad,
             suspect: false,
         };
-        let sectors = |count: usize, size| (0..count).map(|_| AlignedBuffer::new(size)).collect();
+        let sectors =
+            |count: usize, size| (0..count).map(|_| AlignedBuffer::scratch(size)).collect();
         Self {
             phase: Phase::Headers,
             cursor: 0,
@@ -352,7 +353,7 @@ impl<R: Rules> Journal<R> {
         let to = run.min(size - at);
         let same = at > 0 || Header::of(&buffer) == held.named.header();
         let sum = checksum::body_sum_append(sum, &buffer[from..to]);
-        let zeros = buffer[to..run].iter().all(|&byte| byte == 0);
+        let zeros = checksum::is_zero(&buffer[to..run]);
         let opening = self.opening.as_mut().expect("opening");
         opening.runs.push(buffer);
         if same && at + run < size {

@@ -233,7 +233,7 @@ pub(crate) fn body_holds(header: &Header, bytes: &[u8]) -> bool {
     let end = crate::sector_ceil(size);
     bytes.len() >= end
         && checksum::body_sum(&bytes[HEADER_SIZE..size]) == header.frame.checksum_body
-        && bytes[size..end].iter().all(|&byte| byte == 0)
+        && checksum::is_zero(&bytes[size..end])
 }
 
 #[cfg(test)]

@@ -73,13 +73,14 @@ pub struct Times {
     pub majority_ns: u64,
 }
 
-/// What of a replica's disk the checker may rely on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Soundness {
-    /// Nothing of its journal is damaged.
-    pub journal: bool,
-    /// Its disk is lost, and it has not converged since.
-    pub lost: bool,
+/// What the checker asks of disks and clocks.
+pub trait World {
+    /// Whether a prepare is durable in the journal of a replica, or was until its disk was damaged there.
+    fn holds(&self, replica: u8, prepare: &Prepare) -> bool;
+    /// Whether nothing of a replica's journal is damaged: what it acknowledged must be found there.
+    fn is_journal_sound(&self, replica: u8) -> bool;
+    /// How late it may be.
+    fn times(&self) -> Times;
 }
 
 /// Counts of what was checked.
@@ -124,7 +125,6 @@ pub struct Checker<W> {
     watched: [Watched; REPLICAS_MAX],
     promises: Promises,
     replica_count: u8,
-    times: Times,
     /// The first op was made by a clock of which nobody could know that it was wrong.
     began_wild: bool,
     checked: Checked,
@@ -148,7 +148,6 @@ impl<W: Workload> Checker<W> {
             watched: [Watched::default(); REPLICAS_MAX],
             promises: Promises::new(replica_count),
             replica_count,
-            times: Times::default(),
             began_wild: false,
             checked: Checked::default(),
         }
@@ -172,11 +171,6 @@ impl<W: Workload> Checker<W> {
     /// The workload, for drawing requests: it knows the model's state.
     pub fn workload(&mut self) -> &mut W {
         self.shadow.workload()
-    }
-
-    /// What the wall clocks may have shown until now.
-    pub fn on_times(&mut self, times: Times) {
-        self.times = times;
     }
 
     /// A replica begins to write this prepare to its journal.
@@ -231,28 +225,22 @@ impl<W: Workload> Checker<W> {
     }
 
     /// A replica has taken an event: compares what it has executed with the history, and extends that. The first
-    /// execution of an op must find it durable on a quorum: `holds` tells what a replica holds.
-    pub fn on_progress(
-        &mut self,
-        replica: u8,
-        progress: &Progress,
-        sound: Soundness,
-        holds: impl FnMut(u8, &Prepare) -> bool,
-    ) {
+    /// execution of an op must find it durable on a quorum.
+    pub fn on_progress(&mut self, replica: u8, progress: &Progress, world: &impl World) {
         if progress.status == ReplicaStatus::Opening {
             return;
         }
         let before = self.watched[replica as usize];
         assert!(progress.commit_min <= progress.commit_max.min(progress.head_op));
         if !before.opened {
-            self.on_opened(replica, progress, sound);
+            self.on_opened(replica, progress, world.is_journal_sound(replica));
         }
         self.on_head(replica, progress);
         if before.opened && progress.commit_min == before.commit_min {
             return;
         }
         assert!(progress.commit_min >= before.commit_min, "commit went back");
-        self.extend(progress.commit_min, progress.commit_checksum, holds);
+        self.extend(progress.commit_min, progress.commit_checksum, world);
         let expected = self.history[progress.commit_min as usize];
         assert_eq!(
             progress.commit_checksum, expected,
@@ -323,11 +311,11 @@ impl<W: Workload> Checker<W> {
         }
     }
 
-    fn on_opened(&mut self, replica: u8, progress: &Progress, sound: Soundness) {
+    fn on_opened(&mut self, replica: u8, progress: &Progress, sound: bool) {
         let watched = &mut self.watched[replica as usize];
         let same_log = progress.log_view == watched.promised_view;
         assert!(
-            progress.head_op >= watched.promised || !sound.journal || !same_log,
+            progress.head_op >= watched.promised || !sound || !same_log,
             "replica {replica} promised op {} and came back with {}",
             watched.promised,
             progress.head_op
@@ -341,7 +329,7 @@ impl<W: Workload> Checker<W> {
     }
 
     /// Extends the history to `op`, whose identity is `checksum`, by the chain of parents.
-    fn extend(&mut self, op: u64, checksum: u128, mut holds: impl FnMut(u8, &Prepare) -> bool) {
+    fn extend(&mut self, op: u64, checksum: u128, world: &impl World) {
         if op <= self.head() {
             return;
         }
@@ -363,8 +351,8 @@ impl<W: Workload> Checker<W> {
         );
         for Candidate { header, body } in chain {
             assert_eq!(header.op, self.head() + 1);
-            self.check_quorum(&header, &mut holds);
-            self.check_time(&header);
+            self.check_quorum(&header, world);
+            self.check_time(&header, world.times());
             self.timestamp_next = header.timestamp + u64::from(header.requests);
             self.checked.requests += u64::from(header.requests);
             self.shadow.execute(&header, &body);
@@ -378,36 +366,34 @@ impl<W: Workload> Checker<W> {
             .settled(self.head().saturating_sub(OPS_SETTLED));
     }
 
-    fn check_quorum(&self, header: &Prepare, mut holds: impl FnMut(u8, &Prepare) -> bool) {
+    fn check_quorum(&self, header: &Prepare, world: &impl World) {
         let quorum = Quorums::new(self.replica_count).replication;
-        let holders = (0..self.replica_count).filter(|&replica| holds(replica, header));
+        let holds = |replica| world.holds(replica, header);
+        let holders = (0..self.replica_count).filter(|&replica| holds(replica));
         let (op, checksum) = (header.op, header.frame.checksum);
         assert!(
             holders.count() >= quorum.into(),
             "op {op} is executed, and no quorum holds it"
         );
-        let holds = |primary| holds(primary, header);
         assert!(
             self.replica_count == 1 || self.promises.is_committed(op, checksum, quorum, holds),
             "op {op} is executed, and no quorum has acknowledged it in one view"
         );
     }
 
-    fn check_time(&mut self, header: &Prepare) {
+    fn check_time(&mut self, header: &Prepare, times: Times) {
         let (op, time) = (header.op, header.timestamp);
         assert!(time >= self.timestamp_next, "time went back");
         assert!(
-            time <= self.times.any_ns,
-            "the time of op {op}, {time}, is beyond every clock: {:?}",
-            self.times
+            time <= times.any_ns,
+            "the time of op {op}, {time}, is beyond every clock: {times:?}"
         );
         if op == 1 {
-            self.began_wild = time > self.times.majority_ns;
+            self.began_wild = time > times.majority_ns;
         }
         assert!(
-            time <= self.times.majority_ns || self.began_wild,
-            "the time of op {op}, {time}, is beyond the clocks of a majority: {:?}",
-            self.times
+            time <= times.majority_ns || self.began_wild,
+            "the time of op {op}, {time}, is beyond the clocks of a majority: {times:?}"
         );
     }
 

@@ -21,9 +21,14 @@ use crate::prng::Prng;
 use crate::trace::Trace;
 use crate::workload::Workload;
 use deliver::header_of;
-use storage::format::{Format, Step};
+use storage::SECTOR_SIZE;
+use storage::buffer::keep_dropped;
+use storage::format::Format;
 use storage::header::Header;
-use storage::layout::{Geometry, JournalAck, Layout, REPLICAS_MAX};
+use storage::layout::{
+    Geometry, HEADERS_PER_SECTOR, JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES,
+};
+use storage::superblock::COPY_SIZE_MAX;
 use viewstone::replica::{Event, Fatal, Metrics, ReplicaOptions};
 use viewstone::rules::Strict;
 use viewstone::state_machine::Limits;
@@ -51,6 +56,9 @@ pub struct ClusterOptions {
 
 /// Things done at one time that are taken for time standing still.
 const ACTS_MAX: u32 = 1_000_000;
+
+/// Memory of ended processes that is kept for the next ones, in bytes: some for each replica of a cluster.
+const MEMORY_KEPT_MAX: usize = 256 << 20;
 
 /// Decides whether a message is delivered: of a script that loses chosen ones.
 pub type Filter = Box<dyn FnMut(Node, Node, &Header) -> bool>;
@@ -100,6 +108,7 @@ impl<W: Workload> Cluster<W> {
         mut prng: Prng,
         readable: bool,
     ) -> Self {
+        keep_dropped(MEMORY_KEPT_MAX);
         let cluster = prng.next_u128();
         let limits = Limits::new(&options.geometry);
         let (replicas, clients) = (options.replica_count, options.client_count);
@@ -285,17 +294,51 @@ impl<W: Workload> Cluster<W> {
     }
 }
 
-/// A disk as `format` leaves it.
+/// A disk as `format` leaves it. Only what is not zero is written: a fresh disk is zero, and most of a file is its grid.
 pub fn formatted(cluster: u128, replica: u8, replica_count: u8, geometry: Geometry) -> DiskState {
     let format = Format::new(cluster, replica, replica_count, geometry);
     let format = format.expect("the options are possible");
-    let mut state = DiskState::new(format.layout().size);
-    let mut bytes = vec![0; 1 << 20];
-    for step in format.steps(bytes.len()) {
-        if let Step::Write { at, size } = step {
-            format.fill(at, &mut bytes[..size]);
-            state.overwrite(at, &bytes[..size]);
+    let layout = *format.layout();
+    let mut state = DiskState::new(layout.size);
+    let mut bytes = vec![0; COPY_SIZE_MAX];
+    let mut write = |at: u64, size: usize| {
+        format.fill(at, &mut bytes[..size]);
+        state.overwrite(at, &bytes[..size]);
+    };
+    for copy in 0..SUPERBLOCK_COPIES {
+        write(Layout::superblock_at(copy), COPY_SIZE_MAX);
+    }
+    for slot in 0..geometry.slots as usize {
+        if slot % HEADERS_PER_SECTOR == 0 {
+            write(layout.header_sector_at(slot), SECTOR_SIZE);
         }
+        write(layout.prepare_at(slot), SECTOR_SIZE);
     }
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::format::Step;
+
+    #[test]
+    fn a_formatted_disk_is_what_format_writes() {
+        let geometry = Geometry {
+            state_size: 2 << 20,
+            slots: 32,
+            pipeline_max: 4,
+            ..Geometry::SMALL
+        };
+        let format = Format::new(7, 1, 3, geometry).expect("possible");
+        let disk = formatted(7, 1, 3, geometry);
+        let (mut written, mut read) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        for step in format.steps(1 << 20) {
+            if let Step::Write { at, size } = step {
+                format.fill(at, &mut written[..size]);
+                disk.read(at, &mut read[..size]);
+                assert!(written[..size] == read[..size], "at {at}");
+            }
+        }
+    }
 }

@@ -1,10 +1,13 @@
 //! Runs seeds. See the library for what a run is.
 
 use clap::Parser;
+use rustix::time::{ClockId, clock_gettime};
 use simulator::coverage::Coverage;
 use simulator::failure;
-use simulator::pinned::PINNED;
-use simulator::run::{Summary, run};
+use simulator::pinned::{PINNED, check_hashes, hashes};
+use simulator::prng::Prng;
+use simulator::run::{Summary, run, run_plan};
+use simulator::swarm::Plan;
 use simulator::workload::KvWorkload;
 use std::hash::{BuildHasher, RandomState};
 use std::process::{Command, ExitCode};
@@ -23,7 +26,7 @@ struct Arguments {
     /// Runs fresh seeds for so long instead, in seconds.
     #[arg(long, conflicts_with_all = ["seed", "seeds"])]
     seconds: Option<u64>,
-    /// Runs the seeds that once found something.
+    /// Runs the seeds that once found something, and those whose traces are known.
     #[arg(long, conflicts_with_all = ["seed", "seeds", "seconds", "first"])]
     pinned: bool,
     /// The first of the fresh seeds; the others follow it. Random by default.
@@ -38,6 +41,13 @@ struct Arguments {
     /// Builds and runs the table of mutants: replicas that break a rule each, until it is noticed.
     #[arg(long, conflicts_with_all = ["seed", "seconds", "pinned"])]
     mutants: bool,
+    /// Prints the table of known traces anew, for tools/simulator/src/pinned.rs: after a change of behaviour.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "seconds", "first", "pinned", "mutants", "speed"])]
+    hashes: bool,
+    /// Measures speed: five minutes of three replicas under some sixty requests a second, with faults; of seed 1, or that of
+    /// --first.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "seconds", "pinned", "mutants"])]
+    speed: bool,
     /// Prints what became of the messages of each kind.
     #[arg(long)]
     messages: bool,
@@ -55,7 +65,20 @@ fn main() -> ExitCode {
         return run_mutants(&arguments);
     }
     failure::report_seeds();
-    run_seeds(&arguments);
+    if arguments.speed {
+        measure_speed(arguments.first.unwrap_or(1));
+    } else if arguments.hashes {
+        for (seed, hash) in hashes() {
+            let quarter = |index: u32| hash >> (48 - 16 * index) & 0xffff;
+            let [a, b, c, d] = [0, 1, 2, 3].map(quarter);
+            println!("    ({seed}, 0x{a:04x}_{b:04x}_{c:04x}_{d:04x}),");
+        }
+    } else {
+        if arguments.pinned {
+            check_hashes();
+        }
+        run_seeds(&arguments);
+    }
     ExitCode::SUCCESS
 }
 
@@ -130,6 +153,33 @@ fn line(total: &Coverage, first: u64, seconds: f64) -> String {
         total.events,
         total.count("ops"),
     )
+}
+
+/// Requests a simulated second that a run must have answered for its speed to mean something.
+const REQUESTS_MIN: f64 = 50.0;
+
+fn measure_speed(seed: u64) {
+    failure::seed_is(seed);
+    let (began, cpu_began) = (Instant::now(), cpu_seconds());
+    let summary = run_plan::<KvWorkload>(seed, Plan::of_speed(), Prng::new(seed), false);
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu_began);
+    let simulated = summary.time_ns as f64 / 1e9;
+    let requests = (summary.checked.writes + summary.checked.reads) as f64 / simulated;
+    println!("{summary}");
+    println!(
+        "{:.0} simulated seconds a second, {:.0} a CPU second: {simulated:.0} s in {seconds:.3} s, {cpu:.3} s of CPU; \
+         {requests:.0} requests answered a simulated second, {:.2} us of CPU an event",
+        simulated / seconds,
+        simulated / cpu,
+        cpu * 1e6 / summary.events as f64
+    );
+    assert!(requests >= REQUESTS_MIN, "the cluster had little to do");
+}
+
+/// What the process has used of a core, in seconds: other processes on the machine do not count.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn print_messages(summary: &Summary) {

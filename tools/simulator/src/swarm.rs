@@ -125,6 +125,64 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The run by which speed is measured: three replicas, some sixty requests a second, a fault of some kind
+    /// nearly every second besides lost messages.
+    pub fn of_speed() -> Self {
+        let every = |every_s: u64, lasts_ms: u64| {
+            Some(Recurring {
+                every_ns: every_s * SECOND,
+                lasts_ns: lasts_ms * MILLISECOND,
+            })
+        };
+        Self {
+            cluster: ClusterOptions {
+                replica_count: 3,
+                client_count: 6,
+                geometry: Geometry {
+                    state_size: 2 << 20,
+                    message_size_max: 8 << 10,
+                    slots: 128,
+                    sessions_max: 8,
+                    ..Geometry::SMALL
+                },
+                network: NetworkOptions {
+                    loss: 1_000,
+                    duplicate: 1_000,
+                    ..NetworkOptions::GOOD
+                },
+                disk: DiskSpeed::FAST,
+                storage: StorageFaults {
+                    decay_mean_ns: Some(5 * SECOND),
+                    zones: SUPERBLOCK | HEADERS | PREPARES,
+                    ..StorageFaults::default()
+                },
+                client: ClientOptions {
+                    think_mean_ns: 95 * MILLISECOND,
+                    resend_ns: 300 * MILLISECOND,
+                    stray: 0,
+                },
+                turn_max_ns: 20 * MICROSECOND,
+            },
+            ops: u64::MAX,
+            faults_max_ns: 300 * SECOND,
+            faults: FaultPlan {
+                crash: every(10, 200),
+                power_cuts: 500_000,
+                pause: every(20, 200),
+                partition: every(10, 300),
+                clog: every(5, 100),
+                slow_disk: every(30, 300),
+                clock: every(10, 300),
+                clock_jump_ns: 300 * MILLISECOND,
+                drift_ppm: 50,
+                ..FaultPlan::default()
+            },
+            partial_recovery: false,
+        }
+    }
+}
+
 /// A fault that exists in so many of a million seeds, and is then as frequent and as long as drawn.
 fn recurring(
     prng: &mut Prng,
@@ -249,6 +307,7 @@ mod tests {
 
     #[test]
     fn drawn_plans_differ_and_are_possible() {
+        assert_eq!(Plan::of_speed().cluster.geometry.check(), Ok(()));
         let plans: Vec<_> = (0..300)
             .map(|seed| Plan::draw(&mut Prng::new(seed)))
             .collect();

@@ -1,9 +1,11 @@
 //! After each event of a replica: its effects are carried out, and what it did is checked against its disk.
 
 use super::Cluster;
-use crate::checker::{Soundness, Times};
+use crate::atlas::Atlas;
+use crate::checker::{Times, World};
 use crate::clock::EPOCH_NS;
 use crate::disk::{DiskState, Fate};
+use crate::host::Host;
 use crate::network::Node;
 use crate::workload::Workload;
 use storage::SECTOR_SIZE;
@@ -15,6 +17,45 @@ use storage::superblock::COPY_SIZE_MAX;
 use viewstone::constants::{CLOCK_ROUND_TRIP_MAX_NS, CLOCK_TOLERANCE_MAX_NS};
 use viewstone::replica::{Event, Peer};
 use zerocopy::FromBytes;
+
+/// Disks and clocks, for the checker.
+struct Seen<'a> {
+    hosts: &'a [Host],
+    atlas: &'a Atlas,
+    layout: &'a Layout,
+    now_ns: u64,
+}
+
+impl World for Seen<'_> {
+    fn holds(&self, replica: u8, prepare: &Prepare) -> bool {
+        let slot = self.layout.slot(prepare.op);
+        let disk = self.hosts[replica as usize].disk.state();
+        self.atlas.is_slot_damaged(replica, slot)
+            || is_durable(disk, self.layout.prepare_at(slot), prepare.frame.checksum)
+    }
+
+    fn is_journal_sound(&self, replica: u8) -> bool {
+        self.atlas.is_journal_sound(replica)
+    }
+
+    /// How late wall clocks may ever have been, and what cannot be told of them: samples of a round trip, the agreement's
+    /// tolerance, drift while there is none.
+    fn times(&self) -> Times {
+        let mut ahead = [i64::MIN; REPLICAS_MAX];
+        for (ahead, host) in ahead.iter_mut().zip(self.hosts) {
+            *ahead = host.clock.ahead_max_ns();
+        }
+        ahead.sort_unstable_by_key(|&ahead| std::cmp::Reverse(ahead));
+        let drift_ns = self.now_ns / 250 + 1_000_000;
+        let true_ns = EPOCH_NS + self.now_ns + drift_ns;
+        let unsure_ns = 2 * CLOCK_TOLERANCE_MAX_NS + CLOCK_ROUND_TRIP_MAX_NS;
+        let majority = self.hosts.len() / 2;
+        Times {
+            any_ns: true_ns.saturating_add_signed(ahead[0]),
+            majority_ns: true_ns.saturating_add_signed(ahead[majority]) + unsure_ns,
+        }
+    }
+}
 
 impl<W: Workload> Cluster<W> {
     /// Completes the next disk request of a replica, if one is due, with the fate that the atlas gives it.
@@ -120,40 +161,9 @@ impl<W: Workload> Cluster<W> {
         }
     }
 
-    /// How late wall clocks may ever have been, and what cannot be told of them: samples of a round trip, the agreement's
-    /// tolerance, drift while there is none.
-    fn times(&self) -> Times {
-        let mut ahead = [i64::MIN; REPLICAS_MAX];
-        for (ahead, host) in ahead.iter_mut().zip(&self.hosts) {
-            *ahead = host.clock.ahead_max_ns();
-        }
-        ahead.sort_unstable_by_key(|&ahead| std::cmp::Reverse(ahead));
-        let drift_ns = self.now_ns / 250 + 1_000_000;
-        let true_ns = EPOCH_NS + self.now_ns + drift_ns;
-        let unsure_ns = 2 * CLOCK_TOLERANCE_MAX_NS + CLOCK_ROUND_TRIP_MAX_NS;
-        let majority = self.hosts.len() / 2;
-        Times {
-            any_ns: true_ns.saturating_add_signed(ahead[0]),
-            majority_ns: true_ns.saturating_add_signed(ahead[majority]) + unsure_ns,
-        }
-    }
-
     fn check_progress(&mut self, replica: u8) {
-        let times = self.times();
-        self.checker.on_times(times);
         let host = &self.hosts[replica as usize];
         let process = host.process.as_ref().expect("it has just taken an event");
-        let sound = Soundness {
-            journal: self.atlas.is_journal_sound(replica),
-            lost: self.atlas.is_lost(replica),
-        };
-        let (hosts, atlas, layout) = (&self.hosts, &self.atlas, &self.layout);
-        let holds = |replica: u8, prepare: &Prepare| {
-            let slot = layout.slot(prepare.op);
-            let disk = hosts[replica as usize].disk.state();
-            atlas.is_slot_damaged(replica, slot)
-                || is_durable(disk, layout.prepare_at(slot), prepare.frame.checksum)
-        };
         // Nobody lies here.
         let refused = process.replica.metrics().contradictions;
         assert_eq!(
@@ -162,7 +172,13 @@ impl<W: Workload> Cluster<W> {
         );
         let progress = process.replica.progress();
         let opens = self.checker.has_opened(replica, &progress);
-        self.checker.on_progress(replica, &progress, sound, holds);
+        let seen = Seen {
+            hosts: &self.hosts,
+            atlas: &self.atlas,
+            layout: &self.layout,
+            now_ns: self.now_ns,
+        };
+        self.checker.on_progress(replica, &progress, &seen);
         if opens {
             self.check_copies(replica);
         }

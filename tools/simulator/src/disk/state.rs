@@ -1,8 +1,9 @@
 //! What a disk holds: the content of each sector, and which older or newer contents a power cut may leave instead.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use storage::SECTOR_SIZE;
+use storage::{SECTOR_SIZE, checksum};
 
 /// A sector's content; none: zeros.
 pub(super) type Sector = Option<Rc<[u8]>>;
@@ -190,6 +191,7 @@ impl DiskState {
                 if !self.histories.is_empty() {
                     self.histories.remove(&index);
                 }
+                retire(old);
             } else {
                 let history = self.histories.entry(index).or_insert(History {
                     older: Vec::new(),
@@ -271,10 +273,40 @@ impl DiskState {
     }
 }
 
+thread_local! {
+    /// Memory of sectors that nobody refers to any more, for the next ones.
+    static SPARE: RefCell<Vec<Rc<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Most sectors whose memory is kept.
+const SPARE_MAX: usize = 4096;
+
 fn sector_of(bytes: &[u8]) -> Sector {
     assert_eq!(bytes.len(), SECTOR_SIZE);
-    // Zeros are most of a fresh data file; they cost nothing here.
-    (*bytes != [0; SECTOR_SIZE]).then(|| Rc::from(bytes))
+    if checksum::is_zero(bytes) {
+        return None; // zeros are most of a fresh data file; they cost nothing here
+    }
+    let spare = SPARE.with_borrow_mut(Vec::pop);
+    Some(match spare {
+        Some(mut sector) => {
+            let content = Rc::get_mut(&mut sector).expect("a spare is nobody's");
+            content.copy_from_slice(bytes);
+            sector
+        }
+        None => Rc::from(bytes),
+    })
+}
+
+/// Keeps the memory of a sector's content, if nobody else refers to it.
+fn retire(sector: Sector) {
+    let Some(mut sector) = sector else { return };
+    if Rc::get_mut(&mut sector).is_some() {
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_MAX {
+                spare.push(sector);
+            }
+        });
+    }
 }
 
 /// A unit whose content after the cut is open.

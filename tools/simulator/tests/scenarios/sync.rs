@@ -330,3 +330,35 @@ fn a_page_that_only_a_dead_replica_has() {
         it.recovers();
     }
 }
+
+/// Two of four lack the same, and hear nothing for a while of the two that have it: they must not ask only each other from
+/// then on, although each of them answers that it has not got it, and at once.
+#[test]
+fn two_that_lack_the_same_while_those_who_have_it_are_silent() {
+    let mut it = serving(4);
+    it.partition(&[&[0, 2], &[1], &[3]]);
+    let head = it.head(1).max(it.head(3));
+    while it.cluster.checker().head() < head + 3 * RING {
+        it.writes(1);
+    }
+    it.hear_links();
+    it.until("both fetch", |it| {
+        [1, 3].iter().all(|&replica| {
+            let progress = it.progress(replica);
+            progress.pages_missing > 0 && progress.checkpoint_op > head
+        })
+    });
+    for (from, to) in [(0, 1), (0, 3), (2, 1), (2, 3)] {
+        it.lose(R(from), R(to), &[Command::Page]);
+    }
+    let questions =
+        |it: &Script| it.cluster.network().statistics()[Command::RequestPages as usize].sent;
+    let before = questions(&it);
+    it.pass(3 * SECOND);
+    let asked = questions(&it) - before;
+    assert!(asked < 500, "{asked} questions in three seconds");
+    it.lose_nothing();
+    // Without a newer checkpoint that would let them begin anew.
+    it.until("both are whole", |it| it.is_normal(1) && it.is_normal(3));
+    it.recovers();
+}
