@@ -168,7 +168,7 @@ impl<W: Workload> Cluster<W> {
         let refused = process.replica.metrics().contradictions;
         assert_eq!(
             refused, 0,
-            "replica {replica} was told of two logs of one view"
+            "replica {replica} has refused votes that contradict others, or what it executed"
         );
         let progress = process.replica.progress();
         let opens = self.checker.has_opened(replica, &progress);
