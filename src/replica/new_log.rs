@@ -302,6 +302,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Whether a log's end has what was executed here, as far as it reaches down to it. One that has not is another
     /// history, or a lie: it must not become durable here.
     pub(super) fn agrees_with_executed(&self, headers: &[Prepare]) -> bool {
+        self.contradicting(headers).is_none()
+    }
+
+    /// A header of a log's end that is not what was executed here at its op, or does not follow it; and the identity of what
+    /// was. What is to be executed of the own log, while the new one is being made durable, counts as executed.
+    pub(super) fn contradicting<'a>(&self, headers: &'a [Prepare]) -> Option<(&'a Prepare, u128)> {
         let checkpoint = &self.superblock.working().checkpoint.prepare;
         let executing = self.executing.as_ref().map(Executing::name);
         let known = [
@@ -309,12 +315,21 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Some((self.commit_min, self.commit_checksum)),
             executing,
         ];
-        known.into_iter().flatten().all(|(op, checksum)| {
-            headers.iter().all(|header| {
-                (header.op != op || header.frame.checksum == checksum)
-                    && (header.op != op + 1 || header.parent == checksum)
-            })
-        })
+        let committed = self.commit_min + 1..=self.commit_max.min(self.head.op);
+        let committed = committed.filter(|_| self.state_ready && self.is_chained());
+        let committed = committed.filter_map(|op| {
+            let header = self.journal.header(op)?;
+            Some((op, header.frame.checksum))
+        });
+        let known = known.into_iter().flatten().chain(committed);
+        let other = |(op, checksum): (u64, u128)| {
+            let differs = |header: &&Prepare| {
+                header.op == op && header.frame.checksum != checksum
+                    || header.op == op + 1 && header.parent != checksum
+            };
+            headers.iter().find(differs).map(|it| (it, checksum))
+        };
+        known.into_iter().find_map(other)
     }
 
     pub(super) fn on_start_view(&mut self, from: u8, message: &Message, effects: &mut Effects) {

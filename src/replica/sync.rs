@@ -172,7 +172,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// The data file does not hold all of its checkpoint.
     pub(super) fn on_checkpoint_incomplete(&mut self, damages: Damages, effects: &mut Effects) {
         if self.is_solo() {
-            effects.halt = Some(Fatal::DataFile(damages.to_string()));
+            let advice = damages.advice();
+            effects.halt = Some(Fatal::DataFile(format!("{damages}. To go on, {advice}")));
             return;
         }
         self.sync.damaged = damages.count > 0;
@@ -366,6 +367,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.executing = None;
         self.sync.forget_asks();
         self.sync.lacking = ReplicaSet::default();
+        self.asking.searches.forget_page();
         self.sync.moved_at_ns = self.now.monotonic_ns;
         self.sync.written = self.checkpoint.fetch_progress().pages_fetched;
         self.checkpoint.fetch_start(record, self.engine.pages_mut());
@@ -535,14 +537,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.sync.moved_at_ns = self.now.monotonic_ns;
             self.sync.patience_ns = (self.sync.patience_ns / 2).max(SYNC_PATIENCE_NS);
         }
-        let answered = |ask: &&mut Ask| ask.to == from && ask.nonce == page.nonce;
+        let answered = |ask: &Ask| ask.to == from && ask.nonce == page.nonce;
         self.sync.silent.remove(from);
-        if let Some(ask) = self.sync.asks.iter_mut().find(answered) {
-            if taken < ask.references.len() {
+        if let Some(index) = self.sync.asks.iter().position(answered) {
+            let mut references = std::mem::take(&mut self.sync.asks[index].references);
+            if taken < references.len() {
                 self.sync.lacking.insert(from);
+                self.note_lacking_pages(from, &references);
             }
-            self.checkpoint.fetch_retry(&ask.references);
-            ask.references.clear();
+            self.checkpoint.fetch_retry(&references);
+            references.clear();
+            self.sync.asks[index].references = references;
             if taken == 0 {
                 // It will not have it in a millisecond either.
                 self.sync.paused_until_ns = self.now.monotonic_ns + SYNC_TICK_NS;

@@ -72,11 +72,13 @@ pub enum Command {
     Eviction = 20,
     /// "This request was not taken", and why.
     Rejected = 21,
+    /// "I do not have this prepare": answers a request_prepare.
+    NoPrepare = 22,
 }
 
 impl Command {
     /// All commands, in order of their ordinals.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Request,
         Self::Prepare,
         Self::PrepareOk,
@@ -98,6 +100,7 @@ impl Command {
         Self::Page,
         Self::Eviction,
         Self::Rejected,
+        Self::NoPrepare,
     ];
 
     /// The command with this ordinal.
@@ -345,6 +348,7 @@ impl Header {
             Command::Page => self.typed::<Page>().rules(),
             Command::Eviction => self.typed::<Eviction>().rules(),
             Command::Rejected => self.typed::<Rejected>().rules(),
+            Command::NoPrepare => self.typed::<NoPrepare>().rules(),
         }
     }
 
@@ -406,10 +410,14 @@ macro_rules! typed_header {
 }
 
 mod greeting;
+mod repair;
 mod sync;
 mod view_change;
 
-pub use greeting::{Ping, PingClient, Pong, PongClient, ReplicaStatus, Start, Verdict};
+pub use greeting::{
+    NowhereKind, Ping, PingClient, Pong, PongClient, ReplicaStatus, Start, Verdict,
+};
+pub use repair::{Headers, NoPrepare, RequestHeaders, RequestPrepare};
 pub use sync::{Page, PageReference, PageRequest, RequestPages, page_capacity};
 pub use view_change::{DoViewChange, RequestStartView, StartView, StartViewChange};
 
@@ -636,44 +644,6 @@ typed_header! {
     rules |this| {
         rule(this.client != 0 && this.pad == 0, "a reply has no client id")?;
         rule(Status::from_u16(this.status).is_some(), "a reply's status is unknown")
-    }
-}
-
-typed_header! {
-    /// Asks for the headers of `op_min..=op_max`.
-    RequestHeaders reserved 176 {
-        /// Lowest op asked for.
-        op_min: u64,
-        /// Highest op asked for.
-        op_max: u64,
-    }
-    rules |this| {
-        bounded(&[this.op_min, this.op_max])?;
-        rule(bodiless(&this.frame), "a request_headers has a body")?;
-        rule(this.op_min <= this.op_max, "a request_headers asks for an empty range")
-    }
-}
-
-typed_header! {
-    /// Headers of prepares, highest op first.
-    Headers reserved 192 {}
-    rules |this| rule((this.frame.size as usize).is_multiple_of(HEADER_SIZE), "headers are not whole")
-}
-
-typed_header! {
-    /// Asks for the prepare of an op.
-    RequestPrepare reserved 160 {
-        /// The identity wanted; zero for whatever the asked replica holds as committed.
-        prepare: u128,
-        /// The op wanted.
-        op: u64,
-        /// Zero.
-        pad: u64,
-    }
-    rules |this| {
-        bounded(&[this.op])?;
-        rule(bodiless(&this.frame), "a request_prepare has a body")?;
-        rule(this.op > 0 && this.pad == 0, "a request_prepare names no op")
     }
 }
 

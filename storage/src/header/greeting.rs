@@ -133,6 +133,29 @@ typed_header! {
     }
 }
 
+/// What a replica needs and no other that answers has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum NowhereKind {
+    /// Nothing.
+    Nothing = 0,
+    /// The prepare of an op.
+    Prepare = 1,
+    /// A page of state.
+    Page = 2,
+    /// A node of the tag tree.
+    TagNode = 3,
+}
+
+impl NowhereKind {
+    /// The kind with this ordinal.
+    pub fn from_u8(ordinal: u8) -> Option<Self> {
+        [Self::Nothing, Self::Prepare, Self::Page, Self::TagNode]
+            .into_iter()
+            .find(|&kind| kind as u8 == ordinal)
+    }
+}
+
 typed_header! {
     /// Hello of a client, and a question: who leads, and how are you?
     PingClient reserved 160 {
@@ -232,18 +255,28 @@ typed_header! {
         checkpointing: u8,
         /// Bit i: machine i (the operation's high byte) is served here.
         machines: u64,
+        /// Pages of state and nodes of the tag tree that are known not to be here, while a checkpoint is fetched; a missing
+        /// node hides more.
+        pages_missing: u64,
+        /// Number of what is needed here and found nowhere: an op, a page, or a node of the tag tree.
+        nowhere_number: u64,
+        /// The higher half of its identity or tag; zero if that is not known.
+        nowhere_name: u64,
         /// Index of the view's primary.
         primary: u8,
         /// One if a majority of the replicas agrees on the time, and this one follows it; zero is an alarm.
         clock_synchronised: u8,
+        /// Ordinal of a [`NowhereKind`].
+        nowhere: u8,
         /// Zero.
-        pad: [u8; 30],
+        pad: [u8; 5],
     }
     rules |this| {
         rule(bodiless(&this.frame), "a pong_client has a body")?;
         zero(&this.pad)?;
         rule(ReplicaStatus::from_u8(this.status).is_some(), "a pong_client's status is unknown")?;
         rule(this.primary < this.replica_count, "a pong_client's primary does not exist")?;
+        rule(NowhereKind::from_u8(this.nowhere).is_some(), "a pong_client misses an unknown kind of thing")?;
         rule(this.clock_synchronised <= 1, "a pong_client's clock is neither agreed nor alone")
     }
 }

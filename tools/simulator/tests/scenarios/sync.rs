@@ -1,12 +1,15 @@
 //! Replicas that come back from so far behind that only the state of others helps, and replicas whose file is gone.
 
+use super::damage::stands_still;
 use super::script::{
     All, Ask, GEOMETRY, Kind, MILLISECOND, R, SECOND, STRICT, Script, noticed, serving, stopped,
     stopped_kind, without,
 };
 use simulator::disk::DiskSpeed;
+use std::collections::BTreeSet;
 use storage::SECTOR_SIZE;
 use storage::header::{Command, ReplicaStatus};
+use viewstone::replica::Needed;
 
 const RING: u64 = GEOMETRY.slots as u64;
 
@@ -231,6 +234,100 @@ fn pages_that_are_lost_on_their_way() {
     it.writes(2);
     it.lose_nothing();
     it.recovers();
+}
+
+/// Offsets of the blocks of the grid.
+fn grid(it: &Script) -> impl Iterator<Item = u64> + use<> {
+    let layout = *it.cluster.layout();
+    (layout.grid_at..layout.size).step_by(SECTOR_SIZE)
+}
+
+/// What each block of a replica's grid holds.
+fn blocks(it: &mut Script, replica: u8) -> Vec<Vec<u8>> {
+    let grid = grid(it);
+    let disk = it.cluster.disk_mut(replica).state();
+    grid.map(|at| disk.sector(at / SECTOR_SIZE as u64).to_vec())
+        .collect()
+}
+
+/// A cluster that has written a checkpoint and then died; and the pages that every replica has: a page is the same everywhere.
+fn dead_with_pages() -> (Script, BTreeSet<Vec<u8>>) {
+    let mut it = serving(3);
+    it.writes(2 * RING);
+    it.settle();
+    it.until("all is written", |it| it.cluster.is_at_rest());
+    for replica in 0..3 {
+        it.kill(replica);
+    }
+    let mut common: BTreeSet<_> = blocks(&mut it, 0).into_iter().collect();
+    for replica in 1..3 {
+        let others: BTreeSet<_> = blocks(&mut it, replica).into_iter().collect();
+        common.retain(|content| others.contains(content));
+    }
+    common.retain(|content| content.iter().any(|&byte| byte != 0));
+    assert!(!common.is_empty());
+    (it, common)
+}
+
+/// Flips a bit in each of these pages of a replica. Doing so again mends them.
+fn spoil(it: &mut Script, replica: u8, pages: &BTreeSet<Vec<u8>>) {
+    let found = blocks(it, replica);
+    for (at, mut content) in grid(it).zip(found) {
+        let good = pages.contains(&content);
+        content[17] ^= 4;
+        if good || pages.contains(&content) {
+            let disk = it.cluster.disk_mut(replica).state_mut();
+            disk.overwrite(at, &content);
+        }
+    }
+}
+
+/// The same pages are damaged on every replica: nobody has a state to execute on. That is said on each, and nobody changes views
+/// for its sake. Who brings them back, each in turn here, leads, or lets another lead.
+#[test]
+fn a_page_that_nobody_has_is_named_until_somebody_has_it() {
+    for healer in 0..3 {
+        let (mut it, pages) = dead_with_pages();
+        let all = it.all();
+        for &replica in &all {
+            spoil(&mut it, replica, &pages);
+        }
+        it.start_all();
+        it.begin(Ask::Write);
+        stands_still(&mut it, &all, |nowhere| {
+            !matches!(nowhere.needed, Needed::Prepare { .. }) && nowhere.silent.count() == 0
+        });
+        for &replica in &all {
+            let progress = it.progress(replica);
+            assert!(progress.nowhere.is_some(), "{replica}: {progress:?}");
+        }
+        it.kill(healer);
+        spoil(&mut it, healer, &pages);
+        it.start(healer);
+        it.answered();
+        it.recovers();
+    }
+}
+
+/// The only good copy of a page is on a replica that was down when it was first asked for it. Whoever was silent once and is not
+/// asked again, since others answer that they do not have it, cannot bring it.
+#[test]
+fn a_page_that_only_a_dead_replica_has() {
+    for dead in 0..3 {
+        let (mut it, pages) = dead_with_pages();
+        let up: Vec<u8> = (0..3).filter(|&replica| replica != dead).collect();
+        for &replica in &up {
+            spoil(&mut it, replica, &pages);
+            it.start(replica);
+        }
+        it.begin(Ask::Write);
+        stands_still(&mut it, &up, |nowhere| {
+            !matches!(nowhere.needed, Needed::Prepare { .. }) && nowhere.silent.iter().eq([dead])
+        });
+        it.start(dead);
+        it.answered();
+        it.recovers();
+    }
 }
 
 /// Two of four lack the same, and hear nothing for a while of the two that have it: they must not ask only each other from
