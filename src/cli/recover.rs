@@ -1,7 +1,7 @@
 //! `viewstone recover`.
 
 use super::cluster::ClusterArgs;
-use super::format::{Progress, device_of};
+use super::format::{Progress, device_of, new_file_id};
 use super::size::show_size;
 use super::status::{Answer, ask};
 use super::{Exit, Failure, print};
@@ -52,6 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let format = Format::replacement(
         arguments.cluster.cluster,
+        new_file_id()?,
         arguments.replica,
         shape.replica_count,
         geometry,

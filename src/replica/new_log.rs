@@ -11,13 +11,16 @@
 use super::sync::name_target;
 use super::vote::headers_max;
 use super::{Effects, Executing, Head, Ignored, Peer, Replica};
-use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VOTE_HEADERS_MAX};
+use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VIEW_CHANGE_NS, VOTE_HEADERS_MAX};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::{Message, SharedMessage};
 use storage::header::{HEADER_SIZE, Prepare, ReplicaStatus, RequestStartView, StartView};
 use storage::superblock::{CheckpointRecord, VIEW_HEADERS_MAX};
 use zerocopy::{FromBytes, IntoBytes};
+
+/// A view that has begun elsewhere is given so many times the time that it had to begin, until it has begun here.
+const INSTALL_PATIENCE: u64 = 5;
 
 /// A log that reaches beyond what this journal can hold: it is begun together with a newer checkpoint.
 #[derive(Debug)]
@@ -67,6 +70,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(view >= self.view && self.log_view <= view);
         self.view = view;
         self.status = ReplicaStatus::ViewChange;
+        // Only this disk is waited for now, and in another view it would be waited for again.
+        self.election.suspicions.own_is_over();
+        self.timers.suspect.clear();
+        self.timers
+            .view_change
+            .set(self.now, INSTALL_PATIENCE * VIEW_CHANGE_NS);
         let log_end = &self.log_end;
         let sequence = self.superblock.update(
             |state, headers| {
@@ -372,7 +381,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             // The view has begun, so there is no hurry to wish for the next one.
             self.timers
                 .view_change
-                .set(self.now, 5 * crate::constants::VIEW_CHANGE_NS);
+                .set(self.now, INSTALL_PATIENCE * VIEW_CHANGE_NS);
             return;
         }
         if view > self.view {

@@ -74,9 +74,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let mut pong: Pong = self.header();
         say_facts!(self, pong);
         pong.ping_monotonic_ns = ping.monotonic_ns;
-        pong.ping_life = ping.life;
+        (pong.ping_life, pong.ping_file) = (ping.life, ping.file);
         let peer = &mut self.peers[from as usize];
-        pong.regressed = u8::from(peer.remembered.hear(&ping));
+        pong.verdict = peer.remembered.hear(&ping) as u8;
         peer.greeted_ns = self.now.monotonic_ns;
         (peer.checkpoint_op, peer.commit_min) = (ping.checkpoint_op, ping.commit_min);
         // The clock as it is: what others make of it is their affair, and ours what we make of theirs.

@@ -237,7 +237,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn someone_to_ask(&mut self) -> u8 {
         self.asking.asks = self.asking.asks.wrapping_add(1);
         let primary = self.primary();
-        let by_turns = self.asking.unanswered && !self.asking.asks.is_multiple_of(2);
+        // A lost replica does not know the view: the primary of its own may be gone for long.
+        let by_turns = self.status == ReplicaStatus::Lost
+            || self.asking.unanswered && !self.asking.asks.is_multiple_of(2);
         if primary != self.options.replica && !by_turns {
             return primary;
         }

@@ -9,7 +9,8 @@
 //! * One write of the superblock sets the checkpoint, `syncing`, and the view's log if that caused it. From then on the
 //!   journal's window is the new checkpoint's, and the blocks of the old one are a cache.
 //! * A replica jumps only with a log that it knows to hold the checkpoint's op: in its view, or together with the log of a
-//!   new one. So what is above the checkpoint in its journal follows it.
+//!   new one. So what is above the checkpoint in its journal follows it. Who offers it must be in that view or an earlier one:
+//!   what was committed later is in no log that is known here, and a log that comes late may end below it.
 //! * Without a state a replica journals, acknowledges, votes and serves; it does not execute, checkpoint, answer clients or
 //!   lead. Beyond the reach of the checkpoint before, it acknowledges only when its own is whole on its own disk.
 //! * If the target is gone from the others, a newer one takes its place, and what is the same is kept.

@@ -156,7 +156,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 | Command::Ping
                 | Command::Pong
                 | Command::PrepareOk
-                | Command::CommitOk,
+                | Command::CommitOk
+                | Command::Page,
             ) => self.enter_view_change(view, effects),
             // The view has begun: its log is all that we need of it.
             Some(Command::Prepare | Command::Commit) => {
@@ -301,7 +302,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             && durable.view() == self.view
             && durable.log_view() < self.view
             && self.installing.is_none()
-            && self.may_promise();
+            && self.may_promise().is_some();
         if due && !self.election.voted {
             self.vote(effects);
         }
@@ -327,6 +328,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     pub(super) fn on_do_view_change(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let vote = *message.header().typed::<DoViewChange>();
+        self.peers[from as usize].remembered.hear_vote(&vote);
         if vote.frame.view == self.view {
             self.election.heard[from as usize] = Heard {
                 at_ns: self.now.monotonic_ns,
@@ -531,7 +533,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if durable.view() != self.view || self.installing.is_some() {
             return;
         }
-        if !self.may_promise() {
+        if self.may_promise().is_none() {
             self.ping_others(effects); // until they have said that nothing is wrong with this file
             return;
         }

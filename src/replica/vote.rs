@@ -4,6 +4,7 @@
 //! which it has never acknowledged (nack). Invariants:
 //! * A vote's headers are those that became durable when its view did, so they are the same each time it is sent, also
 //!   after a restart. Only what the author can supply may change.
+//! * All below a vote's list is committed: what is not, and has lost its header, is in the list as unknown.
 //! * A nack is a fact: the slot of the op was never written with an acknowledged prepare of that identity. What decayed is
 //!   neither present nor nacked.
 
@@ -164,6 +165,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         };
         let head = list.iter().map(|header| header.op).max().unwrap_or(0);
         let low = list.iter().map(|header| header.op).min().unwrap_or(0);
+        // All below the list counts as committed: what is not, and has lost its header, stands in it as unknown.
+        let committed = self
+            .commit_max
+            .max(head.saturating_sub(self.layout.geometry.pipeline_max.into()));
+        let low = low.min(committed + 1);
         // Above the list may be what could not be read when the vote was made, and can be now: it was unknown in the vote,
         // and stays so.
         let journaled = self.head.op.max(self.uncertain.unwrap_or(0));
@@ -185,6 +191,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             message.buffer_mut()[HEADER_SIZE * (1 + index)..][..HEADER_SIZE]
                 .copy_from_slice(header.as_bytes());
         }
+        vote.life = self.life();
+        vote.superblock_sequence = self.superblock.working().sequence;
         vote.op = top;
         vote.op_max = op_max;
         vote.commit_min = self.commit_min;

@@ -262,7 +262,8 @@ impl<W: Workload> Checker<W> {
             progress.status,
             ReplicaStatus::Normal | ReplicaStatus::Syncing
         );
-        if !normal {
+        // Who waits for a view's log to fit has the log of an earlier one, which may itself be replaced meanwhile.
+        if !normal || progress.log_view != progress.view {
             return;
         }
         let watched = &mut self.watched[replica as usize];

@@ -44,7 +44,7 @@ const NETWORK_MAX: usize = 400;
 fn is_told_to_halt(fatal: &Fatal) -> bool {
     matches!(
         fatal,
-        Fatal::Regressed(Regressed::Peer(_)) | Fatal::Diverged(_)
+        Fatal::Regressed(Regressed::Peer(_) | Regressed::Replaced(_)) | Fatal::Diverged(_)
     )
 }
 

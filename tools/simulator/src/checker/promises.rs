@@ -4,6 +4,7 @@
 //!   restarts.
 //! * **Nothing acknowledged is nacked**: not the exact prepare, in any life; nor, by a vote that ends before an op or
 //!   knows nothing of it, what was acknowledged in the view that the vote's log is of.
+//! * **What a vote does not list is committed**: all below its list.
 //! * **Who votes for a view acknowledges nothing in earlier ones**, neither a prepare nor a round of reads.
 //! * **A view has one log**, from its primary alone: all start_views and all prepares of a view agree on each op.
 //! * **Only in a view whose log it has does a replica acknowledge**: its acknowledgements name prepares of that log.
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use storage::checksum;
 use storage::header::{CommitOk, DoViewChange, HEADER_SIZE, Header, Prepare, PrepareOk, StartView};
 use storage::layout::REPLICAS_MAX;
-use viewstone::quorums::ReplicaSet;
+use viewstone::quorums::{Quorums, ReplicaSet};
 use zerocopy::FromBytes;
 
 /// What is remembered of a vote: all that must not change.
@@ -76,6 +77,8 @@ pub struct Promises {
     logs: BTreeMap<u32, BTreeMap<u64, u128>>,
     /// The highest op that a vote named since the last view began.
     op_named: u64,
+    /// Everything up to here is executed, and its acknowledgements are forgotten.
+    settled_op: u64,
     spoke: Spoke,
 }
 
@@ -96,6 +99,7 @@ impl Promises {
             acks: BTreeMap::new(),
             logs: BTreeMap::new(),
             op_named: 0,
+            settled_op: 0,
             spoke: Spoke::default(),
         }
     }
@@ -129,6 +133,7 @@ impl Promises {
 
     /// Ops up to here are settled: nobody asks any more who acknowledged them.
     pub fn settled(&mut self, op: u64) {
+        self.settled_op = op;
         while let Some(first) = self.acks.first_entry() {
             if *first.key() > op {
                 break;
@@ -243,6 +248,7 @@ impl Promises {
             }
         }
         self.op_named = self.op_named.max(highest);
+        self.check_below(replica, vote, body.len() / HEADER_SIZE);
         let spoken = &mut self.spoken[replica as usize];
         for (&op, acknowledged) in spoken.acknowledged.range(vote.op_max + 1..) {
             let forgotten = acknowledged.iter().any(|it| it.view >= vote.log_view);
@@ -278,6 +284,19 @@ impl Promises {
         }
     }
 
+    fn check_below(&self, replica: u8, vote: &DoViewChange, listed: usize) {
+        let below = vote.op.saturating_sub(listed as u64);
+        let quorum = Quorums::new(self.replica_count as u8).replication;
+        // The primary of the view in which it was committed sends itself nothing.
+        let committed = |acks: &Acks| acks.by.count() + 1 >= quorum;
+        let acks = self.acks.get(&below).map_or(&[][..], |acks| acks);
+        assert!(
+            below <= self.settled_op || acks.iter().any(committed),
+            "replica {replica} votes for view {} as if op {below} were committed, and it is not",
+            vote.frame.view
+        );
+    }
+
     fn check_nack(&self, replica: u8, vote: &DoViewChange, op: u64, checksum: u128) {
         let acknowledged = self.spoken[replica as usize].acknowledged.get(&op);
         let Some(acknowledged) = acknowledged else {
@@ -286,7 +305,16 @@ impl Promises {
         let held = |it: &&Acknowledged| {
             it.checksum == checksum || checksum == 0 && it.view >= vote.log_view
         };
-        if let Some(held) = acknowledged.iter().find(held) {
+        // A view whose log has another prepare there had proof that this one was not committed before; one that brings it back
+        // (its candidate did not hear of that view) counts only what is acknowledged since.
+        let replaced = |it: &Acknowledged| {
+            let since = it.view + 1..vote.log_view.max(it.view) + 1;
+            let logs = self.logs.range(since);
+            let mut there = logs.filter_map(|(_, log)| log.get(&op));
+            there.any(|&other| other != it.checksum)
+        };
+        let mut held = acknowledged.iter().filter(held);
+        if let Some(held) = held.find(|it| !replaced(it)) {
             panic!(
                 "replica {replica} votes for view {} that it never acknowledged op {op}; it did, in view {}",
                 vote.frame.view, held.view

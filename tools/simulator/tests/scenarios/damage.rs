@@ -1,8 +1,8 @@
 //! Damaged disks: what decayed is repaired or waited for, never denied.
 
 use super::script::{
-    All, Ask, GEOMETRY, Kind, Part, R, SECOND, STRICT, Script, noticed, serving, serving_kind,
-    serving_with, stopped, without,
+    All, Ask, GEOMETRY, Kind, MILLISECOND, Part, R, SECOND, STRICT, Script, noticed, serving,
+    serving_clients, serving_kind, serving_with, stopped, without,
 };
 use storage::SECTOR_SIZE;
 use storage::header::{Command, ReplicaStatus};
@@ -355,6 +355,30 @@ fn a_vote_with_a_gap_waits_for_whoever_knows() {
     it.begin(Ask::Write);
     it.waits(4 * SECOND);
     it.start(0);
+    it.answered();
+    it.recovers();
+}
+
+/// A primary prepared two ops that nobody else has, and lost what lies below the last: a vote that ended there would say that
+/// the first of them was committed.
+#[test]
+fn a_vote_that_knows_nothing_below_its_head() {
+    let mut it = serving_clients(STRICT, 3, 2);
+    it.writes(3);
+    at_rest(&mut it);
+    let committed = it.commit(0);
+    it.lose(R(0), All, &[Command::Prepare]);
+    it.begin(Ask::Write);
+    it.until("two are prepared", |it| it.head(0) == committed + 2);
+    it.pass(20 * MILLISECOND);
+    kill_all(&mut it);
+    it.lose_nothing();
+    it.damage(0, committed, Part::Both);
+    it.damage(0, committed + 1, Part::Both);
+    it.start(0);
+    it.start(1);
+    it.pass(SECOND);
+    it.start(2);
     it.answered();
     it.recovers();
 }
