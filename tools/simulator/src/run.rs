@@ -44,6 +44,12 @@ pub struct Protocol {
     pub repaired: u64,
     /// Checkpoints begun.
     pub checkpoints: u64,
+    /// Jumps to a checkpoint of others.
+    pub syncs: u64,
+    /// Pages of state got from others.
+    pub pages_fetched: u64,
+    /// Blocks that were found bad by the scrubber.
+    pub blocks_bad: u64,
 }
 
 /// What a run did.
@@ -177,6 +183,7 @@ pub fn run_kind<W: Workload>(
         cluster: Cluster::<W>::of_kind(plan.cluster, kind, prng, readable),
         left_behind: 0,
     };
+    run.cluster.press(plan.pressure);
     run.safety();
     let core = run.choose_core();
     run.heal(&core);
@@ -226,6 +233,7 @@ impl<W: Workload> Run<W> {
         let mut core: Vec<u8> = (0..count).collect();
         // The first start needs everybody once.
         let begun = self.cluster.checker().head() > 0;
+        self.cluster.survey_grids();
         if STATE_SYNC && self.plan.partial_recovery && begun {
             self.prng.shuffle(&mut core);
             for size in usize::from(least)..usize::from(count) {
@@ -282,14 +290,12 @@ impl<W: Workload> Run<W> {
             .run(until_ns, |cluster| is_done(cluster, replicas))
     }
 
-    /// Nothing happens any more but heartbeats.
+    /// Nothing happens any more but heartbeats; and perhaps a very late copy of a registration, which is committed again.
     fn rest(&mut self, all: &[u8]) {
         self.cluster.run_for(REST_NS);
-        assert!(
-            is_done(&self.cluster, all),
-            "it does not stay converged: {}",
-            self.state(all)
-        );
+        let until_ns = self.cluster.now_ns() + SECOND;
+        let stays = self.run_until_converged(all, until_ns);
+        assert!(stays, "it does not stay converged: {}", self.state(all));
         let until_ns = self.cluster.now_ns() + CONVERGENCE_MAX_NS;
         let rests = self.cluster.run(until_ns, Cluster::is_at_rest);
         assert!(rests, "the disks never rest");
@@ -338,6 +344,9 @@ impl<W: Workload> Run<W> {
             protocol.passed_on += metrics.passed_on;
             protocol.repaired += metrics.prepares_repaired;
             protocol.checkpoints += metrics.checkpoints;
+            protocol.syncs += metrics.syncs;
+            protocol.pages_fetched += metrics.pages_fetched;
+            protocol.blocks_bad += metrics.blocks_mended + metrics.blocks_superseded;
         }
         Summary {
             seed: self.seed,
