@@ -22,6 +22,7 @@ use storage::header::{
     Command, HEADER_SIZE, ReplicaStatus, Reply, Request, SUB_HEADER_SIZE, SubHeader, Typed,
 };
 use storage::layout::Geometry;
+use storage::superblock::FileId;
 use viewstone::client::kv::operation as kv_operation;
 use viewstone::constants;
 use viewstone::engine::{RegisterReply, operation};
@@ -70,8 +71,9 @@ struct Cluster {
 
 impl Node {
     fn new(replica: u8, replica_count: u8) -> Self {
-        let format =
-            Format::new(CLUSTER, replica, replica_count, GEOMETRY).expect("a valid geometry");
+        let file = FileId::of_random(1 + u128::from(replica));
+        let format = Format::new(CLUSTER, file, replica, replica_count, GEOMETRY);
+        let format = format.expect("a valid geometry");
         let options = ReplicaOptions {
             cluster: CLUSTER,
             replica,

@@ -40,6 +40,10 @@ const _: () = assert!(2 * HEARTBEAT_NS <= OWN_PAUSE_NS && 2 * OWN_PAUSE_NS < PAT
 /// Replicas exchange pings this often, in nanoseconds: hello again, and a clock sample.
 pub const PING_NS: u64 = 1000 * MILLISECOND;
 
+/// Whoever has not greeted for this long, in nanoseconds, is taken for silent when an operator is told who has what: some
+/// pings may be lost.
+pub const ALIVE_NS: u64 = 3 * PING_NS;
+
 /// As [`PING_NS`], until the cluster has begun: the first start waits for it.
 pub const PING_STARTING_NS: u64 = 50 * MILLISECOND;
 
@@ -114,6 +118,13 @@ pub const SYNC_RECORD_NS: u64 = 100 * MILLISECOND;
 /// Without a page for this long, in nanoseconds, a replica that fetches a checkpoint asks for a newer one: this one may
 /// be gone.
 pub const SYNC_STUCK_NS: u64 = 2000 * MILLISECOND;
+
+/// What all others that answer have said not to have counts as found nowhere after this long, in nanoseconds: each has been
+/// asked many times, and what they were just fetching themselves has come.
+pub const NOWHERE_NS: u64 = 2000 * MILLISECOND;
+
+// A primary knows that what it lacks is nowhere before it would give its view up for the lack of it.
+const _: () = assert!(NOWHERE_NS + 10 * REPAIR_NS < ABDICATE_NS);
 
 /// Repair that has made no progress for this long, in nanoseconds, while others have newer checkpoints, gives up: what is
 /// missing may be nowhere any more.

@@ -18,6 +18,7 @@
 
 use crate::quorums::Quorums;
 use crate::rules::Rules;
+use std::fmt;
 use storage::header::Prepare;
 use storage::layout::REPLICAS_MAX;
 use storage::superblock::VIEW_HEADERS_MAX;
@@ -131,6 +132,50 @@ pub enum Wait {
         /// The op.
         op: u64,
     },
+    /// Two votes cannot both be true. Neither is to be counted.
+    Contradiction(Contradiction),
+}
+
+/// Two logs of one view. Replicas that work never say so; a lie, or a fault of theirs, must not end the one that hears it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Contradiction {
+    /// The view that both logs are said to be of.
+    pub log_view: u32,
+    /// The op at which they differ.
+    pub op: u64,
+    /// A voter.
+    pub voter: u8,
+    /// Identity of what that one's log has there; zero if it differs in the op before only.
+    pub checksum: u128,
+    /// Another voter; none: the replica that counts the votes, by what it has executed.
+    pub other: Option<u8>,
+    /// Identity of what is there according to the other.
+    pub other_checksum: u128,
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            log_view,
+            op,
+            voter,
+            checksum,
+            other_checksum,
+            ..
+        } = self;
+        write!(
+            formatter,
+            "two logs of one view: replica {voter} votes for prepare {checksum:032x} at op {op} of the log of view \
+             {log_view}, and "
+        )?;
+        match self.other {
+            Some(other) => write!(formatter, "replica {other} for {other_checksum:032x}"),
+            None => write!(
+                formatter,
+                "{other_checksum:032x} was executed or committed here"
+            ),
+        }
+    }
 }
 
 /// Votes, by replica.
@@ -145,13 +190,37 @@ pub fn choose<R: Rules>(
     votes: &Votes<'_>,
     replica_count: u8,
     pipeline_max: u32,
-    headers: Vec<Prepare>,
+    mut headers: Vec<Prepare>,
 ) -> Result<Log, (Wait, Vec<Prepare>)> {
-    match decide::<R>(votes, replica_count, pipeline_max) {
+    headers.clear();
+    let chosen = decide::<R>(votes, replica_count, pipeline_max).and_then(|(op, commit_max)| {
+        gather::<R>(votes, op, pipeline_max, &mut headers)?;
+        let reached = op + 1 - headers.len() as u64;
+        if headers.is_empty() || reached > commit_max + 1 {
+            return Err(missing(votes, replica_count, reached - 1));
+        }
+        Ok((op, commit_max))
+    });
+    match chosen {
         Err(wait) => Err((wait, headers)),
         Ok((op, commit_max)) => {
-            gather::<R>(votes, replica_count, op, commit_max, pipeline_max, headers)
+            let timestamps = voters(votes).map(|vote| vote.timestamp);
+            Ok(Log {
+                op,
+                commit_max,
+                headers,
+                timestamp: timestamps.max().expect("there are votes"),
+            })
         }
+    }
+}
+
+/// Nobody who has voted can supply an op.
+fn missing(votes: &Votes<'_>, replica_count: u8, op: u64) -> Wait {
+    if (voters(votes).count() as u8) < replica_count {
+        Wait::Undecided { op }
+    } else {
+        Wait::Lost { op }
     }
 }
 
@@ -169,21 +238,33 @@ fn log_view_max<R: Rules>(votes: &Votes<'_>) -> u32 {
     }
 }
 
-/// The header of `op` in the latest log: from any canonical voter.
-fn canonical<'a, R: Rules>(votes: &'a Votes<'a>, op: u64) -> Option<&'a Prepare> {
+/// The header of `op` in the latest log: from any canonical voter; they agree.
+fn canonical<'a, R: Rules>(votes: &'a Votes<'a>, op: u64) -> Result<Option<&'a Prepare>, Wait> {
     let latest = log_view_max::<R>(votes);
-    let mut found: Option<&Prepare> = None;
-    for vote in voters(votes).filter(|vote| vote.log_view == latest) {
-        if let Says::Header(header, _, _) = vote.says(op) {
-            let same = found.is_none_or(|found| found.frame.checksum == header.frame.checksum);
-            assert!(
-                same || !R::LOG_VIEW_FIRST,
-                "two logs of one view at op {op}"
-            );
-            found = Some(header);
+    let mut found: Option<(u8, &Prepare)> = None;
+    for (voter, vote) in (0..).zip(votes) {
+        let Some(vote) = vote.as_ref().filter(|vote| vote.log_view == latest) else {
+            continue;
+        };
+        let Says::Header(header, _, _) = vote.says(op) else {
+            continue;
+        };
+        if let Some((first, other)) = found
+            && other.frame.checksum != header.frame.checksum
+            && R::LOG_VIEW_FIRST
+        {
+            return Err(Wait::Contradiction(Contradiction {
+                log_view: latest,
+                op,
+                voter: first,
+                checksum: other.frame.checksum,
+                other: Some(voter),
+                other_checksum: header.frame.checksum,
+            }));
         }
+        found = Some((voter, header));
     }
-    found
+    Ok(found.map(|(_, header)| header))
 }
 
 /// Head and commit of the log.
@@ -206,18 +287,12 @@ fn decide<R: Rules>(
         .map(|vote| vote.op_max)
         .max()
         .expect("somebody is canonical");
-    let wait = |op| {
-        if count < replica_count {
-            Wait::Undecided { op }
-        } else {
-            Wait::Lost { op }
-        }
-    };
+    let wait = |op| missing(votes, replica_count, op);
     if op_max < commit_max {
         return Err(wait(commit_max)); // committed, and no canonical voter has heard of it
     }
     for op in commit_max + 1..=op_max {
-        let header = canonical::<R>(votes, op);
+        let header = canonical::<R>(votes, op)?;
         let says = |vote: &&Vote<'_>| says_of::<R>(vote, op, header, latest);
         let nacks = voters(votes).filter(|vote| says(vote).1).count() as u8;
         let copies = voters(votes).filter(|vote| says(vote).0).count();
@@ -263,18 +338,11 @@ fn says_of<R: Rules>(
 /// The headers of the chosen log, from its head down as far as the votes know them.
 fn gather<R: Rules>(
     votes: &Votes<'_>,
-    replica_count: u8,
     op: u64,
-    commit_max: u64,
     pipeline_max: u32,
-    mut headers: Vec<Prepare>,
-) -> Result<Log, (Wait, Vec<Prepare>)> {
-    headers.clear();
-    let timestamp = voters(votes)
-        .map(|vote| vote.timestamp)
-        .max()
-        .expect("there are votes");
-    let mut wanted: Option<u128> = canonical::<R>(votes, op + 1).map(|next| next.parent);
+    headers: &mut Vec<Prepare>,
+) -> Result<(), Wait> {
+    let mut wanted: Option<u128> = canonical::<R>(votes, op + 1)?.map(|next| next.parent);
     let lowest = op.saturating_sub(pipeline_max.into());
     for at in (lowest..=op).rev() {
         // Committed ops may be missing from the canonical lists: any voter's header with the right identity is the one.
@@ -288,30 +356,15 @@ fn gather<R: Rules>(
         };
         let found = match wanted {
             Some(checksum) => named(checksum),
-            None => canonical::<R>(votes, at),
+            None => canonical::<R>(votes, at)?,
         };
         let Some(header) = found else { break };
         wanted = Some(header.parent);
         headers.push(*header);
+        // A pipeline and one: the geometry's bounds see to it, whatever the votes say.
         assert!(headers.len() <= VIEW_HEADERS_MAX);
     }
-    let reached = op + 1 - headers.len() as u64;
-    if headers.is_empty() || reached > commit_max + 1 {
-        let missing = reached - 1;
-        let voted = voters(votes).count() as u8;
-        let wait = if voted < replica_count {
-            Wait::Undecided { op: missing }
-        } else {
-            Wait::Lost { op: missing }
-        };
-        return Err((wait, headers));
-    }
-    Ok(Log {
-        op,
-        commit_max,
-        headers,
-        timestamp,
-    })
+    Ok(())
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub enum OfflineError {
         error: OpenError,
     },
     /// The checkpoint is damaged.
-    #[error("{path}: {damages}")]
+    #[error("{path}: {damages}. To go on, {}", .damages.advice())]
     Checkpoint {
         /// The file.
         path: PathBuf,

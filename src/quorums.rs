@@ -61,6 +61,11 @@ impl ReplicaSet {
         self.0 >> replica & 1 == 1
     }
 
+    /// The replicas in the set, the lowest first.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (0..REPLICAS_MAX as u8).filter(move |&replica| self.contains(replica))
+    }
+
     /// How many are in the set.
     pub fn count(self) -> u8 {
         self.0.count_ones() as u8

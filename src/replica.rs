@@ -20,6 +20,7 @@ mod divergence;
 mod event;
 mod lost;
 mod new_log;
+mod nowhere;
 mod opening;
 mod peers;
 mod prepares;
@@ -39,6 +40,7 @@ mod vote;
 pub use event::{
     ConnectionId, DIVERGED_PAGES_MAX, Diverged, Effects, Event, Fatal, Now, Peer, Regressed, Send,
 };
+pub use nowhere::{Needed, Nowhere};
 pub use status::{Ignored, Metrics, Progress};
 
 use crate::clock::Clock;
@@ -562,6 +564,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Command::RequestPrepare => {
                 self.on_request_prepare(from, *message.header().typed(), effects);
             }
+            Command::NoPrepare => self.on_no_prepare(from, message.header().typed()),
             _ => self.metrics.ignored(Ignored::Unexpected),
         }
     }

@@ -20,12 +20,15 @@ pub mod log_sink;
 pub mod memory;
 mod published;
 mod resolve;
+mod standing;
 
 pub use identity::Identity;
 pub use listen::{ListenError, Listener};
 pub use published::Published;
 pub use resolve::{AddressError, Addresses, check_address, check_addresses};
+pub use standing::{FETCHED_STEP, Standing};
 
+use crate::log_choice::Contradiction;
 use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
@@ -40,7 +43,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use storage::header::{Header, ReplicaStatus};
+use storage::checkpoint::Damages;
+use storage::header::Header;
 use storage::io::IoRequest;
 use storage::layout::Geometry;
 use storage::uring::{Done, Durability, Uring, UringError, UringOptions, Wait};
@@ -83,23 +87,18 @@ pub trait Hosted {
     fn may_stop(&self) -> bool {
         true
     }
+    /// What of its state was found damaged at start, once.
+    fn take_damages(&mut self) -> Option<Damages> {
+        None
+    }
+    /// Votes that it has refused because they contradict each other; each pair once.
+    fn take_contradiction(&mut self) -> Option<Contradiction> {
+        None
+    }
     /// What it is in the cluster, for the log; none if there is nothing to say.
     fn standing(&self) -> Option<Standing> {
         None
     }
-}
-
-/// What a replica is in its cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Standing {
-    /// Its view.
-    pub view: u32,
-    /// Index of that view's primary.
-    pub primary: u8,
-    /// What it is doing.
-    pub status: ReplicaStatus,
-    /// An op that may be committed, and that no replica has any more.
-    pub lost_op: Option<u64>,
 }
 
 /// How long a planned stop may wait for the others to hear of it: writing a superblock, and a turn.
@@ -366,25 +365,19 @@ impl<R: Hosted> Server<R> {
 
     /// Says when the replica's part in the cluster changes.
     fn log_standing(&mut self) {
-        let standing = self.replica.standing();
-        if standing == self.logged {
-            return;
+        if let Some(damages) = self.replica.take_damages() {
+            log::warn!("{damages}");
+            log::info!("what is damaged or missing is fetched from the other replicas");
         }
-        self.logged = standing;
-        if let Some(Standing {
-            view,
-            primary,
-            status,
-            lost_op,
-        }) = standing
-        {
-            log::info!("view {view} (primary: replica {primary}): {status:?}");
-            if let Some(op) = lost_op {
-                log::error!(
-                    "op {op} may have been acknowledged, and no replica has a whole copy of it: the cluster waits for \
-                     one. Restore the data file of a replica that had it"
-                );
-            }
+        if let Some(found) = self.replica.take_contradiction() {
+            log::error!(
+                "{found}. These votes are not counted; one of these replicas has a fault, or is none of ours"
+            );
+        }
+        let standing = self.replica.standing();
+        if standing != self.logged {
+            standing::log(self.logged, standing);
+            self.logged = standing;
         }
     }
 

@@ -110,6 +110,16 @@ fn format_makes_a_whole_file_of_mode_0600() {
 }
 
 #[test]
+fn every_file_has_an_id_of_its_own() {
+    let ids = [(); 2].map(|()| {
+        let directory = Directory::new();
+        let id = inspect(&formatted(&directory))["superblock"]["file"].clone();
+        u128::from_str_radix(id.as_str().expect("a string"), 16).expect("128 bits")
+    });
+    assert!(ids[0] != ids[1] && !ids.contains(&0));
+}
+
+#[test]
 fn an_existing_file_is_refused_and_untouched() {
     let directory = Directory::new();
     fs::write(directory.file(), b"precious").expect("written");

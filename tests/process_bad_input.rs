@@ -458,7 +458,7 @@ fn bad_bytes(random: &mut Random) -> Vec<u8> {
         // A replica that this cluster of one does not have.
         5 => {
             let mut ping = Ping::new(CLUSTER, 0, 1);
-            ping.replica_count = 1;
+            (ping.replica_count, ping.file) = (1, 1);
             sealed(ping, &[])
         }
         // A good greeting, and then one bit of a request is wrong, anywhere in it.
@@ -471,7 +471,7 @@ fn bad_bytes(random: &mut Random) -> Vec<u8> {
         // A good greeting, and then a message that clients may not send.
         7 => {
             let mut ping = Ping::new(CLUSTER, 0, 0);
-            ping.replica_count = 1;
+            (ping.replica_count, ping.file) = (1, 1);
             assert_eq!(ping.header().command(), Some(Verb::Ping));
             [after_hello, sealed(ping, &[])].concat()
         }

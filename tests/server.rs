@@ -101,7 +101,7 @@ impl Hosted for StandIn {
             }
             Event::Connected(replica) => {
                 let mut ping = Ping::new(CLUSTER, 0, self.identity.replica);
-                ping.replica_count = self.identity.replica_count;
+                (ping.replica_count, ping.file) = (self.identity.replica_count, 1);
                 ping.fingerprint = self.identity.geometry.fingerprint(ping.replica_count);
                 let mut message = self.pool.take().expect("free");
                 message.set_header(&ping);

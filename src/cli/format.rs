@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use storage::format::Format;
 use storage::layout::{Geometry, JournalAck};
+use storage::superblock::FileId;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,11 +115,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let cluster = match arguments.cluster {
         Some(cluster) => cluster,
-        None => random()?,
+        None => random("cluster id", ": give one with --cluster")?,
     };
     let geometry = arguments.geometry(ack);
     let format = Format::new(
         cluster,
+        new_file_id()?,
         arguments.replica,
         arguments.replica_count,
         geometry,
@@ -147,13 +149,18 @@ pub(super) fn device_of(file: &Path) -> Device {
         .unwrap_or_default()
 }
 
-fn random() -> Result<u128, Failure> {
+/// The name of a file that is about to be made.
+pub(super) fn new_file_id() -> Result<FileId, Failure> {
+    random("name for the file", "").map(FileId::of_random)
+}
+
+fn random(what: &str, otherwise: &str) -> Result<u128, Failure> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
         .map_err(|error| {
             let message =
-                format!("cannot draw a random cluster id ({error}): give one with --cluster");
+                format!("cannot draw a random {what} from /dev/urandom ({error}){otherwise}");
             Failure::new(Exit::Failed, &message)
         })?;
     Ok(u128::from_le_bytes(bytes))

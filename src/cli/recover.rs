@@ -1,7 +1,7 @@
 //! `viewstone recover`.
 
 use super::cluster::ClusterArgs;
-use super::format::{Progress, device_of};
+use super::format::{Progress, device_of, new_file_id};
 use super::size::show_size;
 use super::status::{Answer, ask};
 use super::{Exit, Failure, print};
@@ -52,6 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let format = Format::replacement(
         arguments.cluster.cluster,
+        new_file_id()?,
         arguments.replica,
         shape.replica_count,
         geometry,
@@ -166,12 +167,19 @@ mod tests {
         pong
     }
 
-    #[expect(clippy::large_types_passed_by_value, reason = "made for the test")]
-    fn answer(pong: Option<PongClient>) -> Answer {
+    fn silent() -> Answer {
         Answer {
             address: "a:1".to_owned(),
-            trouble: pong.is_none().then(|| "refused".to_owned()),
-            pong,
+            trouble: Some("refused".to_owned()),
+            pong: None,
+        }
+    }
+
+    fn answer(pong: &PongClient) -> Answer {
+        Answer {
+            trouble: None,
+            pong: Some(*pong),
+            ..silent()
         }
     }
 
@@ -195,7 +203,7 @@ mod tests {
     #[test]
     fn what_forbids_it_is_said() {
         let geometry = Geometry::SMALL;
-        let whole = [answer(Some(pong(&geometry, 0))), answer(None)];
+        let whole = [answer(&pong(&geometry, 0)), silent()];
         let found = shape(&whole, 2).expect("one answer is enough");
         assert_eq!(found.replica_count, 3);
         let refusal = |answers: &[Answer], replica| {
@@ -204,17 +212,13 @@ mod tests {
         };
         assert_eq!(refusal(&whole, 3).0, Exit::Usage);
         assert_eq!(refusal(&whole, 0).0, Exit::InUse);
-        let (exit, message) = refusal(&[answer(None)], 0);
+        let (exit, message) = refusal(&[silent()], 0);
         assert!(exit == Exit::Unavailable && message.contains("a:1: refused"));
         let mut blank = pong(&geometry, 0);
         blank.start = Start::Blank as u8;
-        assert!(
-            refusal(&[answer(Some(blank))], 1)
-                .1
-                .contains("has not begun")
-        );
+        assert!(refusal(&[answer(&blank)], 1).1.contains("has not begun"));
         let other = pong(&Geometry::DEFAULT, 1);
-        let mixed = [answer(Some(pong(&geometry, 0))), answer(Some(other))];
+        let mixed = [answer(&pong(&geometry, 0)), answer(&other)];
         assert_eq!(refusal(&mixed, 2).0, Exit::WrongFile);
     }
 }

@@ -5,7 +5,7 @@ use crate::client::{ClientOptions, ConnectError};
 use crate::quorums::Quorums;
 use serde_json::{Value, json};
 use std::time::Duration;
-use storage::header::{PongClient, ReplicaStatus, Start};
+use storage::header::{NowhereKind, PongClient, ReplicaStatus, Start};
 use storage::layout::REPLICAS_MAX;
 
 /// Ask the replicas of a running cluster how they are.
@@ -119,9 +119,19 @@ pub fn assess(answers: &[Answer]) -> Health {
     let led = normal[newest.primary as usize % REPLICAS_MAX];
     // The count is what a replica says: within what quorums know of.
     let replicas = newest.replica_count.clamp(1, REPLICAS_MAX as u8);
-    if !led || count < usize::from(Quorums::new(replicas).replication) {
+    let stuck = |pong: &&PongClient| missed(pong).is_some();
+    let mut stuck = answers
+        .iter()
+        .filter_map(|it| it.pong.as_ref())
+        .filter(stuck);
+    // Who leads and waits for what nobody has answers nobody.
+    let waits = stuck
+        .clone()
+        .any(|pong| pong.frame.replica == newest.primary);
+    if !led || waits || count < usize::from(Quorums::new(replicas).replication) {
         Health::NotServing
-    } else if count < usize::from(newest.replica_count)
+    } else if stuck.next().is_some()
+        || count < usize::from(newest.replica_count)
         || lag_max(answers) > LAG_HEALTHY_MAX
         || !clocks_agree(answers)
     {
@@ -168,6 +178,41 @@ fn status_name(pong: &PongClient) -> &'static str {
         Some(ReplicaStatus::Lost) => "lost",
         None => "unknown",
     }
+}
+
+/// The status, and how much is known to be left of what it waits for.
+fn status_text(pong: &PongClient) -> String {
+    match pong.pages_missing {
+        0 => status_name(pong).to_owned(),
+        missing => format!("{} ({} pages)", status_name(pong), grouped(missing)),
+    }
+}
+
+/// What a replica needs, and no replica has that answers.
+fn missed(pong: &PongClient) -> Option<&'static str> {
+    match NowhereKind::from_u8(pong.nowhere) {
+        Some(NowhereKind::Prepare) => Some("prepare of op"),
+        Some(NowhereKind::Page) => Some("page"),
+        Some(NowhereKind::TagNode) => Some("tag tree node"),
+        Some(NowhereKind::Nothing) | None => None,
+    }
+}
+
+/// A line for each replica that needs something that is nowhere.
+fn missed_lines(answers: &[Answer]) -> String {
+    let pongs = answers.iter().filter_map(|answer| answer.pong.as_ref());
+    let line = |pong: &PongClient| {
+        let kind = missed(pong)?;
+        let (replica, number) = (pong.frame.replica, pong.nowhere_number);
+        let name = match pong.nowhere_name {
+            0 => String::new(),
+            name => format!(" ({name:016x}...)"),
+        };
+        Some(format!(
+            "replica {replica} waits for {kind} {number}{name}, which no replica has that answers: its log says what to do\n"
+        ))
+    };
+    pongs.filter_map(line).collect()
 }
 
 fn clock_name(pong: &PongClient) -> &'static str {
@@ -226,7 +271,7 @@ fn to_table(answers: &[Answer], health: Health) -> String {
         rows.push(vec![
             pong.frame.replica.to_string(),
             answer.address.clone(),
-            status_name(pong).to_owned(),
+            status_text(pong),
             pong.frame.view.to_string(),
             pong.primary.to_string(),
             grouped(pong.op),
@@ -246,7 +291,8 @@ fn to_table(answers: &[Answer], health: Health) -> String {
             start_name(pong).to_owned(),
         ]);
     }
-    format!("{}cluster is {}\n", table(&rows), health.name())
+    let missed = missed_lines(answers);
+    format!("{}{missed}cluster is {}\n", table(&rows), health.name())
 }
 
 fn to_json(answers: &[Answer], health: Health) -> Value {
@@ -277,6 +323,12 @@ fn to_json(answers: &[Answer], health: Health) -> Value {
             "sessions_max": pong.sessions_max,
             "pages_used": pong.pages_used,
             "pages_total": pong.pages_total,
+            "pages_missing": pong.pages_missing,
+            "nowhere": missed(pong).map(|kind| json!({
+                "kind": kind,
+                "number": pong.nowhere_number,
+                "name": format!("{:016x}", pong.nowhere_name),
+            })),
             "clock_synchronised": pong.clock_synchronised == 1,
             "start": start_name(pong),
             "timestamp": pong.timestamp,
@@ -358,6 +410,28 @@ mod tests {
         assert!(text.contains("NOT AGREED"), "{text}");
         let json = to_json(&answers, Health::Degraded);
         assert_eq!(json["replicas"][1]["clock_synchronised"], false);
+    }
+
+    #[test]
+    fn who_waits_for_what_nobody_has_is_not_well() {
+        let mut answers = [0, 1, 2].map(|replica| answer(replica, 0, ReplicaStatus::Normal));
+        assert!(!to_table(&answers, Health::Healthy).contains("waits for"));
+        let waits = |answer: &mut Answer| {
+            let pong = answer.pong.as_mut().expect("it answered");
+            pong.nowhere = NowhereKind::Prepare as u8;
+            pong.nowhere_number = 41;
+            pong.nowhere_name = 0x5eed;
+        };
+        waits(&mut answers[1]);
+        assert_eq!(assess(&answers), Health::Degraded);
+        waits(&mut answers[0]);
+        assert_eq!(assess(&answers), Health::NotServing);
+        let text = to_table(&answers, assess(&answers));
+        let line = "replica 0 waits for prepare of op 41 (0000000000005eed...), which";
+        assert!(text.contains(line), "{text}");
+        let json = to_json(&answers, Health::NotServing);
+        assert_eq!(json["replicas"][0]["nowhere"]["number"], 41);
+        assert!(json["replicas"][2]["nowhere"].is_null());
     }
 
     #[test]

@@ -394,12 +394,33 @@ fn time_goes_on_from_the_latest_voter_whatever_is_cut() {
     assert_eq!((log.op, log.timestamp), (0, 900));
 }
 
+/// Where two canonical voters name two prepares of one op, whatever else is said, nothing is chosen, and they are named.
 #[test]
-#[should_panic(expected = "two logs of one view at op 2")]
-fn two_logs_of_one_view_stop_the_candidate() {
-    let one = Owned::new(1, &log(&[0, 1]), &[Good, Good]);
-    let other = Owned::new(1, &log(&[0, 0]), &[Good, Good]);
-    let _ = chosen(&[Some(&one), Some(&other), None]);
+fn two_logs_of_one_view_are_refused() {
+    let (left, right) = (log(&[0, 1]), log(&[0, 0]));
+    let one = Owned::new(1, &left, &[Good, Good]);
+    let other = Owned::new(1, &right, &[Good, Good]);
+    let older = Owned::new(0, &log(&[0, 0]), &[Good, Good]);
+    let between = |voter, other| {
+        Err(Wait::Contradiction(Contradiction {
+            log_view: 1,
+            op: 2,
+            voter,
+            checksum: left[2].frame.checksum,
+            other: Some(other),
+            other_checksum: right[2].frame.checksum,
+        }))
+    };
+    assert_eq!(chosen(&[Some(&one), Some(&other), None]), between(0, 1));
+    assert_eq!(
+        chosen(&[Some(&one), Some(&older), Some(&other)]),
+        between(0, 2)
+    );
+    // Nor when the op is said to be committed, and only the headers are gathered.
+    let sure = one.clone().commit_max(2);
+    assert_eq!(chosen(&[None, Some(&sure), Some(&other)]), between(1, 2));
+    // An older log may differ.
+    assert_eq!(chosen(&[Some(&one), Some(&older), None]), Ok(2));
 }
 
 #[test]

@@ -119,11 +119,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let op = durable.op();
         let beyond =
             self.checkpoint_required(op) > self.checkpoint_reach() && R::WITHHOLD_BEYOND_CHECKPOINT;
-        if beyond || !self.is_chained_for_ack(op) || !self.may_promise() {
+        let right = self.may_promise();
+        let Some(begun) = right.filter(|_| !beyond && self.is_chained_for_ack(op)) else {
             self.withheld = Some(self.withheld.map_or(op, |lowest| lowest.min(op)));
             return;
-        }
-        self.promises.acknowledge(op);
+        };
+        self.promises.acknowledge(op, begun);
         if self.is_primary() {
             let entry = self.prepares.get(op);
             if entry.is_some_and(|entry| entry.prepare().frame.checksum == durable.checksum()) {
@@ -154,6 +155,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let mut ok: PrepareOk = self.header();
         ok.prepare = durable.checksum();
         (ok.checkpoint_op, ok.checkpoint_id) = self.checkpoint_to_announce();
+        ok.life = self.life();
+        ok.superblock_sequence = self.superblock.working().sequence;
         ok.op = durable.op();
         ok.commit_min = self.commit_min;
         ok.round = round;
@@ -179,7 +182,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.commit_max = self.commit_max.max(commit.commit);
         self.peers[from as usize].on_progress(commit.commit, commit.checkpoint_op, 0);
         self.hear_checkpoint(from, commit.checkpoint_op, commit.checkpoint_id, effects);
-        if !self.may_promise() {
+        if self.may_promise().is_none() {
             return; // it might have voted for a later view
         }
         let mut ok: CommitOk = self.header();

@@ -305,6 +305,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         // it may be the last copy.
         let Some(size) = self.journal.size_of(ask.op, ask.prepare) else {
             self.metrics.ignored(Ignored::NotHere);
+            self.send_no_prepare(from, &ask, effects);
             return;
         };
         if self.serving_reads >= SERVE_READS_MAX {

@@ -87,10 +87,9 @@ pub enum Fatal {
         /// The checkpoint's op.
         op: u64,
     },
-    /// The file was put back to an older state.
+    /// The file is older than what this replica has promised.
     #[error(
-        "{0}: the file, or part of it, was put back to an older state, and with it what this replica promised is forgotten. \
-         It counts as lost: move it away and run `viewstone recover`"
+        "{0}, and what this replica promised since is forgotten. It counts as lost: move it away and run `viewstone recover`"
     )]
     Regressed(Regressed),
     /// A page has changed in memory though nothing wrote it.
@@ -108,11 +107,20 @@ pub enum Fatal {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Regressed {
     /// The journal is newer than the superblock.
-    #[error("the journal holds op {0}, which this superblock cannot have allowed")]
+    #[error(
+        "the journal holds op {0}, which this superblock cannot have allowed: part of the file was put back to an older state"
+    )]
     Journal(u64),
     /// Another replica remembers more than this file holds.
-    #[error("replica {0} remembers a later state of this replica than its file holds")]
+    #[error(
+        "replica {0} remembers a later state of this replica than its file holds: the file was put back to an older state"
+    )]
     Peer(u8),
+    /// Another replica knows a file of this replica that is newer than this one.
+    #[error(
+        "replica {0} knows another data file that has taken the place of this one: an old file was put back"
+    )]
+    Replaced(u8),
 }
 
 /// Pages that are named when states differ.

@@ -86,9 +86,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return;
         }
         let count = u32::from(self.options.replica_count);
-        let mut view = self.lost.view + 2 * count;
+        let mut view = self.lost.view.saturating_add(2 * count);
         if view % count == u32::from(self.options.replica) {
-            view += 1; // without a state it could not lead
+            view = view.saturating_add(1); // without a state it could not lead
         }
         let is_genesis = record.root == 0;
         let target = if is_genesis {

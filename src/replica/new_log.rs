@@ -11,13 +11,16 @@
 use super::sync::name_target;
 use super::vote::headers_max;
 use super::{Effects, Executing, Head, Ignored, Peer, Replica};
-use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VOTE_HEADERS_MAX};
+use crate::constants::{HEARTBEAT_NS, PREPARE_RESEND_NS, VIEW_CHANGE_NS, VOTE_HEADERS_MAX};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::{Message, SharedMessage};
 use storage::header::{HEADER_SIZE, Prepare, ReplicaStatus, RequestStartView, StartView};
 use storage::superblock::{CheckpointRecord, VIEW_HEADERS_MAX};
 use zerocopy::{FromBytes, IntoBytes};
+
+/// A view that has begun elsewhere is given so many times the time that it had to begin, until it has begun here.
+const INSTALL_PATIENCE: u64 = 5;
 
 /// A log that reaches beyond what this journal can hold: it is begun together with a newer checkpoint.
 #[derive(Debug)]
@@ -67,6 +70,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         assert!(view >= self.view && self.log_view <= view);
         self.view = view;
         self.status = ReplicaStatus::ViewChange;
+        // Only this disk is waited for now, and in another view it would be waited for again.
+        self.election.suspicions.own_is_over();
+        self.timers.suspect.clear();
+        self.timers
+            .view_change
+            .set(self.now, INSTALL_PATIENCE * VIEW_CHANGE_NS);
         let log_end = &self.log_end;
         let sequence = self.superblock.update(
             |state, headers| {
@@ -293,6 +302,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Whether a log's end has what was executed here, as far as it reaches down to it. One that has not is another
     /// history, or a lie: it must not become durable here.
     pub(super) fn agrees_with_executed(&self, headers: &[Prepare]) -> bool {
+        self.contradicting(headers).is_none()
+    }
+
+    /// A header of a log's end that is not what was executed here at its op, or does not follow it; and the identity of what
+    /// was. What is to be executed of the own log, while the new one is being made durable, counts as executed.
+    pub(super) fn contradicting<'a>(&self, headers: &'a [Prepare]) -> Option<(&'a Prepare, u128)> {
         let checkpoint = &self.superblock.working().checkpoint.prepare;
         let executing = self.executing.as_ref().map(Executing::name);
         let known = [
@@ -300,12 +315,21 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Some((self.commit_min, self.commit_checksum)),
             executing,
         ];
-        known.into_iter().flatten().all(|(op, checksum)| {
-            headers.iter().all(|header| {
-                (header.op != op || header.frame.checksum == checksum)
-                    && (header.op != op + 1 || header.parent == checksum)
-            })
-        })
+        let committed = self.commit_min + 1..=self.commit_max.min(self.head.op);
+        let committed = committed.filter(|_| self.state_ready && self.is_chained());
+        let committed = committed.filter_map(|op| {
+            let header = self.journal.header(op)?;
+            Some((op, header.frame.checksum))
+        });
+        let known = known.into_iter().flatten().chain(committed);
+        let other = |(op, checksum): (u64, u128)| {
+            let differs = |header: &&Prepare| {
+                header.op == op && header.frame.checksum != checksum
+                    || header.op == op + 1 && header.parent != checksum
+            };
+            headers.iter().find(differs).map(|it| (it, checksum))
+        };
+        known.into_iter().find_map(other)
     }
 
     pub(super) fn on_start_view(&mut self, from: u8, message: &Message, effects: &mut Effects) {
@@ -357,7 +381,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             // The view has begun, so there is no hurry to wish for the next one.
             self.timers
                 .view_change
-                .set(self.now, 5 * crate::constants::VIEW_CHANGE_NS);
+                .set(self.now, INSTALL_PATIENCE * VIEW_CHANGE_NS);
             return;
         }
         if view > self.view {

@@ -74,11 +74,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let mut pong: Pong = self.header();
         say_facts!(self, pong);
         pong.ping_monotonic_ns = ping.monotonic_ns;
-        pong.ping_life = ping.life;
+        (pong.ping_life, pong.ping_file) = (ping.life, ping.file);
         let peer = &mut self.peers[from as usize];
-        pong.regressed = u8::from(peer.remembered.hear(&ping));
+        pong.verdict = peer.remembered.hear(&ping) as u8;
         peer.greeted_ns = self.now.monotonic_ns;
-        peer.checkpoint_op = ping.checkpoint_op;
+        (peer.checkpoint_op, peer.commit_min) = (ping.checkpoint_op, ping.commit_min);
         // The clock as it is: what others make of it is their affair, and ours what we make of theirs.
         pong.realtime_ns = self.now.realtime_ns;
         self.send_header(Peer::Replica(from), &pong, effects);
@@ -150,7 +150,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             0
         };
         pong.missing = lost + self.catch_up.target.saturating_sub(self.head.op);
-        pong.pages_used = u64::from(pages.count() - pages.free_count());
+        pong.pages_used = if self.state_ready {
+            u64::from(pages.count() - pages.free_count())
+        } else {
+            checkpoint.pages_used
+        };
+        pong.pages_missing = self.checkpoint.fetch_progress().missing;
+        if let Some(nowhere) = self.nowhere().filter(|_| opened) {
+            let (kind, number, name) = nowhere.needed.to_wire();
+            pong.nowhere = kind as u8;
+            (pong.nowhere_number, pong.nowhere_name) = (number, name);
+        }
         pong.pages_total = u64::from(pages.count());
         pong.message_size_max = geometry.message_size_max;
         pong.reply_size_max = geometry.reply_size_max;

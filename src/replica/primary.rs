@@ -321,6 +321,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         let now_ns = self.now.monotonic_ns;
         let peer = &mut self.peers[from as usize];
+        peer.remembered.hear_acknowledgement(ok);
         peer.on_progress(ok.commit_min, ok.checkpoint_op, ok.round);
         peer.heard_ns = now_ns;
         self.hear_checkpoint(from, ok.checkpoint_op, ok.checkpoint_id, effects);

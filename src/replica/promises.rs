@@ -4,11 +4,19 @@
 //! cannot know that by itself, but others may: each remembers, of every other, the newest superblock that it named and the
 //! highest op that it had acknowledged then, and compares them with what the next life of that replica may hold.
 //!
+//! What is remembered is of one data file, and named by the file's random id: of another file nothing of it is true. Whether
+//! a file took the place of the one that is remembered, or is an old one that was put back, the view tells: see
+//! [`Remembered::judge`].
+//!
 //! Invariants:
 //! * After opening its file, a replica of several acknowledges and votes only once so many others have found nothing wrong that
 //!   they make a view-change quorum with it. Until then its greetings are *fresh*: they say what its file held when it was
 //!   opened.
-//! * A verdict is about one life of a process, and is echoed with it: greetings may be late, repeated and out of order.
+//! * A verdict is about one life of a process and its file, and is echoed with both: greetings may be late, repeated and out of
+//!   order.
+//! * A file is new only while it is blank, and a blank one neither acknowledges nor votes ([`Begun`]). It leaves that state by
+//!   the first start, of which all replicas take part, or as one that replaces a lost file (`lost.rs`): then it begins in a
+//!   view that its predecessor was never in.
 //!
 //! What it cannot do: peers remember in memory. A disk that goes back while the others restart too, or whose last promises
 //! nobody has heard of who is up, is not caught.
@@ -17,47 +25,116 @@ use super::{Effects, Fatal, Regressed, Replica};
 use crate::machines::Machines;
 use crate::quorums::ReplicaSet;
 use crate::rules::Rules;
-use storage::header::{Ping, Pong, Start};
+use storage::header::{DoViewChange, Ping, Pong, PrepareOk, Start, Verdict};
+use storage::superblock::Begun;
 
 /// What another replica has said of itself.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Remembered {
-    /// The life in which it said so; zero: nothing was heard.
+    /// The data file that all this is about; zero: none that has begun was heard of.
+    file: u128,
+    /// The highest view in which that file was heard.
+    view: u32,
+    /// The life in which it was heard last.
     life: u64,
+    /// Its newest superblock.
     sequence: u64,
+    /// The highest op that it has acknowledged since that superblock.
     op: u64,
-    /// A life that began with less.
-    regressed: u64,
+    /// A life with which something was wrong, and what.
+    accused: (u64, Verdict),
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self {
+            file: 0,
+            view: 0,
+            life: 0,
+            sequence: 0,
+            op: 0,
+            accused: (0, Verdict::Fine),
+        }
+    }
 }
 
 impl Remembered {
-    /// Takes note of a greeting; true if it comes of a life that began with less than was said before.
-    pub(super) fn hear(&mut self, ping: &Ping) -> bool {
+    /// Takes note of a greeting, and compares it with what was said before.
+    pub(super) fn hear(&mut self, ping: &Ping) -> Verdict {
         if ping.life == 0 {
-            return false; // it is still reading its file, and knows nothing
+            return Verdict::Fine; // it is still reading its file, and knows nothing
         }
-        if ping.start == Start::Blank as u8 {
-            // A new file in the place of the one that was remembered: it knows, and promises nothing before it may.
-            *self = Self::default();
+        let verdict = self.judge(ping);
+        if verdict != Verdict::Fine {
+            self.accused = (ping.life, verdict);
+        } else if ping.start == Start::Begun as u8 {
+            if ping.file != self.file {
+                let accused = self.accused;
+                *self = Self {
+                    file: ping.file,
+                    accused,
+                    ..Self::default()
+                };
+            }
             self.life = ping.life;
-            return false;
+            self.view = self.view.max(ping.frame.view);
+            self.note(ping.superblock_sequence, ping.op_acknowledged);
         }
-        if ping.life == self.regressed {
-            return true;
+        verdict
+    }
+
+    /// * The same file, in another life: it may not hold less.
+    /// * Another file that has not heard of anybody (blank) has promised nothing and will not before it has gone the way of
+    ///   a lost one, whichever of the two is the older. What is remembered stands until it has begun.
+    /// * Another file that has begun: a file that replaces one begins in a view that its predecessor was never in. So the
+    ///   newer one of two files is never heard in a view in which the older one was.
+    /// * Another file in the middle of a first start, although one of this replica has begun: it knows nothing and would take
+    ///   part at once.
+    fn judge(&self, ping: &Ping) -> Verdict {
+        let (accused, verdict) = self.accused;
+        let start = Start::from_u8(ping.start);
+        if ping.life == accused {
+            verdict
+        } else if self.file == 0 || ping.life == self.life {
+            Verdict::Fine
+        } else if ping.file == self.file {
+            let may_hold = (ping.superblock_sequence, ping.op_max);
+            if may_hold < (self.sequence, self.op) {
+                Verdict::Regressed
+            } else {
+                Verdict::Fine
+            }
+        } else if start == Some(Start::Blank)
+            || start == Some(Start::Begun) && ping.frame.view > self.view
+        {
+            Verdict::Fine
+        } else {
+            Verdict::Replaced
         }
-        let may_hold = (ping.superblock_sequence, ping.op_max);
-        if ping.life != self.life && self.life != 0 && may_hold < (self.sequence, self.op) {
-            self.regressed = ping.life;
-            return true;
+    }
+
+    /// It has acknowledged an op. That of a life that has not greeted yet is not taken note of: a greeting that it sent before,
+    /// and that is late, would seem to be of a later life that holds less.
+    pub(super) fn hear_acknowledgement(&mut self, ok: &PrepareOk) {
+        if ok.life == self.life {
+            self.note(ok.superblock_sequence, ok.op);
         }
-        self.life = ping.life;
-        if ping.superblock_sequence > self.sequence {
-            self.sequence = ping.superblock_sequence; // the log of a later one may end below
-            self.op = ping.op_acknowledged;
-        } else if ping.superblock_sequence == self.sequence {
-            self.op = self.op.max(ping.op_acknowledged);
+    }
+
+    /// It has voted.
+    pub(super) fn hear_vote(&mut self, vote: &DoViewChange) {
+        if vote.life == self.life {
+            self.note(vote.superblock_sequence, 0);
         }
-        false
+    }
+
+    fn note(&mut self, sequence: u64, op: u64) {
+        if sequence > self.sequence {
+            self.sequence = sequence; // the log of a later one may end below
+            self.op = op;
+        } else if sequence == self.sequence {
+            self.op = self.op.max(op);
+        }
     }
 }
 
@@ -81,7 +158,7 @@ impl Promises {
     }
 
     /// An op is being acknowledged.
-    pub(super) fn acknowledge(&mut self, op: u64) {
+    pub(super) fn acknowledge(&mut self, op: u64, _: Begun) {
         self.op = self.op.max(op);
     }
 
@@ -92,9 +169,10 @@ impl Promises {
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
-    /// Whether this replica may acknowledge and vote.
-    pub(super) fn may_promise(&self) -> bool {
-        self.is_confirmed() && !self.divergence.is_found()
+    /// The right to acknowledge and vote: the file has begun, and nobody has found anything wrong with it.
+    pub(super) fn may_promise(&self) -> Option<Begun> {
+        let fine = self.is_confirmed() && !self.divergence.is_found();
+        self.superblock.begun().filter(|_| fine)
     }
 
     /// Whether enough others have found nothing wrong with this replica's file.
@@ -109,15 +187,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.promises.sequence = self.superblock.working().sequence;
     }
 
+    /// Names this life of the process.
+    pub(super) fn life(&self) -> u64 {
+        self.election.nonce
+    }
+
     /// Says in a greeting what may have been promised here.
     pub(super) fn say_promises(&self, ping: &mut Ping) {
         let fresh = !self.is_confirmed();
-        ping.life = if self.promises.opened {
-            self.election.nonce
-        } else {
-            0
-        };
+        ping.life = if self.promises.opened { self.life() } else { 0 };
         ping.fresh = u8::from(fresh);
+        ping.file = self.superblock.working().file;
         ping.op_max = self.promises.op_max.max(self.head.op);
         ping.op_acknowledged = self.promises.op;
         if fresh {
@@ -127,16 +207,24 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Another replica has compared this life with what it remembers.
     pub(super) fn hear_verdict(&mut self, from: u8, pong: &Pong, effects: &mut Effects) {
-        if pong.ping_life != self.election.nonce || !R::REGRESSED_IS_LOST || !self.promises.opened {
+        let of_this_life =
+            pong.ping_life == self.life() && pong.ping_file == self.superblock.working().file;
+        if !of_this_life || !R::REGRESSED_IS_LOST || !self.promises.opened {
             return;
         }
-        if pong.regressed == 1 {
-            effects.halt = Some(Fatal::Regressed(Regressed::Peer(from)));
+        let regressed = match Verdict::from_u8(pong.verdict) {
+            Some(Verdict::Fine) => None,
+            Some(Verdict::Regressed) => Some(Regressed::Peer(from)),
+            Some(Verdict::Replaced) => Some(Regressed::Replaced(from)),
+            None => return,
+        };
+        if let Some(regressed) = regressed {
+            effects.halt = Some(Fatal::Regressed(regressed));
             return;
         }
         let before = self.is_confirmed();
         self.promises.confirmed.insert(from);
-        if !before && self.may_promise() {
+        if !before && self.may_promise().is_some() {
             self.acknowledge_withheld(effects);
             self.vote_if_durable(effects);
         }
@@ -144,71 +232,4 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use storage::header::Typed;
-
-    /// A greeting of a life in which ops up to the second number are acknowledged, and up to the third may have been.
-    fn ping(life: u64, sequence: u64, acknowledged: u64, op_max: u64) -> Ping {
-        let mut ping = Ping::new(1, 0, 0);
-        (ping.life, ping.superblock_sequence) = (life, sequence);
-        (ping.op_acknowledged, ping.op_max) = (acknowledged, op_max);
-        ping.start = Start::Begun as u8;
-        ping
-    }
-
-    #[test]
-    fn a_new_file_is_lost_and_not_regressed() {
-        let mut memory = Remembered::default();
-        assert!(!memory.hear(&ping(7, 5, 100, 130)));
-        let mut blank = ping(8, 1, 0, 0);
-        blank.start = Start::Blank as u8;
-        assert!(!memory.hear(&blank));
-        assert!(!memory.hear(&ping(8, 3, 64, 64)), "it has been recovered");
-        assert!(memory.hear(&ping(9, 2, 0, 64)), "and went back");
-        let mut half = ping(9, 2, 0, 0);
-        half.start = Start::Initialised as u8;
-        assert!(memory.hear(&half), "to the middle of its first start");
-    }
-
-    #[test]
-    fn a_life_that_can_hold_less_is_regressed_for_ever() {
-        let mut memory = Remembered::default();
-        assert!(!memory.hear(&ping(0, 0, 0, 0)));
-        assert!(!memory.hear(&ping(7, 5, 100, 130)));
-        assert!(!memory.hear(&ping(7, 5, 120, 130)));
-        assert!(memory.hear(&ping(8, 5, 0, 119)));
-        assert!(memory.hear(&ping(8, 9, 500, 500)), "whatever it says later");
-        assert!(memory.hear(&ping(9, 4, 0, 900)), "an older superblock");
-        assert!(
-            !memory.hear(&ping(10, 5, 0, 120)),
-            "what was not acknowledged may be lost"
-        );
-        assert!(
-            memory.hear(&ping(11, 5, 0, 119)),
-            "what was is not, in the second life either"
-        );
-        assert!(
-            !memory.hear(&ping(12, 6, 0, 90)),
-            "a later log may end below"
-        );
-        assert!(!memory.hear(&ping(12, 6, 95, 95)));
-        assert!(memory.hear(&ping(13, 6, 0, 94)));
-    }
-
-    #[test]
-    fn greetings_out_of_order_accuse_nobody_who_lives() {
-        let mut memory = Remembered::default();
-        assert!(!memory.hear(&ping(7, 5, 100, 100)));
-        assert!(!memory.hear(&ping(7, 6, 90, 90)));
-        assert!(!memory.hear(&ping(7, 5, 99, 99)), "a late one");
-        assert!(!memory.hear(&ping(8, 6, 0, 90)));
-        // A late one of the life before: the verdict is about that life, and nobody there hears it.
-        assert!(memory.hear(&ping(7, 5, 99, 99)));
-        assert!(!memory.hear(&ping(8, 6, 91, 91)));
-        assert!(
-            !memory.hear(&ping(0, 0, 0, 0)),
-            "one that knows nothing yet"
-        );
-    }
-}
+mod tests;

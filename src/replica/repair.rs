@@ -7,6 +7,7 @@
 //! * Nothing is executed before the chain reaches from the head down to what was executed last.
 //! * Asking has a budget: so many prepares in a repair interval, so that repair never starves normal operation.
 
+use super::nowhere::Searches;
 use super::{Effects, Replica};
 use crate::constants::{REPAIR_NS, REPAIR_PREPARES_MAX};
 use crate::machines::Machines;
@@ -60,6 +61,8 @@ pub(super) struct Asking {
     asks: u64,
     /// Something asked for has not come.
     pub(super) unanswered: bool,
+    /// Who has answered that something is not there.
+    pub(super) searches: Searches,
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
@@ -115,6 +118,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Whether the log is known from the head down to what is to be executed next.
     pub(super) fn is_chained(&self) -> bool {
         self.repair.chain_low <= self.commit_min + 1 || !R::CHECK_PARENT
+    }
+
+    /// Where the chain has a gap above what was executed: the op whose header is not known, and its identity.
+    pub(super) fn gap_in_chain(&self) -> Option<(u64, u128)> {
+        if self.is_chained() {
+            return None;
+        }
+        Some((self.repair.chain_low - 1, self.repair.chain_wanted))
     }
 
     /// Whether an op may be acknowledged as far as the log below it goes: recovery concludes from an acknowledgement that
@@ -226,7 +237,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn someone_to_ask(&mut self) -> u8 {
         self.asking.asks = self.asking.asks.wrapping_add(1);
         let primary = self.primary();
-        let by_turns = self.asking.unanswered && !self.asking.asks.is_multiple_of(2);
+        // A lost replica does not know the view: the primary of its own may be gone for long.
+        let by_turns = self.status == ReplicaStatus::Lost
+            || self.asking.unanswered && !self.asking.asks.is_multiple_of(2);
         if primary != self.options.replica && !by_turns {
             return primary;
         }

@@ -61,6 +61,26 @@ fn page_at(asked: usize, place: usize) -> usize {
     HEADER_SIZE + asked * size_of::<PageReference>() + place * PAGE_SIZE
 }
 
+/// Makes an answer of what was found of `asked` pages: the references, then the pages, without gaps. Returns how many.
+fn close_up(buffer: &mut [u8], asked: usize, found: &mut Vec<PageReference>) -> usize {
+    // What could not be read leaves a gap, which the last page fills.
+    let mut place = 0;
+    while place < found.len() {
+        if found[place] == NOT_READ {
+            let last = page_at(asked, found.len() - 1);
+            buffer.copy_within(last..last + PAGE_SIZE, page_at(asked, place));
+            found.swap_remove(place);
+        } else {
+            place += 1;
+        }
+    }
+    let count = found.len();
+    let from = page_at(asked, 0);
+    buffer.copy_within(from..from + count * PAGE_SIZE, page_at(count, 0));
+    buffer[HEADER_SIZE..page_at(count, 0)].copy_from_slice(found.as_bytes());
+    count
+}
+
 impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_request_pages(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let ask = *message.header().typed::<RequestPages>();
@@ -227,26 +247,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         } = answer.expect("asked by the caller");
         let asked = self.serving.asked[index].len();
         let found = &mut self.serving.found[index];
-        // What could not be read leaves a gap, which the last page fills.
-        let mut place = 0;
-        while place < found.len() {
-            if found[place] == NOT_READ {
-                let last = found.len() - 1;
-                let from = page_at(asked, last);
-                message
-                    .buffer_mut()
-                    .copy_within(from..from + PAGE_SIZE, page_at(asked, place));
-                found.swap_remove(place);
-            } else {
-                place += 1;
-            }
-        }
-        let count = found.len();
-        let from = page_at(asked, 0);
-        message
-            .buffer_mut()
-            .copy_within(from..from + count * PAGE_SIZE, page_at(count, 0));
-        message.buffer_mut()[HEADER_SIZE..page_at(count, 0)].copy_from_slice(found.as_bytes());
+        let count = close_up(message.buffer_mut(), asked, found);
         let mut page: Page = self.header();
         page.frame.size = page_at(count, count) as u32;
         page.commit_max = self.commit_max;
@@ -256,5 +257,47 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         message.set_header(&page);
         self.metrics.pages_served += count as u64;
         effects.send(Peer::Replica(to), message.seal());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_no_gaps_whatever_could_not_be_read() {
+        for asked in [1, 4, 5] {
+            for present in 0..1_u32 << asked {
+                let mut buffer = vec![0xee; page_at(asked, asked)];
+                let mut found = Vec::new();
+                for place in 0..asked {
+                    let logical = place as u32;
+                    let here = present >> place & 1 == 1;
+                    let tag = u128::from(logical) + 1;
+                    let reserved = [0; 12];
+                    let reference = PageReference {
+                        tag,
+                        logical,
+                        reserved,
+                    };
+                    found.push(if here { reference } else { NOT_READ });
+                    let at = page_at(asked, place);
+                    buffer[at..at + PAGE_SIZE].fill(if here { place as u8 } else { 0xdd });
+                }
+                let count = close_up(&mut buffer, asked, &mut found);
+                assert_eq!(count, present.count_ones() as usize);
+                let body = &buffer[HEADER_SIZE..page_at(count, count)];
+                let (references, pages) = body.split_at(count * size_of::<PageReference>());
+                let references = references.chunks_exact(size_of::<PageReference>());
+                for (reference, page) in references.zip(pages.chunks_exact(PAGE_SIZE)) {
+                    let reference = PageReference::read_from_bytes(reference).expect("its size");
+                    assert!(
+                        page.iter()
+                            .all(|&byte| u32::from(byte) == reference.logical)
+                    );
+                    assert!(present >> reference.logical & 1 == 1);
+                }
+            }
+        }
     }
 }

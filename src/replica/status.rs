@@ -1,6 +1,6 @@
 //! What a replica counts, and how far it is.
 
-use super::Replica;
+use super::{Nowhere, Replica};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::header::ReplicaStatus;
@@ -69,6 +69,8 @@ pub struct Metrics {
     pub view_changes: u64,
     /// Views that this replica, as their candidate, could not lead.
     pub passed_on: u64,
+    /// Votes refused because they contradicted others, or what was executed here. Zero as long as all replicas work.
+    pub contradictions: u64,
     /// Times that the clocks of a majority ceased to agree.
     pub clock_losses: u64,
     /// Ops that the journal held above the checkpoint at start.
@@ -113,8 +115,8 @@ impl Metrics {
 pub struct Progress {
     /// What it is doing.
     pub status: ReplicaStatus,
-    /// As candidate of its view, with the votes of all: the op that may be committed, and that nobody can supply.
-    pub lost_op: Option<u64>,
+    /// What it needs, and no replica has that answers: it waits for somebody to bring it.
+    pub nowhere: Option<Nowhere>,
     /// Its view.
     pub view: u32,
     /// The view that its log is of.
@@ -131,6 +133,10 @@ pub struct Progress {
     pub checkpoint_op: u64,
     /// Its id; zero while the data file is being opened.
     pub checkpoint_id: u128,
+    /// Whether pages of state are being fetched from others.
+    pub fetching: bool,
+    /// Of a file that stands in for one that was lost: the op whose commit it waits for.
+    pub awaited_op: Option<u64>,
     /// Pages of state and nodes of the tag tree that are known not to be here, while a checkpoint is fetched.
     pub pages_missing: u64,
     /// Pages of state fetched since the start.
@@ -149,7 +155,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let opening = self.status == ReplicaStatus::Opening;
         Progress {
             status: self.status(),
-            lost_op: self.election.lost_op,
+            nowhere: if opening { None } else { self.nowhere() },
             view: self.view,
             log_view: self.log_view,
             head_op: self.head.op,
@@ -162,6 +168,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             } else {
                 self.superblock.working().checkpoint.id
             },
+            fetching: !opening && !self.checkpoint.is_complete(),
+            awaited_op: self.lost.op.filter(|_| self.status == ReplicaStatus::Lost),
             pages_missing: self.checkpoint.fetch_progress().missing,
             pages_fetched: self.checkpoint.fetch_progress().pages_fetched,
         }

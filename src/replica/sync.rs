@@ -9,7 +9,8 @@
 //! * One write of the superblock sets the checkpoint, `syncing`, and the view's log if that caused it. From then on the
 //!   journal's window is the new checkpoint's, and the blocks of the old one are a cache.
 //! * A replica jumps only with a log that it knows to hold the checkpoint's op: in its view, or together with the log of a
-//!   new one. So what is above the checkpoint in its journal follows it.
+//!   new one. So what is above the checkpoint in its journal follows it. Who offers it must be in that view or an earlier one:
+//!   what was committed later is in no log that is known here, and a log that comes late may end below it.
 //! * Without a state a replica journals, acknowledges, votes and serves; it does not execute, checkpoint, answer clients or
 //!   lead. Beyond the reach of the checkpoint before, it acknowledges only when its own is whole on its own disk.
 //! * If the target is gone from the others, a newer one takes its place, and what is the same is kept.
@@ -171,7 +172,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// The data file does not hold all of its checkpoint.
     pub(super) fn on_checkpoint_incomplete(&mut self, damages: Damages, effects: &mut Effects) {
         if self.is_solo() {
-            effects.halt = Some(Fatal::DataFile(damages.to_string()));
+            let advice = damages.advice();
+            effects.halt = Some(Fatal::DataFile(format!("{damages}. To go on, {advice}")));
             return;
         }
         self.sync.damaged = damages.count > 0;
@@ -365,6 +367,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.executing = None;
         self.sync.forget_asks();
         self.sync.lacking = ReplicaSet::default();
+        self.asking.searches.forget_page();
         self.sync.moved_at_ns = self.now.monotonic_ns;
         self.sync.written = self.checkpoint.fetch_progress().pages_fetched;
         self.checkpoint.fetch_start(record, self.engine.pages_mut());
@@ -534,14 +537,17 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.sync.moved_at_ns = self.now.monotonic_ns;
             self.sync.patience_ns = (self.sync.patience_ns / 2).max(SYNC_PATIENCE_NS);
         }
-        let answered = |ask: &&mut Ask| ask.to == from && ask.nonce == page.nonce;
+        let answered = |ask: &Ask| ask.to == from && ask.nonce == page.nonce;
         self.sync.silent.remove(from);
-        if let Some(ask) = self.sync.asks.iter_mut().find(answered) {
-            if taken < ask.references.len() {
+        if let Some(index) = self.sync.asks.iter().position(answered) {
+            let mut references = std::mem::take(&mut self.sync.asks[index].references);
+            if taken < references.len() {
                 self.sync.lacking.insert(from);
+                self.note_lacking_pages(from, &references);
             }
-            self.checkpoint.fetch_retry(&ask.references);
-            ask.references.clear();
+            self.checkpoint.fetch_retry(&references);
+            references.clear();
+            self.sync.asks[index].references = references;
             if taken == 0 {
                 // It will not have it in a millisecond either.
                 self.sync.paused_until_ns = self.now.monotonic_ns + SYNC_TICK_NS;

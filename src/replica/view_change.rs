@@ -14,7 +14,7 @@ use super::{Effects, Ignored, Peer, Replica};
 use crate::constants::{
     ABDICATE_NS, DEAF_NS, START_VIEW_CHANGE_NS, SUSPICION_NS, VIEW_CHANGE_NS, VOTE_RESEND_NS,
 };
-use crate::log_choice;
+use crate::log_choice::{self, Contradiction};
 use crate::machines::Machines;
 use crate::rules::Rules;
 use storage::buffer::Message;
@@ -32,6 +32,11 @@ pub(super) struct Election {
     pub(super) voted: bool,
     /// An op that may be committed, and that no vote can supply though all have voted.
     pub(super) lost_op: Option<u64>,
+    /// Votes that contradicted each other and are still to be told; and the last that were.
+    contradiction: Option<Contradiction>,
+    contradiction_told: Option<Contradiction>,
+    /// What the others' latest votes in this view say of their authors.
+    pub(super) heard: [Heard; REPLICAS_MAX],
     /// Names what this life of the process asks for.
     pub(super) nonce: u64,
     /// No start_view is asked for before.
@@ -47,6 +52,9 @@ impl Election {
             votes: KeptVotes::new(),
             voted: false,
             lost_op: None,
+            heard: [Heard::default(); REPLICAS_MAX],
+            contradiction: None,
+            contradiction_told: None,
         }
     }
 
@@ -56,7 +64,26 @@ impl Election {
         self.votes.clear();
         self.voted = false;
         self.lost_op = None;
+        self.heard = [Heard::default(); REPLICAS_MAX];
     }
+}
+
+/// A log that votes have made, but for its headers.
+struct Chosen {
+    op: u64,
+    commit_max: u64,
+    timestamp: u64,
+}
+
+/// What of a vote is of interest to everybody.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heard {
+    /// When it came; zero: none has come.
+    pub(super) at_ns: u64,
+    /// Its author has a state to lead with.
+    pub(super) eligible: bool,
+    /// What its author, as candidate, can neither keep nor cut off.
+    pub(super) lost_op: Option<u64>,
 }
 
 /// Who wants to leave the view.
@@ -129,7 +156,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 | Command::Ping
                 | Command::Pong
                 | Command::PrepareOk
-                | Command::CommitOk,
+                | Command::CommitOk
+                | Command::Page,
             ) => self.enter_view_change(view, effects),
             // The view has begun: its log is all that we need of it.
             Some(Command::Prepare | Command::Commit) => {
@@ -209,6 +237,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.withheld = None;
         self.pulse_op = 0;
         self.election.clear();
+        self.asking.searches.forget_prepare();
         self.moved.abdicating = false;
         self.timers.leave_view();
     }
@@ -273,7 +302,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             && durable.view() == self.view
             && durable.log_view() < self.view
             && self.installing.is_none()
-            && self.may_promise();
+            && self.may_promise().is_some();
         if due && !self.election.voted {
             self.vote(effects);
         }
@@ -299,6 +328,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     pub(super) fn on_do_view_change(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let vote = *message.header().typed::<DoViewChange>();
+        self.peers[from as usize].remembered.hear_vote(&vote);
+        if vote.frame.view == self.view {
+            self.election.heard[from as usize] = Heard {
+                at_ns: self.now.monotonic_ns,
+                eligible: vote.eligible == 1,
+                lost_op: (vote.lost_op > 0).then_some(vote.lost_op),
+            };
+        }
         if vote.frame.view != self.view || self.primary() != self.options.replica {
             self.metrics.ignored(Ignored::OtherView);
             return;
@@ -327,33 +364,90 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if !candidate {
             return;
         }
-        let scratch = std::mem::take(&mut self.log_end);
-        let chosen = log_choice::choose::<R>(
-            &self.election.votes.votes(),
-            self.options.replica_count,
-            self.layout.geometry.pipeline_max,
-            scratch,
-        );
-        match chosen {
-            Err((wait, scratch)) => {
-                self.log_end = scratch;
-                if let log_choice::Wait::Lost { op } = wait {
-                    self.election.lost_op = Some(op);
-                }
+        match self.choose_log() {
+            Err(wait) => {
+                self.election.lost_op = match wait {
+                    log_choice::Wait::Lost { op } => Some(op),
+                    _ => None,
+                };
             }
             Ok(log) => {
-                let (op, commit_max) = (log.op, log.commit_max);
-                self.log_end = log.headers;
-                if !self.agrees_with_executed(&self.log_end) {
-                    self.metrics.ignored(Ignored::Implausible); // somebody's vote is
-                } else if self.can_lead_from(op) {
+                self.election.lost_op = None;
+                if self.can_lead_from(log.op) {
                     self.clock.raise(log.timestamp);
-                    self.install(self.view, commit_max, None, effects);
+                    self.install(self.view, log.commit_max, None, effects);
                 } else {
                     self.pass_on(effects);
                 }
             }
         }
+    }
+
+    /// The log that the votes make, its headers in `log_end`. Votes that contradict each other, or what is committed as this
+    /// replica knows, are refused: nobody can tell which of two is true, but for one's own.
+    fn choose_log(&mut self) -> Result<Chosen, log_choice::Wait> {
+        let me = self.options.replica;
+        loop {
+            let headers = std::mem::take(&mut self.log_end);
+            let votes = self.election.votes.votes();
+            let (count, pipeline_max) = (
+                self.options.replica_count,
+                self.layout.geometry.pipeline_max,
+            );
+            let chosen = log_choice::choose::<R>(&votes, count, pipeline_max, headers);
+            let found = match chosen {
+                Ok(log) => {
+                    self.log_end = log.headers;
+                    let Some(found) = self.contradiction_with_own() else {
+                        return Ok(Chosen {
+                            op: log.op,
+                            commit_max: log.commit_max,
+                            timestamp: log.timestamp,
+                        });
+                    };
+                    found
+                }
+                Err((wait, headers)) => {
+                    self.log_end = headers;
+                    match wait {
+                        log_choice::Wait::Contradiction(found) => found,
+                        wait => return Err(wait),
+                    }
+                }
+            };
+            for voter in [Some(found.voter), found.other].into_iter().flatten() {
+                if voter != me {
+                    self.election.votes.refuse(voter);
+                    self.metrics.contradictions += 1;
+                }
+            }
+            if self.election.contradiction_told != Some(found) {
+                self.election.contradiction_told = Some(found);
+                self.election.contradiction = Some(found);
+            }
+        }
+    }
+
+    /// The chosen log has something else than what was executed here: whose vote says so. Not the own one's, unless this
+    /// replica has a fault.
+    fn contradiction_with_own(&self) -> Option<Contradiction> {
+        let (header, own) = self.contradicting(&self.log_end)?;
+        let others = self.election.votes.who_names(header, self.options.replica);
+        let voter = others.expect("what was executed here is in the own log");
+        let vote = self.election.votes.of(voter).expect("it was just found");
+        Some(Contradiction {
+            log_view: vote.log_view,
+            op: header.op,
+            voter,
+            checksum: header.frame.checksum,
+            other: None,
+            other_checksum: own,
+        })
+    }
+
+    /// Votes that contradicted each other, for the log; each pair once.
+    pub fn take_contradiction(&mut self) -> Option<Contradiction> {
+        self.election.contradiction.take()
     }
 
     /// Whether the chosen log fits this replica's journal, and what is missing of it can be had: the others keep in their
@@ -415,11 +509,16 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if self.timers.vote.fires(self.now) {
                     self.press_on(effects);
                 }
-                if self.timers.view_change.fires(self.now) {
+                let late = self.timers.view_change.fires(self.now);
+                if late {
                     self.timers.view_change.set(self.now, self.patience_ns());
-                    self.suspect(effects);
-                } else if self.election.suspicions.own && self.timers.suspect.fires(self.now) {
-                    self.suspect(effects);
+                }
+                if late || self.election.suspicions.own && self.timers.suspect.fires(self.now) {
+                    if self.is_next_view_futile() {
+                        self.election.suspicions.own_is_over();
+                    } else {
+                        self.suspect(effects);
+                    }
                 }
             }
             _ => {}
@@ -433,7 +532,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if durable.view() != self.view || self.installing.is_some() {
             return;
         }
-        if !self.may_promise() {
+        if self.may_promise().is_none() {
             self.ping_others(effects); // until they have said that nothing is wrong with this file
             return;
         }
@@ -449,7 +548,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// A primary that makes no progress although there is something to do says so, and falls silent: perhaps another is
     /// better connected, or has a faster disk.
     fn abdicate_if_stuck(&mut self, effects: &mut Effects) {
-        let idle = self.commit_min == self.head.op && !self.reads.are_waiting();
+        // What nobody has, no other primary has either.
+        let idle = self.commit_min == self.head.op && !self.reads.are_waiting()
+            || self.prepare_nowhere().is_some();
         let (op, round) = (self.commit_min, self.reads.confirmed());
         let now_ns = self.now.monotonic_ns;
         if idle || op > self.moved.op || round > self.moved.round {

@@ -66,9 +66,37 @@ impl KeptVotes {
         kept.here = true;
     }
 
+    /// Counts a replica's vote no longer. Another may come.
+    pub(super) fn refuse(&mut self, replica: u8) {
+        self.kept[replica as usize].here = false;
+    }
+
+    /// The other replica that votes for a log with this prepare.
+    pub(super) fn who_names(&self, prepare: &Prepare, but: u8) -> Option<u8> {
+        let names = |replica: &u8| {
+            let kept = &self.kept[*replica as usize];
+            kept.here && kept.headers[..kept.count].contains(prepare)
+        };
+        (0..REPLICAS_MAX as u8)
+            .filter(|&replica| replica != but)
+            .find(names)
+    }
+
     pub(super) fn of(&self, replica: u8) -> Option<&DoViewChange> {
         let kept = &self.kept[replica as usize];
         kept.here.then_some(&kept.vote)
+    }
+
+    /// Identity of an op's prepare, as the vote of the latest log that names it says; zero if none does.
+    pub(super) fn name_of(&self, op: u64) -> u128 {
+        let name = |kept: &Kept| {
+            let index = kept.vote.op.checked_sub(op)? as usize;
+            let header = kept.headers[..kept.count].get(index)?;
+            let checksum = header.frame.checksum;
+            (kept.here && checksum > 0).then_some((kept.vote.log_view, checksum))
+        };
+        let latest = self.kept.iter().filter_map(name).max();
+        latest.map_or(0, |(_, checksum)| checksum)
     }
 
     /// The votes, for the choice.
@@ -163,6 +191,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             message.buffer_mut()[HEADER_SIZE * (1 + index)..][..HEADER_SIZE]
                 .copy_from_slice(header.as_bytes());
         }
+        vote.life = self.life();
+        vote.superblock_sequence = self.superblock.working().sequence;
         vote.op = top;
         vote.op_max = op_max;
         vote.commit_min = self.commit_min;
@@ -171,6 +201,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         vote.timestamp = self.head.timestamp_next;
         vote.log_view = durable.log_view();
         vote.eligible = u8::from(self.may_lead());
+        vote.lost_op = self.election.lost_op.unwrap_or(0);
         message.set_header(&vote);
         Some(message.seal())
     }

@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use storage::format::Format;
 use storage::layout::{Geometry, JournalAck};
+use storage::superblock::FileId;
 
 /// How long a replica may take to open its data file.
 const OPEN_MAX: Duration = Duration::from_mins(1);
@@ -46,7 +47,10 @@ impl<M: Machines> EmbeddedCluster<M> {
                 journal_ack: journal_ack as u8,
                 ..geometry
             };
-            let format = Format::new(cluster, replica, replica_count, geometry)
+            let mut file = [0; 16];
+            hosting::fill_random(&mut file).map_err(|error| error.to_string())?;
+            let file = FileId::of_random(u128::from_le_bytes(file));
+            let format = Format::new(cluster, file, replica, replica_count, geometry)
                 .map_err(|error| error.to_string())?;
             data_file::create(&path, &format, |_, _| {}).map_err(|error| error.to_string())?;
             files.push(path);

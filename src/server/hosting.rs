@@ -3,10 +3,11 @@
 use super::data_file::{self, DataFile, DataFileError};
 use super::memory::Term;
 use super::{
-    Bounds, Hosted, Identity, ListenError, Listener, Published, Server, ServerError, ServerOptions,
-    Standing, Stop,
+    Bounds, FETCHED_STEP, Hosted, Identity, ListenError, Listener, Published, Server, ServerError,
+    ServerOptions, Standing, Stop,
 };
 use crate::constants;
+use crate::log_choice::Contradiction;
 use crate::machines::Machines;
 use crate::replica::{BufferNeeds, Effects, Event, Metrics, Now, Peer, Replica, ReplicaOptions};
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use storage::buffer::MessagePool;
+use storage::checkpoint::Damages;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
 
@@ -66,13 +68,25 @@ impl<M: Machines> Hosted for Replica<M> {
         Self::may_stop(self)
     }
 
+    fn take_damages(&mut self) -> Option<Damages> {
+        Self::take_damages(self)
+    }
+
+    fn take_contradiction(&mut self) -> Option<Contradiction> {
+        Self::take_contradiction(self)
+    }
+
     fn standing(&self) -> Option<Standing> {
         let progress = self.progress();
         Some(Standing {
             view: progress.view,
             primary: self.primary(),
             status: progress.status,
-            lost_op: progress.lost_op,
+            nowhere: progress.nowhere,
+            fetched_steps: progress
+                .fetching
+                .then_some(progress.pages_fetched / FETCHED_STEP),
+            awaited_op: progress.awaited_op,
         })
     }
 
@@ -144,7 +158,14 @@ pub fn bounds<M: Machines>(geometry: &Geometry, replica_count: u8) -> Bounds {
                 (requests + geometry.sessions_max as usize) * 192,
             ),
             term("votes for a view", constants::VOTES_SIZE),
-            term("superblock and checkpoint buffers", 2 << 20),
+            term(
+                "checkpoints: tags and addresses of pages, and buffers",
+                <storage::checkpoint::Checkpoint>::memory(&layout),
+            ),
+            term(
+                "superblock: buffers",
+                storage::layout::SUPERBLOCK_COPIES * storage::superblock::COPY_SIZE_MAX,
+            ),
         ],
     }
 }
@@ -228,7 +249,11 @@ pub fn listen(address: &str) -> Result<Listener, ListenError> {
     }
 }
 
-fn fill_random(bytes: &mut [u8; 32]) -> Result<(), ServerError> {
+/// Random bytes of the kernel's.
+///
+/// # Errors
+/// [`ServerError::Random`].
+pub(super) fn fill_random(bytes: &mut [u8]) -> Result<(), ServerError> {
     use std::io::Read;
     let failed = |error: std::io::Error| ServerError::Random(error.to_string());
     let mut source = std::fs::File::open("/dev/urandom").map_err(failed)?;

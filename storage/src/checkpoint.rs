@@ -227,6 +227,19 @@ impl Checkpoint {
         Self::with_rules(layout)
     }
 
+    /// Bytes that [`Checkpoint::new`] allocates for a layout: tags and addresses three times (those in work, and of the last
+    /// two checkpoints), what is known of each page while some are fetched, and the buffers.
+    pub fn memory(layout: &Layout) -> usize {
+        let tags = TagTree::shape_of(layout.geometry.page_count());
+        let pages = layout.geometry.page_count() as usize;
+        let logical = pages + tags.node_count() as usize;
+        let blocks = layout.geometry.block_count() as usize;
+        let trees = 3 * (tags.node_count() as usize * PAGE_SIZE + logical * size_of::<u32>());
+        let sets = (8 * logical + 5 * blocks) / 8;
+        let buffers = (BUFFER_COUNT * BUFFER_PAGES as usize + SERVE_READS_MAX + 1) * PAGE_SIZE;
+        trees + sets + blocks * size_of::<u32>() + buffers
+    }
+
     /// Most requests that this part has in the I/O queue and in flight at one time.
     pub fn io_max(_layout: &Layout) -> usize {
         BUFFER_COUNT + SERVE_READS_MAX + 1

@@ -11,7 +11,7 @@ use crate::SECTOR_SIZE;
 use crate::header::{HEADER_SIZE, Prepare};
 use crate::layout::{Geometry, GeometryError, Layout, REPLICAS_MAX};
 use crate::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_ZONE_SIZE};
-use crate::superblock::{COPY_SIZE_MAX, Content};
+use crate::superblock::{COPY_SIZE_MAX, Content, FileId};
 use std::ops::Range;
 use zerocopy::IntoBytes;
 
@@ -66,17 +66,18 @@ pub struct Format {
 }
 
 impl Format {
-    /// The file of replica `replica` of `replica_count` of a cluster.
+    /// The file of replica `replica` of `replica_count` of a cluster; `file` is drawn anew for each file that is made.
     ///
     /// # Errors
     /// The first number that cannot be.
     pub fn new(
         cluster: u128,
+        file: FileId,
         replica: u8,
         replica_count: u8,
         geometry: Geometry,
     ) -> Result<Self, FormatError> {
-        Self::make(cluster, replica, replica_count, geometry, false)
+        Self::make(cluster, file, replica, replica_count, geometry, false)
     }
 
     /// A file in the place of one that was lost, of a cluster that has begun: it takes no part in a first start, and
@@ -86,6 +87,7 @@ impl Format {
     /// As [`Format::new`]; and a replica that is alone cannot be recovered.
     pub fn replacement(
         cluster: u128,
+        file: FileId,
         replica: u8,
         replica_count: u8,
         geometry: Geometry,
@@ -93,11 +95,12 @@ impl Format {
         if replica_count < RECOVERABLE_MIN {
             return Err(FormatError::Unrecoverable(replica_count));
         }
-        Self::make(cluster, replica, replica_count, geometry, true)
+        Self::make(cluster, file, replica, replica_count, geometry, true)
     }
 
     fn make(
         cluster: u128,
+        file: FileId,
         replica: u8,
         replica_count: u8,
         geometry: Geometry,
@@ -113,7 +116,7 @@ impl Format {
             });
         }
         geometry.check()?;
-        let mut content = Content::initial(cluster, replica, replica_count, geometry);
+        let mut content = Content::initial(cluster, file, replica, replica_count, geometry);
         content.state.sync.recovering = u8::from(is_replacement);
         let superblock = std::array::from_fn(|copy| {
             let mut bytes = vec![0; COPY_SIZE_MAX];
@@ -198,7 +201,7 @@ fn place(at: u64, bytes: &mut [u8], content_at: u64, content: &[u8]) {
 mod tests {
     use super::*;
     use crate::header::{Command, Header};
-    use crate::superblock::{OpenError, decide};
+    use crate::superblock::{FileId, OpenError, decide};
     use proptest::prelude::*;
     use zerocopy::FromBytes;
 
@@ -210,8 +213,10 @@ mod tests {
         ..Geometry::SMALL
     };
 
+    const FILE: u128 = 0xf11e;
+
     fn format() -> Format {
-        Format::new(7, 1, 3, TINY).expect("a valid geometry")
+        Format::new(7, FileId::of_random(FILE), 1, 3, TINY).expect("a valid geometry")
     }
 
     fn whole(format: &Format) -> Vec<u8> {
@@ -260,6 +265,7 @@ mod tests {
             (7, 1, 3)
         );
         assert_eq!((state.sequence, state.view, state.start), (1, 0, 0));
+        assert_eq!(state.file, FILE);
         assert_eq!(decision.content.view_headers.as_slice(), [Prepare::root(7)]);
     }
 
@@ -290,14 +296,16 @@ mod tests {
     #[test]
     fn a_replacement_says_so_and_nothing_else_differs() {
         let plain = whole(&format());
-        let replacement = Format::replacement(7, 1, 3, TINY).expect("a valid geometry");
+        let replacement =
+            Format::replacement(7, FileId::of_random(FILE), 1, 3, TINY).expect("a valid geometry");
         let file = whole(&replacement);
         let state = decision(&file).expect("a valid superblock").content.state;
         assert_eq!((state.sync.recovering, state.start), (1, 0));
         let zone = SUPERBLOCK_ZONE_SIZE as usize;
         assert!(file[zone..] == plain[zone..] && file[..zone] != plain[..zone]);
         for count in [1, 2] {
-            let error = Format::replacement(7, 0, count, TINY).expect_err("nobody to ask");
+            let error = Format::replacement(7, FileId::of_random(FILE), 0, count, TINY)
+                .expect_err("nobody to ask");
             assert_eq!(error, FormatError::Unrecoverable(count));
         }
     }
@@ -305,14 +313,15 @@ mod tests {
     #[test]
     fn impossible_replicas_are_refused() {
         let error = |replica, count| {
-            let error = Format::new(1, replica, count, TINY).expect_err("impossible");
+            let error = Format::new(1, FileId::of_random(FILE), replica, count, TINY)
+                .expect_err("impossible");
             error.to_string()
         };
         assert!(error(0, 0).contains("from 1 to 6"));
         assert!(error(0, 7).contains("replica count is 7"));
         assert!(error(3, 3).contains("from 0 to 2"));
         let odd = Geometry { slots: 3, ..TINY };
-        let error = Format::new(1, 0, 1, odd).expect_err("3 slots");
+        let error = Format::new(1, FileId::of_random(FILE), 0, 1, odd).expect_err("3 slots");
         assert!(error.to_string().starts_with("journal slots is 3"));
     }
 

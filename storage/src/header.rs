@@ -72,11 +72,13 @@ pub enum Command {
     Eviction = 20,
     /// "This request was not taken", and why.
     Rejected = 21,
+    /// "I do not have this prepare": answers a request_prepare.
+    NoPrepare = 22,
 }
 
 impl Command {
     /// All commands, in order of their ordinals.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Request,
         Self::Prepare,
         Self::PrepareOk,
@@ -98,6 +100,7 @@ impl Command {
         Self::Page,
         Self::Eviction,
         Self::Rejected,
+        Self::NoPrepare,
     ];
 
     /// The command with this ordinal.
@@ -345,6 +348,7 @@ impl Header {
             Command::Page => self.typed::<Page>().rules(),
             Command::Eviction => self.typed::<Eviction>().rules(),
             Command::Rejected => self.typed::<Rejected>().rules(),
+            Command::NoPrepare => self.typed::<NoPrepare>().rules(),
         }
     }
 
@@ -405,9 +409,15 @@ macro_rules! typed_header {
     };
 }
 
+mod greeting;
+mod repair;
 mod sync;
 mod view_change;
 
+pub use greeting::{
+    NowhereKind, Ping, PingClient, Pong, PongClient, ReplicaStatus, Start, Verdict,
+};
+pub use repair::{Headers, NoPrepare, RequestHeaders, RequestPrepare};
 pub use sync::{Page, PageReference, PageRequest, RequestPages, page_capacity};
 pub use view_change::{DoViewChange, RequestStartView, StartView, StartViewChange};
 
@@ -508,7 +518,7 @@ impl Prepare {
 
 typed_header! {
     /// "This exact prepare would be recovered here, and I am in this view." To the view's primary only.
-    PrepareOk reserved 120 {
+    PrepareOk reserved 112 {
         /// Identity of the prepare.
         prepare: u128,
         /// Id of the newest checkpoint durable here.
@@ -521,13 +531,15 @@ typed_header! {
         commit_min: u64,
         /// The prepare's read round if it was prepared in this view, else zero.
         round: u64,
-        /// Zero.
-        pad: u64,
+        /// Sequence of the superblock.
+        superblock_sequence: u64,
+        /// The life of the process that promises it, as its greetings name it.
+        life: u64,
     }
     rules |this| {
-        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.round])?;
+        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.round, this.superblock_sequence])?;
         rule(bodiless(&this.frame), "a prepare_ok has a body")?;
-        rule(this.op > 0 && this.pad == 0, "a prepare_ok names no op")
+        rule(this.op > 0, "a prepare_ok names no op")
     }
 }
 
@@ -632,262 +644,6 @@ typed_header! {
     rules |this| {
         rule(this.client != 0 && this.pad == 0, "a reply has no client id")?;
         rule(Status::from_u16(this.status).is_some(), "a reply's status is unknown")
-    }
-}
-
-/// How far a replica's first start has come; durable.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub enum Start {
-    /// Formatted; has heard nobody.
-    Blank = 0,
-    /// Has heard every replica as blank or initialised, none as begun.
-    Initialised = 1,
-    /// Has heard every replica as initialised, or any as begun: acks and votes.
-    Begun = 2,
-}
-
-impl Start {
-    /// The state with this ordinal.
-    pub fn from_u8(ordinal: u8) -> Option<Self> {
-        [Self::Blank, Self::Initialised, Self::Begun]
-            .into_iter()
-            .find(|&start| start as u8 == ordinal)
-    }
-}
-
-typed_header! {
-    /// Hello between replicas: what is durable here, and a clock sample.
-    Ping reserved 80 {
-        /// Fingerprint of the geometry; a peer with another one is refused.
-        fingerprint: u128,
-        /// Id of the newest checkpoint durable here.
-        checkpoint_id: u128,
-        /// Its op.
-        checkpoint_op: u64,
-        /// Sequence of the superblock.
-        superblock_sequence: u64,
-        /// The highest op held here.
-        op: u64,
-        /// What is executed here.
-        commit_min: u64,
-        /// The sender's monotonic clock, in nanoseconds.
-        monotonic_ns: u64,
-        /// No op above this can have been acknowledged here.
-        op_max: u64,
-        /// The highest op that was acknowledged here in this life, and is still of this log.
-        op_acknowledged: u64,
-        /// Names this life of the sender's process; zero while it reads its data file, and knows nothing yet.
-        life: u64,
-        /// The sender's durable log_view.
-        log_view: u32,
-        /// Ordinal of a [`Start`].
-        start: u8,
-        /// Number of replicas the sender believes in.
-        replica_count: u8,
-        /// One: the sender has promised nothing in this life. The sequence is that which it began with.
-        fresh: u8,
-        /// Zero.
-        pad: [u8; 9],
-    }
-    rules |this| {
-        bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
-        rule(bodiless(&this.frame), "a ping has a body")?;
-        zero(&this.pad)?;
-        rule(Start::from_u8(this.start).is_some(), "a ping's start state is unknown")
-    }
-}
-
-typed_header! {
-    /// Answers a ping, with the same facts about the answering replica.
-    Pong reserved 88 {
-        /// Fingerprint of the geometry.
-        fingerprint: u128,
-        /// Id of the newest checkpoint durable here.
-        checkpoint_id: u128,
-        /// Its op.
-        checkpoint_op: u64,
-        /// Sequence of the superblock.
-        superblock_sequence: u64,
-        /// The highest op held here.
-        op: u64,
-        /// What is executed here.
-        commit_min: u64,
-        /// The ping's monotonic clock, echoed.
-        ping_monotonic_ns: u64,
-        /// The answering replica's wall clock, in nanoseconds since 1970.
-        realtime_ns: u64,
-        /// The ping's life, echoed.
-        ping_life: u64,
-        /// Its durable log_view.
-        log_view: u32,
-        /// Ordinal of a [`Start`].
-        start: u8,
-        /// Number of replicas it believes in.
-        replica_count: u8,
-        /// One if the answering replica remembers a later state of the asking one: its disk has gone back in time.
-        regressed: u8,
-        /// Zero.
-        pad: [u8; 9],
-    }
-    rules |this| {
-        bounded(&[this.op, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
-        rule(bodiless(&this.frame), "a pong has a body")?;
-        zero(&this.pad)?;
-        rule(Start::from_u8(this.start).is_some(), "a pong's start state is unknown")
-    }
-}
-
-typed_header! {
-    /// Hello of a client, and a question: who leads, and how are you?
-    PingClient reserved 160 {
-        /// A random id of the asking process; never zero.
-        client: u128,
-        /// Echoed in the answer.
-        nonce: u64,
-        /// Zero.
-        pad: u64,
-    }
-    rules |this| {
-        rule(bodiless(&this.frame), "a ping_client has a body")?;
-        rule(this.client != 0 && this.pad == 0, "a ping_client has no client id")
-    }
-}
-
-/// What a replica is doing, as it tells clients and operators.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum ReplicaStatus {
-    /// Reading its data file.
-    Opening = 0,
-    /// Waiting for the first start of the cluster to complete.
-    Starting = 1,
-    /// In its view, serving or following.
-    Normal = 2,
-    /// In its view, but without a state to execute on: it fetches what differs from a checkpoint of the others.
-    Syncing = 3,
-    /// Between two views.
-    ViewChange = 4,
-    /// A new file in a cluster that has begun: neither acks nor votes until it has what its predecessor may have promised.
-    Lost = 5,
-}
-
-impl ReplicaStatus {
-    /// The status with this ordinal.
-    pub fn from_u8(ordinal: u8) -> Option<Self> {
-        [
-            Self::Opening,
-            Self::Starting,
-            Self::Normal,
-            Self::Syncing,
-            Self::ViewChange,
-            Self::Lost,
-        ]
-        .into_iter()
-        .find(|&status| status as u8 == ordinal)
-    }
-}
-
-typed_header! {
-    /// A replica's state, for clients (who leads, what sizes hold) and for operators.
-    PongClient reserved 0 {
-        /// The question's client.
-        client: u128,
-        /// Fingerprint of the geometry.
-        fingerprint: u128,
-        /// Id of the newest durable checkpoint.
-        checkpoint_id: u128,
-        /// Its op.
-        checkpoint_op: u64,
-        /// The question's nonce.
-        nonce: u64,
-        /// The highest op held here.
-        op: u64,
-        /// What is executed here.
-        commit_min: u64,
-        /// What is known to be committed anywhere.
-        commit_max: u64,
-        /// Time of the last commit, in nanoseconds since 1970.
-        timestamp: u64,
-        /// Sequence of the superblock.
-        superblock_sequence: u64,
-        /// Ops between commit_min and head whose prepare is not durable here.
-        missing: u64,
-        /// Pages of state in use.
-        pages_used: u64,
-        /// Pages of state in all.
-        pages_total: u64,
-        /// Largest message, in bytes.
-        message_size_max: u32,
-        /// Largest reply to a write, in bytes.
-        reply_size_max: u32,
-        /// Sessions in use.
-        sessions_used: u32,
-        /// Sessions in all.
-        sessions_max: u32,
-        /// Durable log_view.
-        log_view: u32,
-        /// Number of replicas.
-        replica_count: u8,
-        /// Ordinal of a [`ReplicaStatus`].
-        status: u8,
-        /// Ordinal of a [`Start`].
-        start: u8,
-        /// One while a checkpoint is being written.
-        checkpointing: u8,
-        /// Bit i: machine i (the operation's high byte) is served here.
-        machines: u64,
-        /// Index of the view's primary.
-        primary: u8,
-        /// One if a majority of the replicas agrees on the time, and this one follows it; zero is an alarm.
-        clock_synchronised: u8,
-        /// Zero.
-        pad: [u8; 30],
-    }
-    rules |this| {
-        rule(bodiless(&this.frame), "a pong_client has a body")?;
-        zero(&this.pad)?;
-        rule(ReplicaStatus::from_u8(this.status).is_some(), "a pong_client's status is unknown")?;
-        rule(this.primary < this.replica_count, "a pong_client's primary does not exist")?;
-        rule(this.clock_synchronised <= 1, "a pong_client's clock is neither agreed nor alone")
-    }
-}
-
-typed_header! {
-    /// Asks for the headers of `op_min..=op_max`.
-    RequestHeaders reserved 176 {
-        /// Lowest op asked for.
-        op_min: u64,
-        /// Highest op asked for.
-        op_max: u64,
-    }
-    rules |this| {
-        bounded(&[this.op_min, this.op_max])?;
-        rule(bodiless(&this.frame), "a request_headers has a body")?;
-        rule(this.op_min <= this.op_max, "a request_headers asks for an empty range")
-    }
-}
-
-typed_header! {
-    /// Headers of prepares, highest op first.
-    Headers reserved 192 {}
-    rules |this| rule((this.frame.size as usize).is_multiple_of(HEADER_SIZE), "headers are not whole")
-}
-
-typed_header! {
-    /// Asks for the prepare of an op.
-    RequestPrepare reserved 160 {
-        /// The identity wanted; zero for whatever the asked replica holds as committed.
-        prepare: u128,
-        /// The op wanted.
-        op: u64,
-        /// Zero.
-        pad: u64,
-    }
-    rules |this| {
-        bounded(&[this.op])?;
-        rule(bodiless(&this.frame), "a request_prepare has a body")?;
-        rule(this.op > 0 && this.pad == 0, "a request_prepare names no op")
     }
 }
 

@@ -32,7 +32,7 @@ pub const VIEW_HEADERS_MAX: usize = 3 * PIPELINE_MAX as usize + 1;
 pub const COPY_SIZE_MAX: usize = SECTOR_SIZE + sector_ceil(VIEW_HEADERS_MAX * HEADER_SIZE);
 
 /// Version of the superblock's and the data file's format.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Tells a data file from any other.
 pub const MAGIC: [u8; 12] = *b"viewstone\r\n\0";
@@ -42,6 +42,20 @@ const SUMMED_FROM: usize = 18;
 
 static_assertions::const_assert!(COPY_SIZE_MAX <= crate::layout::SUPERBLOCK_COPY_DISTANCE);
 static_assertions::const_assert_eq!(std::mem::offset_of!(SuperblockState, version), SUMMED_FROM);
+
+/// The name of a data file that is about to be made: random, drawn once for each file.
+///
+/// Nothing but [`Content::initial`] takes one, and what that makes is blank; no update of a superblock changes it. So a name
+/// that nobody has met is that of a file that has promised nothing, or that took the place of another by the way of a lost one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileId(u128);
+
+impl FileId {
+    /// The name made of 128 random bits. Zero, which names nothing, is taken for one.
+    pub fn of_random(random: u128) -> Self {
+        Self(random.max(1))
+    }
+}
 
 /// Names a block that is written twice, apart: either copy serves, and the tag tells a good one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -166,21 +180,31 @@ pub struct SuperblockState {
     pub sync: SyncState,
     /// The checkpoint before, if all of it is here: others may still be fetching it. All zero: it is not.
     pub previous: CheckpointRecord,
+    /// Names this data file: random, drawn when it is made, and the same for its life; never zero. What others remember of
+    /// this replica is about one file.
+    pub file: u128,
     /// Zero.
-    pub reserved: [u8; 2432],
+    pub reserved: [u8; 2416],
 }
 
 static_assertions::const_assert_eq!(size_of::<SuperblockState>(), SECTOR_SIZE);
 
 impl SuperblockState {
     /// The state a file is formatted with: sequence 1, view 0, the checkpoint before the first op.
-    pub fn initial(cluster: u128, replica: u8, replica_count: u8, geometry: Geometry) -> Self {
+    pub fn initial(
+        cluster: u128,
+        file: FileId,
+        replica: u8,
+        replica_count: u8,
+        geometry: Geometry,
+    ) -> Self {
         assert_eq!(geometry.check(), Ok(()));
         assert!(replica < replica_count);
         let mut state = Self::read_from_bytes(&[0; SECTOR_SIZE]).expect("one sector");
         state.version = VERSION;
         state.magic = MAGIC;
         state.cluster = cluster;
+        state.file = file.0;
         state.sequence = 1;
         state.replica = replica;
         state.replica_count = replica_count;
@@ -214,6 +238,7 @@ impl SuperblockState {
     /// Asserts that this may follow `before`: what a file is stays, and what is promised is never taken back.
     fn assert_follows(&self, before: &Self) {
         assert_eq!(self.cluster, before.cluster);
+        assert_eq!(self.file, before.file, "a file has one name");
         assert_eq!(self.replica, before.replica);
         assert_eq!(self.replica_count, before.replica_count);
         assert_eq!(self.geometry, before.geometry);
@@ -227,6 +252,19 @@ impl SuperblockState {
         assert!(self.sync.quorum_op >= before.sync.quorum_op);
         assert!(self.start >= before.start);
         assert!(Start::from_u8(self.start).is_some());
+        assert!(self.start() == Start::Begun || self.has_promised_nothing());
+        assert!(self.sync.recovering <= before.sync.recovering);
+        if self.sync.recovering < before.sync.recovering {
+            // Its predecessor voted in no such view: whoever knew it knows by the view which of the two is the newer one.
+            assert!(self.start() == Start::Begun && self.view > before.view && self.log_view == 0);
+        }
+    }
+
+    /// Whether the file holds no more than format wrote, but for how far the first start has come: that is so until it has
+    /// begun, and makes the name of a new file harmless.
+    fn has_promised_nothing(&self) -> bool {
+        let nothing = (self.view, self.log_view, self.commit_max) == (0, 0, 0);
+        nothing && self.checkpoint.prepare.op == 0 && self.sync.syncing == 0
     }
 
     /// The first thing about a state whose sum holds that cannot be, if any.
@@ -241,7 +279,12 @@ impl SuperblockState {
                 "its replica count",
             ),
             (Start::from_u8(self.start).is_some(), "its start state"),
+            (self.file != 0, "it has no name"),
             (self.log_view <= self.view, "its log_view is above its view"),
+            (
+                self.start == Start::Begun as u8 || self.has_promised_nothing(),
+                "it has promised something before it has begun",
+            ),
             (
                 self.commit_max >= self.checkpoint.prepare.op,
                 "its checkpoint is not committed",
@@ -320,9 +363,15 @@ pub struct Content {
 
 impl Content {
     /// What a file is formatted with. The vote of view 0 is op 0, so that the list of headers always has a head.
-    pub fn initial(cluster: u128, replica: u8, replica_count: u8, geometry: Geometry) -> Self {
+    pub fn initial(
+        cluster: u128,
+        file: FileId,
+        replica: u8,
+        replica_count: u8,
+        geometry: Geometry,
+    ) -> Self {
         Self {
-            state: SuperblockState::initial(cluster, replica, replica_count, geometry),
+            state: SuperblockState::initial(cluster, file, replica, replica_count, geometry),
             view_headers: ViewHeaders::new(&[Prepare::root(cluster)]),
         }
     }

@@ -116,6 +116,16 @@ impl Cluster {
         replica.stop_well(Signal::TERM)
     }
 
+    /// Makes a new data file for a replica that is down, as `viewstone recover` does while the others run.
+    pub fn recover(&self, replica: usize) {
+        let mut command = super::viewstone();
+        command.args(["recover", "--cluster", &CLUSTER.to_string()]);
+        command.args(["--addresses", &self.addresses.join(",")]);
+        command.args(["--replica", &replica.to_string()]);
+        let (status, _, error) = super::output(command.arg(self.file(replica)));
+        assert_eq!(status, 0, "{error}");
+    }
+
     /// Takes a replica out, to do with it as one likes.
     pub fn take(&mut self, replica: usize) -> Replica {
         self.replicas[replica].take().expect("it runs")

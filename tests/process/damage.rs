@@ -58,7 +58,7 @@ impl Victim {
         block
     }
 
-    fn write(&self, at: u64, block: &[u8]) {
+    pub fn write(&self, at: u64, block: &[u8]) {
         self.file.write_all_at(block, at).expect("the file is ours");
     }
 

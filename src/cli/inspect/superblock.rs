@@ -98,6 +98,7 @@ fn superblock_lines(decision: &Decision) -> Vec<(&'static str, String)> {
             "replica",
             format!("{} of {}", state.replica, state.replica_count),
         ),
+        ("file id", format!("{:032x}", state.file)),
         ("start", start_name(decision).to_owned()),
         ("sequence", state.sequence.to_string()),
         (
@@ -153,6 +154,7 @@ fn superblock_json(decision: &Decision) -> Value {
         "parent": format!("{:032x}", state.parent),
         "version": state.version,
         "cluster": format!("{:#034x}", state.cluster),
+        "file": format!("{:032x}", state.file),
         "replica": state.replica,
         "replica_count": state.replica_count,
         "start": start_name(decision),

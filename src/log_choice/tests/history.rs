@@ -290,8 +290,10 @@ impl World {
             *vote = Some(self.replicas[replica].vote(pick >> 12 & 1 == 0));
         }
         let votes: Vec<_> = votes.iter().map(Option::as_ref).collect();
-        let Ok(log) = choose_among::<R>(&votes) else {
-            return Ok(());
+        let log = match choose_among::<R>(&votes) {
+            Ok(log) => log,
+            Err(Wait::Contradiction(found)) => return Err(found.to_string()),
+            Err(_) => return Ok(()),
         };
         self.choices += 1;
         // Only the list is new; all below it is committed.

@@ -438,6 +438,7 @@ fn is_between_replicas(command: Command) -> bool {
         | Command::RequestHeaders
         | Command::Headers
         | Command::RequestPrepare
+        | Command::NoPrepare
         | Command::RequestPages
         | Command::Page => true,
         Command::Request

@@ -202,6 +202,7 @@ fn ping(replica: u8, edit: impl FnOnce(&mut Ping)) -> Vec<u8> {
     sealed(Ping::new(CLUSTER, 0, replica), &[], |h| {
         h.fingerprint = identity().geometry.fingerprint(3);
         h.replica_count = 3;
+        h.file = 1;
         edit(h);
     })
 }

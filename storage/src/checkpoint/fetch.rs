@@ -64,6 +64,46 @@ impl FetchProgress {
     }
 }
 
+/// Logical pages to be dealt with: nodes first, for they tell what else is wanted; then pages, the lowest first.
+#[derive(Debug)]
+struct Pending {
+    set: Bits,
+    /// Nodes are numbered from here.
+    nodes_from: usize,
+    /// No page below this is in the set: a search goes on where the last one was.
+    from: usize,
+}
+
+impl Pending {
+    fn new(set: Bits, nodes_from: u32) -> Self {
+        Self {
+            set,
+            nodes_from: nodes_from as usize,
+            from: 0,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.set.clear();
+        self.from = 0;
+    }
+
+    fn insert(&mut self, logical: u32) {
+        self.set.insert(logical as usize);
+        self.from = self.from.min(logical as usize);
+    }
+
+    fn next(&mut self) -> Option<u32> {
+        let node = self.set.next_set(self.nodes_from);
+        let next = node.or_else(|| {
+            let page = self.set.next_set(self.from);
+            self.from = page.unwrap_or(0);
+            page
+        });
+        next.map(|logical| logical as u32)
+    }
+}
+
 /// What is known of the target. Numbers are of logical pages, except in `known`.
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -75,11 +115,11 @@ pub(super) struct Fetch {
     /// Nodes whose entries are the target's.
     pub(super) known: Bits,
     /// To be looked for here.
-    unresolved: Bits,
+    unresolved: Pending,
     /// Being read from their blocks.
     reading: Bits,
     /// To be asked for.
-    missing: Bits,
+    missing: Pending,
     /// Asked for.
     asked: Bits,
     progress: FetchProgress,
@@ -88,14 +128,15 @@ pub(super) struct Fetch {
 impl Fetch {
     pub(super) fn new(logical_count: u32, node_count: u32) -> Self {
         let logical = Bits::new(logical_count as usize);
+        let pending = || Pending::new(logical.clone(), logical_count - node_count);
         Self {
             active: false,
             memory_is_disk: false,
             target: CheckpointRecord::new_zeroed(),
             known: Bits::new(node_count as usize),
-            unresolved: logical.clone(),
+            unresolved: pending(),
             reading: logical.clone(),
-            missing: logical.clone(),
+            missing: pending(),
             asked: logical,
             progress: FetchProgress::default(),
         }
@@ -106,14 +147,10 @@ impl Fetch {
         self.target = *target;
         self.progress.op = target.prepare.op;
         self.known.clear();
-        for set in [
-            &mut self.unresolved,
-            &mut self.reading,
-            &mut self.missing,
-            &mut self.asked,
-        ] {
-            set.clear();
-        }
+        self.unresolved.clear();
+        self.reading.clear();
+        self.missing.clear();
+        self.asked.clear();
     }
 
     fn key(&self) -> PageKey {
@@ -122,18 +159,25 @@ impl Fetch {
 
     /// Whether a page or node whose parent is known is not here.
     pub(super) fn is_pending(&self, logical: u32) -> bool {
-        let sets = [&self.unresolved, &self.reading, &self.missing, &self.asked];
-        sets.iter().any(|set| set.contains(logical as usize))
+        self.sets().iter().any(|set| set.contains(logical as usize))
+    }
+
+    fn sets(&self) -> [&Bits; 4] {
+        [
+            &self.unresolved.set,
+            &self.reading,
+            &self.missing.set,
+            &self.asked,
+        ]
     }
 
     /// Whether a page or node is known not to be here.
     pub(super) fn is_missing(&self, logical: u32) -> bool {
-        self.missing.contains(logical as usize)
+        self.missing.set.contains(logical as usize)
     }
 
     fn is_done(&self) -> bool {
-        let sets = [&self.unresolved, &self.reading, &self.missing, &self.asked];
-        sets.iter().all(|set| set.is_empty())
+        self.sets().iter().all(|set| set.is_empty())
     }
 }
 
@@ -153,7 +197,7 @@ impl<R: Rules> Checkpoint<R> {
     /// How far fetching is; totals since the start when it is over.
     pub fn fetch_progress(&self) -> FetchProgress {
         FetchProgress {
-            missing: (self.fetch.missing.count() + self.fetch.asked.count()) as u64,
+            missing: (self.fetch.missing.set.count() + self.fetch.asked.count()) as u64,
             ..self.fetch.progress
         }
     }
@@ -193,7 +237,7 @@ impl<R: Rules> Checkpoint<R> {
         self.fetch.aim(target);
         self.tags.aim(target.root);
         let root = self.logical_of_tags(self.tags.shape().node_count() - 1);
-        self.fetch.unresolved.insert(root as usize);
+        self.fetch.unresolved.insert(root);
     }
 
     /// Looks for what is wanted here, a bounded number of pages and nodes. To be called after [`Self::fetch_start`],
@@ -212,16 +256,9 @@ impl<R: Rules> Checkpoint<R> {
 
     /// Looks for one page or node here. False: there is none to look for, or it has to wait for a read.
     pub(super) fn resolve_next(&mut self, pages: &Pages, io: &mut IoQueue) -> bool {
-        let nodes_from = self.layout.geometry.page_count() as usize;
-        let unresolved = &self.fetch.unresolved;
-        // Nodes first: they tell what else is wanted.
-        let next = unresolved
-            .next_set(nodes_from)
-            .or_else(|| unresolved.next_set(0));
-        let Some(logical) = next else {
+        let Some(logical) = self.fetch.unresolved.next() else {
             return false;
         };
-        let logical = logical as u32;
         let found = match self.tags.node_of(logical) {
             Some(node) => self.find_node(node),
             None => self.find_page(PageId(logical), pages),
@@ -237,7 +274,7 @@ impl<R: Rules> Checkpoint<R> {
                 self.read(block, 1, Purpose::ReadFetch { logical }, io);
             }
         }
-        self.fetch.unresolved.remove(logical as usize);
+        self.fetch.unresolved.set.remove(logical as usize);
         true
     }
 
@@ -277,18 +314,18 @@ impl<R: Rules> Checkpoint<R> {
         if node < self.tags.shape().leaf_nodes() {
             for page in self.tags.pages_of(node) {
                 if self.tags.page_tag(page) != 0 {
-                    self.fetch.unresolved.insert(page as usize);
+                    self.fetch.unresolved.insert(page);
                 }
             }
         }
         for child in self.tags.shape().children(node) {
             let logical = self.logical_of_tags(child);
-            self.fetch.unresolved.insert(logical as usize);
+            self.fetch.unresolved.insert(logical);
         }
     }
 
     pub(super) fn now_missing(&mut self, logical: u32) {
-        self.fetch.missing.insert(logical as usize);
+        self.fetch.missing.insert(logical);
         if self.tags.node_of(logical).is_none() {
             self.fetch.progress.pages_differing += 1;
         }
@@ -316,21 +353,38 @@ impl<R: Rules> Checkpoint<R> {
     /// Names what is missing and not asked for yet, as far as `room` and what is known go, nodes first. It counts as asked
     /// for from now on; the caller says when an answer is not to be expected any more ([`Self::fetch_retry`]).
     pub fn fetch_wanted(&mut self, into: &mut Vec<PageReference>, room: usize) {
-        let nodes_from = self.layout.geometry.page_count() as usize;
         for _ in 0..room {
-            let missing = &self.fetch.missing;
-            let next = missing.next_set(nodes_from).or_else(|| missing.next_set(0));
+            let next = self.fetch.missing.next();
             let Some(logical) = next.filter(|_| self.fetch.active) else {
                 return;
             };
-            self.fetch.missing.remove(logical);
-            self.fetch.asked.insert(logical);
+            self.fetch.missing.set.remove(logical as usize);
+            self.fetch.asked.insert(logical as usize);
             into.push(PageReference {
-                tag: self.tags.tag(logical as u32),
-                logical: logical as u32,
+                tag: self.tags.tag(logical),
+                logical,
                 reserved: [0; 12],
             });
         }
+    }
+
+    /// Whether this page or node is still missing here, asked for or not.
+    pub fn fetch_wants(&self, reference: &PageReference) -> bool {
+        let logical = reference.logical as usize;
+        self.fetch.active
+            && reference.logical < self.tags.logical_count()
+            && (self.fetch.asked.contains(logical) || self.fetch.missing.set.contains(logical))
+            && self.tags.tag(reference.logical) == reference.tag
+    }
+
+    /// Number of the node of the tag tree that a reference names; none if it names a page.
+    pub fn node_of(&self, logical: u32) -> Option<u32> {
+        self.tags.node_of(logical)
+    }
+
+    /// By what number a node of the tag tree is asked for.
+    pub fn logical_of_node(&self, node: u32) -> u32 {
+        self.logical_of_tags(node)
     }
 
     /// What was asked for has not come: it will be named again.
@@ -343,7 +397,7 @@ impl<R: Rules> Checkpoint<R> {
                 && self.tags.tag(reference.logical) == reference.tag
             {
                 self.fetch.asked.remove(logical);
-                self.fetch.missing.insert(logical);
+                self.fetch.missing.insert(reference.logical);
             }
         }
     }
@@ -360,8 +414,8 @@ impl<R: Rules> Checkpoint<R> {
         let is_wanted = self.fetch.active
             && !self.is_opening()
             && reference.logical < self.tags.logical_count()
-            && (self.fetch.asked.contains(logical) || self.fetch.missing.contains(logical))
-            && self.tags.tag(reference.logical) == reference.tag;
+            && (self.fetch.asked.contains(logical) || self.fetch.missing.set.contains(logical))
+            && (!check || self.tags.tag(reference.logical) == reference.tag);
         if !is_wanted {
             self.fetch.progress.useless += 1;
             return Taken::NotWanted;
@@ -371,11 +425,11 @@ impl<R: Rules> Checkpoint<R> {
         if !is_good {
             self.fetch.progress.useless += 1;
             self.fetch.asked.remove(logical);
-            self.fetch.missing.insert(logical);
+            self.fetch.missing.insert(reference.logical);
             return Taken::Bad;
         }
         self.fetch.asked.remove(logical);
-        self.fetch.missing.remove(logical);
+        self.fetch.missing.set.remove(logical);
         if let Some(node) = self.tags.node_of(reference.logical) {
             self.tags.put(node, bytes);
             self.fetch.progress.nodes_fetched += 1;

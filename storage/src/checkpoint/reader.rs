@@ -102,6 +102,16 @@ pub struct Damages {
 }
 
 impl Damages {
+    /// What to do where there is nobody to fetch it from.
+    pub fn advice(&self) -> &'static str {
+        if self.count > 0 {
+            "check the device; then recover this replica from the others of its cluster, or restore the data file from a \
+             backup"
+        } else {
+            "start the replica among the others, and it goes on"
+        }
+    }
+
     pub(super) fn new(op: u64) -> Self {
         Self {
             op,
@@ -125,11 +135,11 @@ impl fmt::Display for Damages {
             write!(
                 formatter,
                 "the checkpoint of op {} was still being fetched from other replicas: {} pages and nodes known of are \
-                 not here. ",
+                 not here; ",
                 self.op, self.unfetched
             )?;
             if self.count == 0 {
-                return formatter.write_str("Start the replica among the others, and it goes on");
+                return Ok(());
             }
         }
         write!(
@@ -140,10 +150,7 @@ impl fmt::Display for Damages {
         for damage in self.list.iter().take(4) {
             write!(formatter, "{damage}; ")?;
         }
-        formatter.write_str(
-            "the disk returned other bytes than were written. Check the device; then recover this replica from the \
-             others of its cluster, or restore the data file from a backup",
-        )
+        formatter.write_str("the disk returned other bytes than were written")
     }
 }
 

@@ -12,7 +12,7 @@ typed_header! {
 typed_header! {
     /// A vote for the frame's view: from now on its author acknowledges nothing in earlier ones. The body holds the headers
     /// of its log's end, highest op first and without gaps; a header of zeros where the op's is not known.
-    DoViewChange reserved 96 {
+    DoViewChange reserved 72 {
         /// Bit i: the prepare of header i can be fetched from the author.
         present: u128,
         /// Bit i: the author has never acknowledged a prepare with header i (with a header of zeros: any at that op).
@@ -29,6 +29,12 @@ typed_header! {
         checkpoint_op: u64,
         /// The earliest time that a prepare after the author's log may have.
         timestamp: u64,
+        /// Sequence of the superblock, which has the vote.
+        superblock_sequence: u64,
+        /// The life of the process that votes, as its greetings name it.
+        life: u64,
+        /// From the candidate: an op that may be committed, and that nobody can supply though all have voted; zero if none.
+        lost_op: u64,
         /// The last view in which the author was normal.
         log_view: u32,
         /// One if the author has a state to execute on, and so may lead.
@@ -38,6 +44,7 @@ typed_header! {
     }
     rules |this| {
         bounded(&[this.op, this.op_max, this.commit_min, this.commit_max, this.checkpoint_op, this.timestamp])?;
+        bounded(&[this.superblock_sequence, this.lost_op])?;
         zero(&this.pad)?;
         let headers = (this.frame.size as usize - HEADER_SIZE) / HEADER_SIZE;
         rule((this.frame.size as usize).is_multiple_of(HEADER_SIZE) && (1..=128).contains(&headers),

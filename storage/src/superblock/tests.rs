@@ -7,13 +7,16 @@ use crate::layout::SUPERBLOCK_COPIES;
 use proptest::prelude::*;
 
 const CLUSTER: u128 = 0xc1;
+const FILE: u128 = 0xf1;
 
 /// From this view on, superblocks have one header, so that the combinations of torn sectors stay few.
 const SMALL_VIEWS: u32 = 1000;
 
 /// A superblock whose headers and size follow from its view.
 fn content(sequence: u64, view: u32) -> Content {
-    let mut content = Content::initial(CLUSTER, 1, 3, Geometry::SMALL);
+    let file = FileId::of_random(FILE);
+    let mut content = Content::initial(CLUSTER, file, 1, 3, Geometry::SMALL);
+    content.state.start = Start::Begun as u8;
     content.state.sequence = sequence;
     content.state.view = view;
     content.view_headers = headers(view);
@@ -160,7 +163,7 @@ fn the_format_on_disk_never_changes() {
     let mut first = content(1, 0);
     let mut bytes = vec![0; COPY_SIZE_MAX];
     assert_eq!(first.seal(2, &mut bytes), 2 * SECTOR_SIZE);
-    assert_eq!(&bytes[16..32], b"\x02\0\x01\0viewstone\r\n\0");
+    assert_eq!(&bytes[16..32], b"\x02\0\x02\0viewstone\r\n\0");
     assert_eq!(
         u64::from_le_bytes(bytes[64..72].try_into().expect("8 bytes")),
         1
@@ -170,7 +173,56 @@ fn the_format_on_disk_never_changes() {
     assert_eq!(COPY_SIZE_MAX, 8 * SECTOR_SIZE);
 }
 
-const GOLDEN_CHECKSUM: u128 = 0x285c_4c41_954a_2c50_2a80_3e19_9874_6bfc;
+const GOLDEN_CHECKSUM: u128 = 0xf3c3_165f_fad7_6af7_7574_6bdc_4b0e_41e8;
+
+#[test]
+#[should_panic(expected = "a file has one name")]
+fn a_file_keeps_its_name() {
+    let before = content(1, 0).state;
+    let mut after = before;
+    after.file ^= 1;
+    after.assert_follows(&before);
+}
+
+#[test]
+fn what_has_not_begun_holds_nothing() {
+    let good = |change: &dyn Fn(&mut SuperblockState)| {
+        let mut content = content(1, 0);
+        content.state.start = Start::Initialised as u8;
+        change(&mut content.state);
+        let copies = std::array::from_fn(|copy| copy_of(&content, copy));
+        decide_on(&copies).is_ok()
+    };
+    assert!(good(&|_| ()));
+    assert!(!good(&|state| state.file = 0));
+    assert!(!good(&|state| state.view = 1));
+    assert!(!good(&|state| state.commit_max = 1));
+    assert!(!good(&|state| state.sync.syncing = 1));
+    assert!(good(&|state| {
+        state.start = Start::Begun as u8;
+        state.view = 1;
+    }));
+}
+
+/// How a file that replaces a lost one may become one of many.
+#[test]
+fn a_recovered_file_begins_in_a_later_view_or_not_at_all() {
+    let before = {
+        let file = FileId::of_random(FILE);
+        let mut state = SuperblockState::initial(CLUSTER, file, 1, 3, Geometry::SMALL);
+        state.sync.recovering = 1;
+        state
+    };
+    let follows = |view: u32, start: Start| {
+        let mut after = before;
+        (after.view, after.sync.recovering) = (view, 0);
+        after.set_start(start);
+        std::panic::catch_unwind(|| after.assert_follows(&before)).is_ok()
+    };
+    assert!(follows(6, Start::Begun));
+    assert!(!follows(0, Start::Begun));
+    assert!(!follows(0, Start::Initialised));
+}
 
 proptest! {
     #[test]

@@ -20,6 +20,7 @@ use crate::network::{Network, NetworkOptions, Node};
 use crate::prng::Prng;
 use crate::trace::Trace;
 use crate::workload::Workload;
+pub use control::MadeBy;
 use deliver::header_of;
 use storage::SECTOR_SIZE;
 use storage::buffer::keep_dropped;
@@ -28,7 +29,7 @@ use storage::header::Header;
 use storage::layout::{
     Geometry, HEADERS_PER_SECTOR, JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES,
 };
-use storage::superblock::COPY_SIZE_MAX;
+use storage::superblock::{COPY_SIZE_MAX, FileId};
 use viewstone::replica::{Event, Fatal, Metrics, ReplicaOptions};
 use viewstone::rules::Strict;
 use viewstone::state_machine::Limits;
@@ -76,6 +77,8 @@ pub struct Cluster<W: Workload> {
     checker: Checker<W>,
     trace: Trace,
     filter: Option<Filter>,
+    /// Data files made in the place of lost ones.
+    files_made: u64,
     /// Replicas that may halt, by what they halted with.
     halted: Vec<(u8, Fatal)>,
     may_halt: bool,
@@ -141,6 +144,7 @@ impl<W: Workload> Cluster<W> {
             checker,
             trace: Trace::new(readable),
             filter: None,
+            files_made: 0,
             halted: Vec::new(),
             may_halt: false,
             ending: Vec::new(),
@@ -162,7 +166,8 @@ impl<W: Workload> Cluster<W> {
         prng: &mut Prng,
     ) -> Host {
         let geometry = options.geometry;
-        let state = formatted(cluster, replica, options.replica_count, geometry);
+        let file = FileId::of_random(file_of(cluster, replica, 0));
+        let state = formatted(cluster, file, replica, options.replica_count, geometry);
         let replica_options = ReplicaOptions {
             cluster,
             replica,
@@ -296,10 +301,42 @@ impl<W: Workload> Cluster<W> {
     }
 }
 
-/// A disk as `format` leaves it. Only what is not zero is written: a fresh disk is zero, and most of a file is its grid.
-pub fn formatted(cluster: u128, replica: u8, replica_count: u8, geometry: Geometry) -> DiskState {
-    let format = Format::new(cluster, replica, replica_count, geometry);
-    let format = format.expect("the options are possible");
+/// The name of a replica's n-th data file: no two are alike. Drawn from no generator, so that a seed goes on as it did
+/// whether a file is made or not.
+fn file_of(cluster: u128, replica: u8, nth: u64) -> u128 {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&cluster.to_le_bytes());
+    bytes[16] = replica;
+    bytes[24..].copy_from_slice(&nth.to_le_bytes());
+    storage::checksum::identity(&bytes)
+}
+
+/// A disk as `format` leaves it.
+pub fn formatted(
+    cluster: u128,
+    file: FileId,
+    replica: u8,
+    replica_count: u8,
+    geometry: Geometry,
+) -> DiskState {
+    let format = Format::new(cluster, file, replica, replica_count, geometry);
+    written(&format.expect("the options are possible"))
+}
+
+/// A disk as `recover` leaves it.
+fn replacement(
+    cluster: u128,
+    file: FileId,
+    replica: u8,
+    replica_count: u8,
+    geometry: Geometry,
+) -> DiskState {
+    let format = Format::replacement(cluster, file, replica, replica_count, geometry);
+    written(&format.expect("there are enough others"))
+}
+
+/// Only what is not zero is written: a fresh disk is zero, and most of a file is its grid.
+fn written(format: &Format) -> DiskState {
     let layout = *format.layout();
     let mut state = DiskState::new(layout.size);
     let mut bytes = vec![0; COPY_SIZE_MAX];
@@ -310,7 +347,7 @@ pub fn formatted(cluster: u128, replica: u8, replica_count: u8, geometry: Geomet
     for copy in 0..SUPERBLOCK_COPIES {
         write(Layout::superblock_at(copy), COPY_SIZE_MAX);
     }
-    for slot in 0..geometry.slots as usize {
+    for slot in 0..layout.geometry.slots as usize {
         if slot % HEADERS_PER_SECTOR == 0 {
             write(layout.header_sector_at(slot), SECTOR_SIZE);
         }
@@ -332,8 +369,9 @@ mod tests {
             pipeline_max: 4,
             ..Geometry::SMALL
         };
-        let format = Format::new(7, 1, 3, geometry).expect("possible");
-        let disk = formatted(7, 1, 3, geometry);
+        let file = FileId::of_random(9);
+        let format = Format::new(7, file, 1, 3, geometry).expect("possible");
+        let disk = formatted(7, file, 1, 3, geometry);
         let (mut written, mut read) = (vec![0; 1 << 20], vec![0; 1 << 20]);
         for step in format.steps(1 << 20) {
             if let Step::Write { at, size } = step {

@@ -290,12 +290,16 @@ impl<W: Workload> Run<W> {
             .run(until_ns, |cluster| is_done(cluster, replicas))
     }
 
-    /// Nothing happens any more but heartbeats; and perhaps a very late copy of a registration, which is committed again.
+    /// Nothing happens any more but heartbeats, and what was under way on a clogged link: a late copy of a request may be
+    /// committed.
     fn rest(&mut self, all: &[u8]) {
         self.cluster.run_for(REST_NS);
-        let until_ns = self.cluster.now_ns() + SECOND;
-        let stays = self.run_until_converged(all, until_ns);
-        assert!(stays, "it does not stay converged: {}", self.state(all));
+        let until_ns = self.cluster.now_ns() + REST_NS;
+        assert!(
+            self.run_until_converged(all, until_ns),
+            "it does not stay converged: {}",
+            self.state(all)
+        );
         let until_ns = self.cluster.now_ns() + CONVERGENCE_MAX_NS;
         let rests = self.cluster.run(until_ns, Cluster::is_at_rest);
         assert!(rests, "the disks never rest");

@@ -8,7 +8,7 @@ use storage::buffer::AlignedBuffer;
 use storage::format::{Format, Step};
 use storage::io::{Buffer, IoId, IoOwner, IoRequest};
 use storage::layout::{Geometry, Layout, SUPERBLOCK_ZONE_SIZE};
-use storage::superblock::{COPY_SIZE_MAX, OpenError, decide};
+use storage::superblock::{COPY_SIZE_MAX, FileId, OpenError, decide};
 
 const GEOMETRY: Geometry = Geometry {
     state_size: 1100 << 10,
@@ -28,7 +28,7 @@ enum Fault {
 }
 
 fn write(tape: &mut Tape<bool>, fault: Fault) {
-    let format = Format::new(7, 0, 1, GEOMETRY).expect("a possible geometry");
+    let format = Format::new(7, FileId::of_random(9), 0, 1, GEOMETRY).expect("a possible geometry");
     let id = IoId {
         owner: IoOwner::Superblock,
         index: 0,
@@ -72,7 +72,7 @@ fn opens(state: &DiskState, complete: &DiskState) -> Result<bool, OpenError> {
 /// What was tried, how many files opened, and how many were incomplete though they opened, or did not open though format
 /// had returned.
 fn run(fault: Fault, outcomes_max: u64) -> (Coverage, u64, u64) {
-    let complete = formatted(7, 0, 1, GEOMETRY);
+    let complete = formatted(7, FileId::of_random(9), 0, 1, GEOMETRY);
     let (mut opened, mut broken) = (0, 0);
     let coverage = explore(
         Thoroughness {

@@ -15,6 +15,7 @@ use storage::header::{
 };
 use storage::io::{Buffer, IoRequest};
 use storage::layout::{Geometry, JournalAck};
+use storage::superblock::FileId;
 use viewstone::constants;
 use viewstone::engine::operation;
 use viewstone::replica::{
@@ -282,7 +283,7 @@ fn run(ack: JournalAck, tear: Tear, puts: u32, outcomes_max: u64, disk_lies: boo
             tear,
             seed: 11,
         },
-        formatted(CLUSTER, 0, 1, geometry),
+        formatted(CLUSTER, FileId::of_random(9), 0, 1, geometry),
         Facts {
             disk_lies,
             ..Facts::default()

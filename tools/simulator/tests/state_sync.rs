@@ -3,7 +3,7 @@
 
 use simulator::atlas::StorageFaults;
 use simulator::client::ClientOptions;
-use simulator::cluster::{Cluster, ClusterOptions, formatted};
+use simulator::cluster::{Cluster, ClusterOptions, MadeBy};
 use simulator::disk::{DiskSpeed, DiskState};
 use simulator::host::Crash;
 use simulator::network::NetworkOptions;
@@ -47,7 +47,12 @@ fn options(replica_count: u8) -> ClusterOptions {
 
 /// A cluster that has begun to serve.
 fn cluster(replica_count: u8, seed: u64) -> TestCluster {
-    let mut cluster = TestCluster::new(options(replica_count), Prng::new(seed), false);
+    begun(options(replica_count), seed)
+}
+
+fn begun(options: ClusterOptions, seed: u64) -> TestCluster {
+    let replica_count = options.replica_count;
+    let mut cluster = TestCluster::new(options, Prng::new(seed), false);
     for replica in 0..replica_count {
         cluster.start(replica);
     }
@@ -222,10 +227,6 @@ fn damage_everywhere_that_leaves_one_copy_of_each_block_is_mended_without_a_prim
     }
 }
 
-fn blank(cluster: &TestCluster, replica: u8) -> DiskState {
-    formatted(cluster.id(), replica, cluster.replica_count(), GEOMETRY)
-}
-
 #[test]
 fn a_file_formatted_in_place_of_a_lost_one_comes_back_and_promises_nothing_before() {
     for (count, idle) in [(3, false), (3, true), (5, false), (6, true)] {
@@ -237,8 +238,7 @@ fn a_file_formatted_in_place_of_a_lost_one_comes_back_and_promises_nothing_befor
             cluster.set_draining(true);
         }
         cluster.crash(1, Crash::PowerCut);
-        let state = blank(&cluster, 1);
-        cluster.lose_disk(1, state);
+        cluster.lose_disk(1, MadeBy::Format);
         cluster.start(1);
         let until_ns = cluster.now_ns() + SECOND / 20;
         cluster.run(until_ns, |cluster| {
@@ -284,12 +284,55 @@ fn a_file_lost_before_the_first_checkpoint_comes_back_from_the_log() {
     serve(&mut cluster, 3);
     cluster.set_draining(true);
     cluster.crash(2, Crash::Kill);
-    let state = blank(&cluster, 2);
-    cluster.lose_disk(2, state);
+    cluster.lose_disk(2, MadeBy::Recover);
     cluster.start(2);
     converge(&mut cluster, &[0, 1, 2], 20 * SECOND);
     assert!(cluster.progress(2).is_some_and(|it| it.commit_min > 3));
     assert_eq!(metrics(&cluster, 2).syncs, 0);
+}
+
+/// Files are lost one after the other, each while some other replica hears nothing of it: that one remembers an older file, of
+/// which it has heard more than the new one holds. No replica may stop.
+#[test]
+fn files_lost_while_others_are_cut_off_accuse_nobody() {
+    for seed in 0..4 {
+        let mut slow = options(5); // a checkpoint should last for some messages
+        slow.client.think_mean_ns = 50 * MILLISECOND;
+        let mut cluster = begun(slow, 800 + seed);
+        let mut prng = Prng::new(seed);
+        let mut victim = 0;
+        for round in 0..6 {
+            victim = (victim + 1 + prng.below(4) as u8) % 5;
+            let deaf = (victim + 1 + prng.below(4) as u8) % 5;
+            serve(&mut cluster, prng.range(1, 60));
+            cluster.run_for(prng.range(0, 1500) * MILLISECOND); // greeted lately, or not
+            cluster.isolate(deaf);
+            cluster.crash(victim, Crash::PowerCut);
+            let made_by = [MadeBy::Format, MadeBy::Recover][round % 2];
+            cluster.lose_disk(victim, made_by);
+            cluster.start(victim);
+            let until_ns = cluster.now_ns() + 30 * SECOND;
+            let back = cluster.run(until_ns, |cluster| {
+                cluster
+                    .progress(victim)
+                    .is_some_and(|it| it.status == ReplicaStatus::Normal)
+            });
+            assert!(back, "{:#?}", states(&cluster));
+            serve(&mut cluster, prng.range(1, 30));
+            if prng.coin() {
+                cluster.crash(victim, Crash::Kill);
+                cluster.start(victim);
+            }
+            cluster.mend();
+            cluster.run_for(prng.range(0, 2000) * MILLISECOND);
+            if prng.coin() {
+                cluster.crash(deaf, Crash::Kill);
+                cluster.start(deaf);
+            }
+            let replicas = all(&cluster);
+            converge(&mut cluster, &replicas, 30 * SECOND);
+        }
+    }
 }
 
 #[test]
@@ -303,7 +346,7 @@ fn a_disk_that_went_back_in_time_is_told_so_and_promises_nothing() {
         serve(&mut cluster, if seed % 2 == 0 { 6 } else { 60 });
         cluster.run_for(3 * SECOND);
         cluster.crash(2, Crash::Kill);
-        cluster.lose_disk(2, earlier);
+        cluster.put_back_disk(2, earlier);
         cluster.let_halt();
         cluster.start(2);
         cluster.run_for(2 * SECOND);

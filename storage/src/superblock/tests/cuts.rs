@@ -398,19 +398,22 @@ fn one_good_copy_is_enough_and_is_spread_to_all_places() {
 
 #[test]
 fn changes_during_an_update_are_merged_into_one_that_follows() {
-    let mut life = opened(Disk::formatted(&content(1, 0)), (1, 0));
+    let mut blank = content(1, 0);
+    blank.state.start = Start::Blank as u8;
+    let mut life = opened(Disk::formatted(&blank), (1, 0));
     assert!(life.superblock.begun().is_none());
-    let first = life
-        .superblock
-        .update(|state, _| state.view = 2, &mut life.io);
+    let begin = |state: &mut SuperblockState, _: &mut ViewHeaders| {
+        state.view = 2;
+        state.start = Start::Begun as u8;
+    };
+    let first = life.superblock.update(begin, &mut life.io);
+    assert!(life.superblock.begun().is_none(), "not durable yet");
     let second = life
         .superblock
         .update(|state, _| state.view = 5, &mut life.io);
-    let begin = |state: &mut SuperblockState, _: &mut ViewHeaders| {
-        state.log_view = 5;
-        state.start = Start::Begun as u8;
-    };
-    let third = life.superblock.update(begin, &mut life.io);
+    let third = life
+        .superblock
+        .update(|state, _| state.log_view = 5, &mut life.io);
     assert_eq!((first, second, third), (2, 3, 3));
     let mut durable = Vec::new();
     while life.submit() {

@@ -121,7 +121,11 @@ impl<R: Rules> Cluster<R> {
             });
         }
         let (count, pipeline) = (REPLICAS as u8, self.bounds.pipeline.into());
-        let log = log_choice::choose::<R>(&all, count, pipeline, Vec::new()).ok()?;
+        let log = match log_choice::choose::<R>(&all, count, pipeline, Vec::new()) {
+            Ok(log) => log,
+            Err((log_choice::Wait::Contradiction(found), _)) => panic!("{found}"),
+            Err(_) => return None,
+        };
         let mut list = Log::default();
         for header in &log.headers {
             list[header.op as usize] = self.prepares.of(header.frame.checksum);

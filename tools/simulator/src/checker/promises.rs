@@ -305,7 +305,16 @@ impl Promises {
         let held = |it: &&Acknowledged| {
             it.checksum == checksum || checksum == 0 && it.view >= vote.log_view
         };
-        if let Some(held) = acknowledged.iter().find(held) {
+        // A view whose log has another prepare there had proof that this one was not committed before; one that brings it back
+        // (its candidate did not hear of that view) counts only what is acknowledged since.
+        let replaced = |it: &Acknowledged| {
+            let since = it.view + 1..vote.log_view.max(it.view) + 1;
+            let logs = self.logs.range(since);
+            let mut there = logs.filter_map(|(_, log)| log.get(&op));
+            there.any(|&other| other != it.checksum)
+        };
+        let mut held = acknowledged.iter().filter(held);
+        if let Some(held) = held.find(|it| !replaced(it)) {
             panic!(
                 "replica {replica} votes for view {} that it never acknowledged op {op}; it did, in view {}",
                 vote.frame.view, held.view

@@ -118,7 +118,9 @@ impl Run {
     /// A replica that has executed everything.
     fn progress(&self) -> Progress {
         Progress {
-            lost_op: None,
+            nowhere: None,
+            fetching: false,
+            awaited_op: None,
             pages_missing: 0,
             pages_fetched: 0,
             status: ReplicaStatus::Normal,

@@ -1,6 +1,6 @@
 //! What a script does to a cluster, and asks of it.
 
-use super::{Cluster, Filter};
+use super::{Cluster, Filter, file_of, formatted, replacement};
 use crate::atlas::{Atlas, Zone};
 use crate::checker::Checker;
 use crate::client::Client;
@@ -13,7 +13,17 @@ use crate::trace::Trace;
 use crate::workload::Workload;
 use storage::header::ReplicaStatus;
 use storage::layout::Layout;
+use storage::superblock::FileId;
 use viewstone::replica::{Fatal, Metrics, Progress};
+
+/// How a lost file is made anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MadeBy {
+    /// `viewstone format`: the file finds out for itself that it replaces one.
+    Format,
+    /// `viewstone recover`.
+    Recover,
+}
 
 impl<W: Workload> Cluster<W> {
     /// Virtual time since the start, in nanoseconds.
@@ -204,8 +214,22 @@ impl<W: Workload> Cluster<W> {
         &self.halted
     }
 
-    /// The disk of a replica that is down is lost: it holds something else from now on.
-    pub fn lose_disk(&mut self, replica: u8, state: DiskState) {
+    /// The disk of a replica that is down is lost, and another is there, with a new data file.
+    pub fn lose_disk(&mut self, replica: u8, made_by: MadeBy) {
+        self.files_made += 1;
+        let file = FileId::of_random(file_of(self.id, replica, self.files_made));
+        let make = match made_by {
+            MadeBy::Format => formatted,
+            MadeBy::Recover => replacement,
+        };
+        let (count, geometry) = (self.options.replica_count, self.options.geometry);
+        let state = make(self.id, file, replica, count, geometry);
+        self.put_back_disk(replica, state);
+    }
+
+    /// The disk of a replica that is down holds from now on what it held once, or something else: what it has promised since
+    /// is lost.
+    pub fn put_back_disk(&mut self, replica: u8, state: DiskState) {
         assert!(!self.is_up(replica));
         self.note(replica, 13, 0, || "has lost its disk".to_string());
         self.hosts[replica as usize].disk.replace(state);

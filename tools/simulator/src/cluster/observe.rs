@@ -164,6 +164,12 @@ impl<W: Workload> Cluster<W> {
     fn check_progress(&mut self, replica: u8) {
         let host = &self.hosts[replica as usize];
         let process = host.process.as_ref().expect("it has just taken an event");
+        // Nobody lies here.
+        let refused = process.replica.metrics().contradictions;
+        assert_eq!(
+            refused, 0,
+            "replica {replica} has refused votes that contradict others, or what it executed"
+        );
         let progress = process.replica.progress();
         let opens = self.checker.has_opened(replica, &progress);
         let seen = Seen {

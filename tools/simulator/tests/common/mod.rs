@@ -8,6 +8,7 @@ use storage::header::{
     HEADER_SIZE, Header, REQUEST_ALIGN, Request, SUB_HEADER_SIZE, SubHeader, Typed,
 };
 use storage::layout::Geometry;
+use storage::superblock::FileId;
 use viewstone::constants;
 use viewstone::machines::Machines;
 use viewstone::replica::{ConnectionId, Effects, Event, Fatal, Now, Peer, Replica, ReplicaOptions};
@@ -66,7 +67,8 @@ impl<M: Machines> Node<M> {
             geometry,
             entropy: [replica + 1; 32],
         };
-        let state = formatted(CLUSTER, replica, replica_count, geometry);
+        let file = FileId::of_random(1 + u128::from(replica));
+        let state = formatted(CLUSTER, file, replica, replica_count, geometry);
         let needs = Replica::<M>::buffer_needs(&geometry);
         let gathered = constants::requests_max(&geometry) + constants::reads_max(&geometry);
         let small = MessagePool::new(needs.small + gathered + RECEIVED, storage::SECTOR_SIZE);

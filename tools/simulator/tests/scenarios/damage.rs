@@ -7,6 +7,7 @@ use super::script::{
 use storage::SECTOR_SIZE;
 use storage::header::{Command, ReplicaStatus};
 use storage::layout::{Geometry, JournalAck, Layout, SUPERBLOCK_COPIES};
+use viewstone::replica::{Needed, Nowhere};
 
 const PARTS: [Part; 4] = [Part::Prepare, Part::Body, Part::Redundant, Part::Both];
 
@@ -566,4 +567,81 @@ fn damage_before_the_first_start() {
     it.start_all();
     it.writes(2);
     it.recovers();
+}
+
+/// The cluster stands still: everybody waits in one view for something, and says for what.
+#[track_caller]
+pub fn stands_still(it: &mut Script, up: &[u8], is: impl Fn(&Nowhere) -> bool) {
+    let told = |it: &Script| {
+        let nowhere = |&replica: &u8| it.progress(replica).nowhere;
+        up.iter().filter_map(nowhere).collect::<Vec<_>>()
+    };
+    it.until("somebody says what is missing", |it| !told(it).is_empty());
+    it.pass(5 * SECOND);
+    let views: Vec<u32> = up.iter().map(|&replica| it.view(replica)).collect();
+    it.waits(20 * SECOND);
+    let now: Vec<u32> = up.iter().map(|&replica| it.view(replica)).collect();
+    assert_eq!(views, now, "views that cannot begin are left alone");
+    let told = told(it);
+    assert!(!told.is_empty() && told.iter().all(is), "{told:?}");
+}
+
+/// A committed op is damaged on every replica. Nobody changes views for its sake: the operator is told, and whoever brings a
+/// good copy back, each in turn here, ends the wait.
+#[test]
+fn an_op_that_nobody_has_is_named_until_somebody_has_it() {
+    for back in [2, 3, 4] {
+        for healer in 0..3 {
+            let mut it = three();
+            it.writes(3);
+            at_rest(&mut it);
+            let op = it.head(0) - back;
+            kill_all(&mut it);
+            for replica in 0..3 {
+                it.damage(replica, op, Part::Body);
+            }
+            it.start_all();
+            it.begin(Ask::Write);
+            let named =
+                |needed: Needed| matches!(needed, Needed::Prepare { op: it, .. } if it == op);
+            let all = [0, 1, 2];
+            stands_still(&mut it, &all, |nowhere| {
+                named(nowhere.needed) && nowhere.silent.count() == 0
+            });
+            it.kill(healer);
+            it.damage(healer, op, Part::Body); // flips the same bit back
+            it.start(healer);
+            it.answered();
+            it.recovers();
+            assert!(
+                all.iter()
+                    .all(|&replica| it.progress(replica).nowhere.is_none())
+            );
+        }
+    }
+}
+
+/// The only good copy of a committed op is on a replica that is down: that one is named.
+#[test]
+fn an_op_that_only_a_dead_replica_has() {
+    for dead in 0..3 {
+        let mut it = three();
+        it.writes(3);
+        at_rest(&mut it);
+        let op = it.head(0) - 4;
+        kill_all(&mut it);
+        let up: Vec<u8> = (0..3).filter(|&replica| replica != dead).collect();
+        for &replica in &up {
+            it.damage(replica, op, Part::Body);
+            it.start(replica);
+        }
+        it.begin(Ask::Write);
+        stands_still(&mut it, &up, |nowhere| {
+            matches!(nowhere.needed, Needed::Prepare { op: it, .. } if it == op)
+                && nowhere.silent.iter().eq([dead])
+        });
+        it.start(dead);
+        it.answered();
+        it.recovers();
+    }
 }

@@ -7,6 +7,7 @@
 mod damage;
 mod known_faults;
 mod lagging;
+mod lost_files;
 mod partitions;
 mod schedules;
 mod script;

@@ -358,5 +358,5 @@ fn longest_log(kind: Kind) {
 fn schedule_24_the_log_of_the_highest_log_view() {
     let broken = without!(LOG_VIEW_FIRST);
     longest_log(STRICT);
-    noticed("executed another prepare", || longest_log(broken));
+    noticed("votes that contradict", || longest_log(broken));
 }

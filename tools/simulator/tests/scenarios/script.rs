@@ -2,7 +2,7 @@
 
 use simulator::atlas::{StorageFaults, Zone};
 use simulator::client::{Client, ClientOptions};
-use simulator::cluster::{Cluster, ClusterOptions};
+use simulator::cluster::{Cluster, ClusterOptions, MadeBy};
 use simulator::disk::{DiskSpeed, DiskState};
 use simulator::host::{Crash, NodeKind};
 use simulator::network::{NetworkOptions, Node};
@@ -351,7 +351,13 @@ impl Script {
             .into_iter()
             .filter(|&it| self.cluster.is_up(it))
             .collect();
-        self.until("all agree", |it| it.cluster.has_converged(&up));
+        self.settle_among(&up);
+    }
+
+    /// These have what there is.
+    #[track_caller]
+    pub fn settle_among(&mut self, replicas: &[u8]) {
+        self.until("all agree", |it| it.cluster.has_converged(replicas));
     }
 
     pub fn start_all(&mut self) {
@@ -466,7 +472,12 @@ impl Script {
 
     /// The disk of a replica that is down holds again what it held once.
     pub fn put_back(&mut self, replica: u8, state: DiskState) {
-        self.cluster.lose_disk(replica, state);
+        self.cluster.put_back_disk(replica, state);
+    }
+
+    /// The file of a replica that is down is gone, and another was made in its place.
+    pub fn new_file(&mut self, replica: u8) {
+        self.cluster.lose_disk(replica, MadeBy::Format);
     }
 
     /// Damages a replica's copy of an op.
