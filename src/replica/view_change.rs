@@ -516,6 +516,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if late || self.election.suspicions.own && self.timers.suspect.fires(self.now) {
                     if self.is_next_view_futile() {
                         self.election.suspicions.own_is_over();
+                        self.timers.suspect.clear();
                     } else {
                         self.suspect(effects);
                     }

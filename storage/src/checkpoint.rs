@@ -45,7 +45,7 @@ pub use fetch::{FetchProgress, Taken};
 pub use reader::{Damage, DamagedItem, Damages};
 pub use scrub::{ScrubStatistics, Scrubbed};
 pub use serve::{SERVE_READS_MAX, Serve, ServedPage};
-pub use walk::{Walk, walk};
+pub use walk::{Walk, locate, walk};
 pub use writer::CheckpointStart;
 
 use crate::buffer::AlignedBuffer;

@@ -42,6 +42,16 @@ impl Generation {
     }
 }
 
+impl Generation {
+    /// The block in which this content may be: it is known what the block holds, or nothing of it.
+    pub(super) fn block_to_try(&self, logical: u32, tag: u128) -> Option<u32> {
+        let block = self.map.address(logical);
+        let unknown = block != 0 && self.tags.tag(logical) == 0;
+        self.block_of(logical, tag)
+            .or_else(|| unknown.then_some(block))
+    }
+}
+
 /// The durable checkpoint and the one before it.
 #[derive(Debug)]
 pub(super) struct Generations {

@@ -1,7 +1,10 @@
 //! Opening the checkpoint before the durable one: where its pages are, for others who may still be fetching them.
 //!
-//! Its map and its tag tree are read where they differ from the durable one's; its pages are not, until somebody asks. If
-//! anything of it is bad it is simply not here: nobody but others needs it.
+//! Its map and its tag tree are read where they differ from the durable one's; its pages are not, until somebody asks. It is
+//! opened also if the durable one is damaged: a quorum may have this one and nobody else that one yet, and then this
+//! replica must help another to execute from here on, before it can be helped itself. For the same reason a bad node of
+//! the tag tree costs no more than the node: what is in the blocks under it is asked of the blocks. If the map is bad,
+//! none of it is here.
 
 use super::{Checkpoint, CheckpointEvent, Mode, Purpose, Rules, Zone};
 use crate::buffer::AlignedBuffer;
@@ -114,7 +117,7 @@ impl<R: Rules> Checkpoint<R> {
         let key = self.opening.key;
         let tags = &mut self.generations.previous.tags;
         if !tags.load(node, &buffer[..PAGE_SIZE], key) {
-            self.drop_previous();
+            self.opening.previous_known = false;
         }
         self.buffers.push(buffer);
     }
@@ -128,15 +131,17 @@ impl<R: Rules> Checkpoint<R> {
             if tag == 0 && block == 0 {
                 continue;
             }
-            if tag == 0 || !self.blocks.restore_previous(Zone::Data, block) {
+            let stray = tag == 0 && self.opening.previous_known;
+            if stray || !self.blocks.restore_previous(Zone::Data, block) {
                 self.drop_previous();
                 self.mode = Mode::Idle;
-                return CheckpointEvent::Opened;
+                return self.is_opened();
             }
         }
-        self.generations.previous.record = self.opening.previous;
+        let whole = self.opening.previous_known;
+        self.generations.previous.record = self.opening.previous.filter(|_| whole);
         self.generations.previous_opened();
-        CheckpointEvent::Opened
+        self.is_opened()
     }
 
     /// It is not here, after all.

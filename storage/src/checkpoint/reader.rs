@@ -162,6 +162,10 @@ pub(super) struct Opening {
     syncing: bool,
     /// The checkpoint before, if it is to be opened as well.
     pub(super) previous: Option<CheckpointRecord>,
+    /// All nodes of its tag tree are good.
+    pub(super) previous_known: bool,
+    /// What is damaged of the durable one, until the one before is open as well.
+    incomplete: Option<Damages>,
     /// A node of the map is lost, and with it the addresses under it.
     map_lost: bool,
     /// The level of the map being read; the top one first.
@@ -177,6 +181,8 @@ impl Opening {
             key: PageKey([0; 16]),
             syncing: false,
             previous: None,
+            previous_known: true,
+            incomplete: None,
             map_lost: false,
             level: 0,
             cursor: 0,
@@ -209,6 +215,7 @@ impl<R: Rules> Checkpoint<R> {
         self.opening.key = PageKey(record.page_key);
         self.opening.syncing = syncing;
         self.opening.previous = previous.copied();
+        self.opening.previous_known = true;
         self.opening.damages.op = record.prepare.op;
         if record.root == 0 {
             self.mode = Mode::Idle;
@@ -248,8 +255,8 @@ impl<R: Rules> Checkpoint<R> {
                     let Some(previous) = self.opening.previous else {
                         return event;
                     };
-                    if !matches!(event, CheckpointEvent::Opened) {
-                        return event;
+                    if let CheckpointEvent::Incomplete(damages) = event {
+                        self.opening.incomplete = Some(damages);
                     }
                     self.open_previous(&previous);
                 }
@@ -262,10 +269,18 @@ impl<R: Rules> Checkpoint<R> {
                 }
                 Mode::OpenPreviousTags => {
                     self.mode = Mode::Idle;
-                    return CheckpointEvent::Opened;
+                    return self.is_opened();
                 }
                 _ => unreachable!("reads happen while opening"),
             }
+        }
+    }
+
+    /// Both checkpoints are open.
+    pub(super) fn is_opened(&mut self) -> CheckpointEvent {
+        match self.opening.incomplete.take() {
+            Some(damages) => CheckpointEvent::Incomplete(damages),
+            None => CheckpointEvent::Opened,
         }
     }
 

@@ -104,10 +104,10 @@ impl<R: Rules> Checkpoint<R> {
             into.copy_from_slice(bytes);
             return Serve::Here;
         }
-        let generations = [&self.generations.durable, &self.generations.previous];
-        let block = generations
-            .iter()
-            .find_map(|generation| generation.block_of(logical, tag));
+        let (durable, previous) = (&self.generations.durable, &self.generations.previous);
+        let block = durable
+            .block_of(logical, tag)
+            .or_else(|| previous.block_to_try(logical, tag));
         let Some(block) = block else {
             return Serve::NotHere;
         };

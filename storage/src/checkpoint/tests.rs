@@ -549,6 +549,42 @@ fn walk_disk(layout: &Layout, record: &CheckpointRecord, disk: &Disk) -> Walk {
 }
 
 #[test]
+fn everything_of_a_checkpoint_is_located() {
+    let (host, record) = checkpointed();
+    let read = |block| {
+        let mut bytes = [0; PAGE_SIZE];
+        host.disk.read(host.layout.block_at(block), &mut bytes);
+        Some(bytes)
+    };
+    let located = locate(&host.layout, &record, read);
+    let count = |is: fn(&DamagedItem) -> bool| {
+        let items = located.iter().filter(|place| is(&place.1));
+        items.count() as u32
+    };
+    let walk = walk_disk(&host.layout, &record, &host.disk);
+    assert_eq!(count(|it| matches!(it, DamagedItem::Page(_))), walk.pages);
+    assert_eq!(
+        count(|it| matches!(it, DamagedItem::TagNode(_))),
+        walk.tag_nodes
+    );
+    assert_eq!(
+        count(|it| matches!(it, DamagedItem::MapCopy(_))),
+        2 * walk.map_nodes
+    );
+    let page = (host.checkpoint.map.address(7), DamagedItem::Page(PageId(7)));
+    assert!(located.contains(&page));
+    // Nothing is missed because one copy of a node is bad.
+    let bad = |block| {
+        if block == record.map.first {
+            None
+        } else {
+            read(block)
+        }
+    };
+    assert_eq!(locate(&host.layout, &record, bad), located);
+}
+
+#[test]
 fn damaged_pages_and_nodes_are_named() {
     let (host, record) = checkpointed();
     let walk = walk_disk(&host.layout, &record, &host.disk);

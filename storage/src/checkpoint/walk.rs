@@ -62,6 +62,50 @@ pub fn walk(
     walker.walk
 }
 
+/// Where everything of a checkpoint lies: each block of the grid that it is in, and what is there. Nothing but the address
+/// map is read. What lies under a node of the map that is lost is not told.
+pub fn locate(
+    layout: &Layout,
+    record: &CheckpointRecord,
+    mut read: impl FnMut(u32) -> Option<[u8; PAGE_SIZE]>,
+) -> Vec<(u32, DamagedItem)> {
+    let page_count = layout.geometry.page_count();
+    let node_count = TagTree::new(page_count).shape().node_count();
+    let mut map = AddressMap::new(page_count + node_count);
+    let mut found = Vec::new();
+    if record.map.first == 0 {
+        return found;
+    }
+    map.open(record.map);
+    for node in (0..map.shape().node_count()).rev() {
+        let reference = map.reference(node);
+        if reference.first == 0 {
+            continue;
+        }
+        for block in [reference.first, reference.second] {
+            found.push((block, DamagedItem::MapCopy(node)));
+        }
+        let good = |bytes: &[u8; PAGE_SIZE]| checksum::identity(bytes) == reference.tag;
+        let copy = read(reference.first)
+            .filter(good)
+            .or_else(|| read(reference.second).filter(good));
+        if let Some(bytes) = copy {
+            assert!(map.load(node, &bytes));
+        }
+    }
+    for logical in 0..page_count + node_count {
+        let block = map.address(logical);
+        let item = match logical.checked_sub(page_count) {
+            None => DamagedItem::Page(PageId(logical)),
+            Some(node) => DamagedItem::TagNode(node),
+        };
+        if block != 0 {
+            found.push((block, item));
+        }
+    }
+    found
+}
+
 struct Walker<'a> {
     layout: &'a Layout,
     map: AddressMap,

@@ -4,6 +4,8 @@
 //! * **Journal.** Of each slot (its prepare and its redundant header) at most *replication quorum less one* replicas are
 //!   damaged at once, and of one replica one of the two at most: what is committed is on a replication quorum. With one
 //!   replica nothing may be damaged.
+//! * **Grid.** Of each page of state and node of the tag tree the same, and one of the two copies of each node of the address
+//!   map: [`grid`].
 //! * **Superblock.** One good copy of the newest is left to each replica, whatever a crash tears beside.
 //! * **The one-write ack.** The write of a prepare of one sector is lost or misplaced only once its redundant header is
 //!   down, or never before a crash; the file's other ack mode has no such exception (docs/data-file.md).
@@ -11,8 +13,11 @@
 //!
 //! A damage is over when what it hit is written again; one that was in a read only, when the process restarts as well.
 
+mod grid;
+
 use crate::disk::{Disk, DiskState, Fate};
 use crate::prng::Prng;
+use grid::Grids;
 use storage::SECTOR_SIZE;
 use storage::header::{HEADER_SIZE, Prepare};
 use storage::io::{IoDone, IoError, IoRequest};
@@ -20,7 +25,7 @@ use storage::layout::{
     HEADERS_PER_SECTOR, JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES,
     SUPERBLOCK_COPY_DISTANCE, SUPERBLOCK_ZONE_SIZE,
 };
-use storage::superblock::{COPY_SIZE_MAX, Decision, decide};
+use storage::superblock::{COPY_SIZE_MAX, Decision, SuperblockState, decide};
 use viewstone::quorums::Quorums;
 use zerocopy::FromBytes;
 
@@ -39,6 +44,8 @@ pub struct StorageFaults {
     pub crash_decay: u32,
     /// Which zones it concerns, by [`Zone::bit`].
     pub zones: u8,
+    /// Whether grids fail on few replicas, in every way; otherwise on all, but each page on few.
+    pub weak_grids: bool,
 }
 
 /// What lies at an offset.
@@ -192,6 +199,7 @@ pub struct Atlas {
     /// Copies of the superblock that are bad, as bits.
     copies: [u8; REPLICAS_MAX],
     lost: [bool; REPLICAS_MAX],
+    grids: Grids,
     /// The slots written last, the latest first.
     recent: [[usize; RECENT]; REPLICAS_MAX],
     statistics: AtlasStatistics,
@@ -200,16 +208,19 @@ pub struct Atlas {
 
 impl Atlas {
     /// No disk is damaged yet.
-    pub fn new(layout: Layout, replica_count: u8, faults: StorageFaults, prng: Prng) -> Self {
+    pub fn new(layout: Layout, replica_count: u8, faults: StorageFaults, mut prng: Prng) -> Self {
         let quorums = Quorums::new(replica_count);
+        let damaged_max = usize::from(quorums.replication) - 1;
+        let weak = faults.weak_grids;
         Self {
             layout,
             faults,
-            damaged_max: usize::from(quorums.replication) - 1,
+            damaged_max,
             single_write: layout.geometry.journal_ack() == JournalAck::Single,
             slots: vec![[SlotFault::None; REPLICAS_MAX]; layout.geometry.slots as usize],
             copies: [0; REPLICAS_MAX],
             lost: [false; REPLICAS_MAX],
+            grids: Grids::new(layout, replica_count, damaged_max, weak, &mut prng),
             recent: [[0; RECENT]; REPLICAS_MAX],
             statistics: AtlasStatistics::default(),
             prng,
@@ -266,13 +277,35 @@ impl Atlas {
     /// Whether `core` alone, without what is outside of it, holds a good copy of everything that is committed.
     pub fn is_enough(&self, core: &[u8], replica_count: u8) -> bool {
         let outside = usize::from(replica_count) - core.len();
-        self.slots.iter().all(|slot| {
+        let suspect = |&&replica: &&u8| self.is_lost(replica) || self.grids.is_suspect(replica);
+        let grids = core.iter().filter(suspect).count().min(self.damaged_max);
+        let slots = self.slots.iter().all(|slot| {
             let damaged = |&&replica: &&u8| {
                 let replica = replica as usize;
                 self.lost[replica] || slot[replica] != SlotFault::None
             };
             core.iter().filter(damaged).count() + outside <= self.damaged_max
-        })
+        });
+        slots && grids + outside <= self.damaged_max
+    }
+
+    /// Looks at the grid of a disk: what was damaged there may have been made good.
+    pub fn survey(&mut self, replica: u8, disk: &DiskState) {
+        if let Some(superblock) = self.superblock(disk) {
+            self.grids.survey(replica, &superblock, disk);
+        }
+    }
+
+    /// The superblock that a replica would open at least.
+    fn superblock(&self, disk: &DiskState) -> Option<SuperblockState> {
+        self.decide(disk).map(|decision| decision.content.state)
+    }
+
+    fn may_damage_block(&self, replica: u8, block: u32, disk: &DiskState) -> bool {
+        !self.is_lost(replica)
+            && self
+                .superblock(disk)
+                .is_some_and(|it| self.grids.may_damage(replica, block, &it, disk))
     }
 
     fn damaged_in(&self, slot: usize) -> usize {
@@ -313,19 +346,22 @@ impl Atlas {
                 }
             }
             Zone::Superblock { copy } if !read => self.copies[replica as usize] |= 1 << copy,
-            Zone::Superblock { .. } | Zone::Grid { .. } => {}
+            Zone::Superblock { .. } => {}
+            Zone::Grid { .. } => self.grids.damaged(replica, read),
         }
     }
 
     /// Whether what lies there may be damaged, while its owner's process runs or not.
     fn may_damage(&self, replica: u8, zone: Zone, disk: &DiskState, running: bool) -> bool {
-        let allowed = match zone {
+        if self.faults.zones & zone.bit() == 0 {
+            return false;
+        }
+        match zone {
             Zone::Prepare { slot } => self.may_damage_slot(replica, slot),
             Zone::Headers { slot } => self.may_damage_headers(replica, slot),
             Zone::Superblock { copy } => self.may_damage_copy(replica, copy, disk, running),
-            Zone::Grid { .. } => false,
-        };
-        allowed && self.faults.zones & zone.bit() != 0
+            Zone::Grid { block } => self.may_damage_block(replica, block, disk),
+        }
     }
 
     /// A running process may tear two copies at any moment: one may be bad beside, if the four were good. One that is
@@ -358,7 +394,7 @@ impl Atlas {
 
     /// Lets a sector decay somewhere, if a copy of it is left elsewhere.
     pub fn decay(&mut self, replica: u8, disk: &mut Disk, running: bool) -> Option<Zone> {
-        let at = self.somewhere()?;
+        let at = self.somewhere(disk.state())?;
         self.decay_at(replica, at, disk, running)
     }
 
@@ -384,8 +420,8 @@ impl Atlas {
     }
 
     /// The offset of a sector: each zone that may be damaged is as likely as the others, and in each that which is used.
-    fn somewhere(&mut self) -> Option<u64> {
-        let zones: Vec<u8> = [SUPERBLOCK, HEADERS, PREPARES]
+    fn somewhere(&mut self, disk: &DiskState) -> Option<u64> {
+        let zones: Vec<u8> = [SUPERBLOCK, HEADERS, PREPARES, GRID]
             .into_iter()
             .filter(|bit| self.faults.zones & bit != 0)
             .collect();
@@ -401,6 +437,11 @@ impl Atlas {
                 Layout::superblock_at(copy) + self.prng.below(2) * sector
             }
             HEADERS => self.layout.header_sector_at(slot),
+            GRID => {
+                let superblock = self.superblock(disk)?;
+                let block = self.grids.some_block(&superblock, disk, &mut self.prng)?;
+                self.layout.block_at(block)
+            }
             _ => {
                 let sectors = u64::from(self.layout.geometry.message_size_max) / sector;
                 let within = if self.prng.coin() {
@@ -453,7 +494,11 @@ impl Atlas {
                 let other = (slot + 1 + self.prng.index(self.slots.len() - 1)) % self.slots.len();
                 self.layout.prepare_at(other)
             }
-            Zone::Grid { .. } => return None,
+            Zone::Grid { .. } => {
+                let count = self.layout.geometry.block_count();
+                self.layout
+                    .block_at(1 + self.prng.below(count.into()) as u32)
+            }
         };
         Some(at)
     }
@@ -479,7 +524,8 @@ impl Atlas {
         let target = if drop { None } else { self.elsewhere(zone) };
         if let Some(to) = target {
             let other = Zone::of(&self.layout, to);
-            let free = !disk.is_writing(to, size);
+            let inside = to + size as u64 <= disk.size();
+            let free = inside && !disk.is_writing(to, size);
             // A copy of the superblock gets the content of another, which is as good; another slot suffers as well.
             let copy = matches!(zone, Zone::Superblock { .. });
             if !free || !copy && !self.may_damage(replica, other, disk, true) {
@@ -491,6 +537,12 @@ impl Atlas {
             }
         }
         self.mark(replica, zone, false);
+        if matches!(zone, Zone::Grid { .. })
+            && let Some(superblock) = self.superblock(disk)
+        {
+            let checkpoint_op = superblock.checkpoint.prepare.op;
+            self.grids.missed(replica, checkpoint_op);
+        }
         let counts = if target.is_some() {
             &mut self.statistics.misplaced
         } else {
@@ -530,6 +582,8 @@ impl Atlas {
                             .all(|other| !decision.is_stale(other))
                     })
             }
+            // What it is of is not known before its checkpoint is durable.
+            Zone::Grid { .. } => self.grids.is_weak(replica) && !self.is_lost(replica),
             _ => self.may_damage(replica, zone, disk, true),
         }
     }
@@ -611,6 +665,7 @@ impl Atlas {
     /// A process is gone: what was only in its reads is over, and what the device had still in its cache lands. One of the
     /// prepares that were written last may have suffered.
     pub fn on_crash(&mut self, replica: u8, disk: &mut Disk) {
+        self.grids.on_crash(replica);
         for slot in &mut self.slots {
             let fault = &mut slot[replica as usize];
             if matches!(
@@ -664,7 +719,11 @@ impl Atlas {
         }
         self.mark(replica, zone, true);
         self.statistics.bad_reads.add(zone);
-        let whole = matches!(zone, Zone::Prepare { .. } | Zone::Superblock { .. }) || sectors == 1;
+        let whole = match zone {
+            Zone::Prepare { .. } | Zone::Superblock { .. } => true,
+            Zone::Headers { .. } => sectors == 1,
+            Zone::Grid { .. } => sectors == 1 || self.grids.is_weak(replica),
+        };
         if whole && self.prng.coin() {
             done.result = Err(IoError {
                 action: "read",

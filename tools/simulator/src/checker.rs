@@ -25,7 +25,7 @@ use shadow::Shadow;
 use std::collections::{BTreeMap, VecDeque};
 use storage::checksum;
 use storage::header::{Header, Prepare, PrepareOk, ReplicaStatus, Reply, Status, SubHeader};
-use storage::layout::REPLICAS_MAX;
+use storage::layout::{Geometry, REPLICAS_MAX};
 use viewstone::quorums::Quorums;
 use viewstone::replica::Progress;
 use zerocopy::FromBytes;
@@ -100,6 +100,14 @@ pub struct Checked {
     pub checkpoints: u64,
     /// Executions of ops compared with the history, over all replicas.
     pub executions: u64,
+    /// Registrations that found every session in use.
+    pub sessions_full: u64,
+    /// Sessions that made room for others.
+    pub sessions_evicted: u64,
+    /// Clients that were told so.
+    pub evictions_told: u64,
+    /// Writes refused for want of room.
+    pub out_of_space: u64,
     /// Restarts.
     pub restarts: u64,
     /// Restarts at which a replica could not tell where its log ends.
@@ -109,8 +117,7 @@ pub struct Checked {
 }
 
 /// See the module's description.
-#[derive(Debug)]
-pub struct Checker<W> {
+pub struct Checker<W: Workload> {
     /// Identities of all ops, from op 0.
     history: Vec<u128>,
     /// The last op's next possible time.
@@ -120,6 +127,8 @@ pub struct Checker<W> {
     reads: Vec<PendingRead>,
     /// Acknowledgements from the op after the history's last.
     acknowledged: Vec<(Reply, Vec<u8>)>,
+    /// Sessions, with their clients, that were said to be gone, and are not before the op after the history's last.
+    evictions: Vec<(u128, u64)>,
     checkpoints: BTreeMap<u64, u128>,
     distrusted: Option<u8>,
     watched: [Watched; REPLICAS_MAX],
@@ -143,6 +152,7 @@ impl<W: Workload> Checker<W> {
             shadow: Shadow::new(workload),
             reads: Vec::new(),
             acknowledged: Vec::new(),
+            evictions: Vec::new(),
             checkpoints: BTreeMap::new(),
             distrusted: None,
             watched: [Watched::default(); REPLICAS_MAX],
@@ -155,12 +165,26 @@ impl<W: Workload> Checker<W> {
 
     /// Counts of what was checked.
     pub fn checked(&self) -> Checked {
+        let refused = self.shadow.refused();
         Checked {
             ops: self.head(),
-            copies: self.shadow.copies(),
+            copies: refused.copies,
+            sessions_full: refused.sessions_full,
+            sessions_evicted: refused.evicted,
+            out_of_space: refused.out_of_space,
             spoke: self.promises.spoke(),
             ..self.checked
         }
+    }
+
+    /// There are so many sessions, and more clients may ask for one.
+    pub fn limit_sessions(&mut self, sessions_max: u32) {
+        self.shadow.limit_sessions(sessions_max);
+    }
+
+    /// The state may grow beyond its pages.
+    pub fn limit_space(&mut self, geometry: &Geometry) {
+        self.shadow.limit_space(geometry);
     }
 
     /// The newest op that any replica has executed.
@@ -361,6 +385,12 @@ impl<W: Workload> Checker<W> {
             for (reply, body) in self.acknowledged.drain(..) {
                 self.shadow.check_reply(&reply, &body);
             }
+            for (client, session) in self.evictions.drain(..) {
+                assert!(
+                    self.shadow.is_gone(client, session),
+                    "client {client:x} was evicted though session {session} lives"
+                );
+            }
             self.answer_reads();
         }
         self.promises
@@ -455,7 +485,7 @@ impl<W: Workload> Checker<W> {
     /// A client takes the acknowledgement of its write, or of its registration. The primary may answer the first requests
     /// of a committed batch while it still executes the others: then the check waits for the whole op.
     pub fn on_acknowledged(&mut self, reply: &Reply, body: &[u8]) {
-        self.checked.writes += 1;
+        self.checked.writes += u64::from(reply.status != Status::SessionsFull as u16);
         if reply.op <= self.head() {
             self.shadow.check_reply(reply, body);
             return;
@@ -467,9 +497,17 @@ impl<W: Workload> Checker<W> {
         self.acknowledged.push((*reply, body.to_vec()));
     }
 
+    /// A client is told that its session is gone: as with an acknowledgement, in the midst of an op that says so perhaps.
+    pub fn on_evicted(&mut self, client: u128, session: u64) {
+        self.checked.evictions_told += 1;
+        if !self.shadow.is_gone(client, session) {
+            self.evictions.push((client, session));
+        }
+    }
+
     /// Whether every acknowledgement is checked.
     pub fn is_settled(&self) -> bool {
-        self.acknowledged.is_empty()
+        self.acknowledged.is_empty() && self.evictions.is_empty()
     }
 
     /// The identity that the history has at `op`.

@@ -9,8 +9,8 @@ use crate::prng::Prng;
 use crate::workload::Workload;
 use storage::checksum;
 use storage::header::{
-    Command, HEADER_SIZE, Header, PingClient, PongClient, Rejected, Rejection, Request,
-    SUB_HEADER_SIZE, SubHeader, Typed,
+    Command, Eviction, HEADER_SIZE, Header, PingClient, PongClient, Rejected, Rejection, Request,
+    SUB_HEADER_SIZE, Status, SubHeader, Typed,
 };
 use viewstone::engine::operation;
 use viewstone::machines::Machines;
@@ -274,7 +274,7 @@ impl Client {
             Command::Reply => self.on_reply(now_ns, bytes, body, checker),
             Command::Rejected => self.on_rejected(now_ns, header.typed()),
             Command::PongClient => self.primary = header.typed::<PongClient>().primary,
-            Command::Eviction => panic!("client {:x} was evicted though it lives", self.id),
+            Command::Eviction => self.on_eviction(now_ns, header.typed(), checker),
             other => panic!("a replica sent {other:?} to a client"),
         }
     }
@@ -300,9 +300,29 @@ impl Client {
             checker.on_read_end(&reply, body);
         } else {
             checker.on_acknowledged(&reply, body);
-            self.session = Some(reply.session);
+            let full = reply.status == Status::SessionsFull as u16;
+            self.session = (!full).then_some(reply.session);
         }
         self.due_ns = now_ns + self.prng.exponential(self.options.think_mean_ns);
+    }
+
+    /// The session is gone: what became of the write under way, if there is one, the client will not know.
+    fn on_eviction<W: Workload>(
+        &mut self,
+        now_ns: u64,
+        eviction: &Eviction,
+        checker: &mut Checker<W>,
+    ) {
+        assert_eq!(eviction.client, self.id);
+        checker.on_evicted(self.id, eviction.session);
+        if self.session != Some(eviction.session) {
+            self.statistics.late += 1;
+            return;
+        }
+        self.session = None;
+        if self.call.take_if(|call| !call.read_only).is_some() {
+            self.due_ns = now_ns + self.prng.exponential(self.options.think_mean_ns);
+        }
     }
 
     fn on_rejected(&mut self, now_ns: u64, rejected: &Rejected) {

@@ -113,10 +113,12 @@ impl<W: Workload> Cluster<W> {
     ) -> Self {
         keep_dropped(MEMORY_KEPT_MAX);
         let cluster = prng.next_u128();
-        let limits = Limits::new(&options.geometry);
+        let geometry = options.geometry;
+        let limits = Limits::new(&geometry);
         let (replicas, clients) = (options.replica_count, options.client_count);
         let layout = Layout::new(options.geometry);
-        let workload = W::new(limits, &mut prng.fork());
+        let mut checker = Checker::new(cluster, replicas, W::new(limits, &mut prng.fork()));
+        checker.limit_sessions(geometry.sessions_max);
         let hosts = (0..replicas)
             .map(|replica| Self::host(&options, kind, cluster, replica, &mut prng))
             .collect();
@@ -139,7 +141,7 @@ impl<W: Workload> Cluster<W> {
             clients: clients_all,
             network,
             atlas: Atlas::new(layout, replicas, options.storage, prng.fork()),
-            checker: Checker::new(cluster, replicas, workload),
+            checker,
             trace: Trace::new(readable),
             filter: None,
             files_made: 0,

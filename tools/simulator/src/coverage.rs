@@ -64,10 +64,7 @@ impl fmt::Display for Coverage {
 
 /// Messages that this simulator can make replicas and clients send.
 fn is_expected(kind: Command) -> bool {
-    !matches!(
-        kind,
-        Command::Eviction | Command::RequestPages | Command::Page
-    )
+    kind != Command::Eviction
 }
 
 fn rows_of(summary: &Summary) -> Vec<(String, u64)> {
@@ -91,6 +88,10 @@ fn history(summary: &Summary, rows: &mut Vec<(String, u64)>) {
     row("copies not executed", checked.copies);
     row("writes answered", checked.writes);
     row("reads answered", checked.reads);
+    row("writes without room", checked.out_of_space);
+    row("registers without session", checked.sessions_full);
+    row("sessions evicted", checked.sessions_evicted);
+    row("evictions told", checked.evictions_told);
     row("checkpoints", checked.checkpoints);
     row("wraps of the journal", summary.wraps());
     row("restarts", checked.restarts);
@@ -103,6 +104,9 @@ fn history(summary: &Summary, rows: &mut Vec<(String, u64)>) {
     row("truncations", spoke.truncations);
     row("restarts with uncertain head", checked.heads_uncertain);
     row("prepares repaired", protocol.repaired);
+    row("syncs", protocol.syncs);
+    row("pages fetched", protocol.pages_fetched);
+    row("blocks found bad", protocol.blocks_bad);
     row("replicas left behind", summary.left_behind);
     row("messages held back", summary.held_back);
 }
@@ -120,6 +124,7 @@ fn faults(summary: &Summary, rows: &mut Vec<(String, u64)>) {
     row("clogs", faults.clogs);
     row("slow disks", faults.slow_disks);
     row("clocks set", faults.clocks);
+    row("all clocks set forward", faults.clocks_all);
     for (shape, count) in Shape::ALL.into_iter().zip(faults.partitions) {
         rows.push((format!("partition: {shape:?}"), count));
     }
@@ -148,6 +153,7 @@ fn disks(summary: &Summary, rows: &mut Vec<(String, u64)>) {
         row(&format!("{name}: superblock"), zones.superblock);
         row(&format!("{name}: headers"), zones.headers);
         row(&format!("{name}: prepares"), zones.prepares);
+        row(&format!("{name}: grid"), zones.grid);
     }
 }
 

@@ -7,8 +7,9 @@ use crate::host::Crash;
 use crate::network::Node;
 use crate::partition::{self, Shape};
 use crate::prng::Prng;
-use crate::swarm::{MILLISECOND, Plan, Recurring};
+use crate::swarm::{MILLISECOND, Plan, Recurring, SECOND};
 use crate::workload::Workload;
+use viewstone::engine::SESSION_IDLE_MIN_NS;
 
 /// Kinds of faults that recur.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,9 +23,10 @@ enum Kind {
     SlowDisk,
     Clock,
     Decay,
+    ClockAll,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Crash,
     Kind::CrashAll,
     Kind::Flap,
@@ -34,6 +36,7 @@ const KINDS: [Kind; 9] = [
     Kind::SlowDisk,
     Kind::Clock,
     Kind::Decay,
+    Kind::ClockAll,
 ];
 
 /// What is to be done later.
@@ -45,6 +48,9 @@ enum Later {
     Heal(u64),
     FastDisk(u8),
 }
+
+/// How far all wall clocks jump at once: further than a session may be idle.
+const FORWARD_NS: i64 = (SESSION_IDLE_MIN_NS + SECOND) as i64;
 
 /// Counts of faults.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -71,6 +77,8 @@ pub struct Faults {
     pub slow_disks: u64,
     /// Wall clocks set, once or again and again.
     pub clocks: u64,
+    /// All wall clocks set forward at once.
+    pub clocks_all: u64,
 }
 
 /// See the module's description.
@@ -196,6 +204,12 @@ impl Nemesis {
             Kind::Clock => self.set_clock(replica, lasts_ns, cluster),
             Kind::Decay => {
                 cluster.decay(replica);
+            }
+            Kind::ClockAll => {
+                self.faults.clocks_all += 1;
+                for replica in 0..cluster.replica_count() {
+                    cluster.clock_mut(replica).jump(FORWARD_NS);
+                }
             }
             Kind::Crash | Kind::Pause => {}
         }
@@ -375,6 +389,7 @@ fn of_kind(plan: &Plan, kind: Kind) -> Option<Recurring> {
         Kind::Clog => faults.clog,
         Kind::SlowDisk => faults.slow_disk,
         Kind::Clock => faults.clock,
+        Kind::ClockAll => faults.clock_all,
         Kind::Decay => plan
             .cluster
             .storage

@@ -44,6 +44,12 @@ pub struct Protocol {
     pub repaired: u64,
     /// Checkpoints begun.
     pub checkpoints: u64,
+    /// Jumps to a checkpoint of others.
+    pub syncs: u64,
+    /// Pages of state got from others.
+    pub pages_fetched: u64,
+    /// Blocks that were found bad by the scrubber.
+    pub blocks_bad: u64,
 }
 
 /// What a run did.
@@ -177,6 +183,7 @@ pub fn run_kind<W: Workload>(
         cluster: Cluster::<W>::of_kind(plan.cluster, kind, prng, readable),
         left_behind: 0,
     };
+    run.cluster.press(plan.pressure);
     run.safety();
     let core = run.choose_core();
     run.heal(&core);
@@ -226,6 +233,7 @@ impl<W: Workload> Run<W> {
         let mut core: Vec<u8> = (0..count).collect();
         // The first start needs everybody once.
         let begun = self.cluster.checker().head() > 0;
+        self.cluster.survey_grids();
         if STATE_SYNC && self.plan.partial_recovery && begun {
             self.prng.shuffle(&mut core);
             for size in usize::from(least)..usize::from(count) {
@@ -340,6 +348,9 @@ impl<W: Workload> Run<W> {
             protocol.passed_on += metrics.passed_on;
             protocol.repaired += metrics.prepares_repaired;
             protocol.checkpoints += metrics.checkpoints;
+            protocol.syncs += metrics.syncs;
+            protocol.pages_fetched += metrics.pages_fetched;
+            protocol.blocks_bad += metrics.blocks_mended + metrics.blocks_superseded;
         }
         Summary {
             seed: self.seed,

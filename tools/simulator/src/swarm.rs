@@ -1,7 +1,7 @@
 //! What a seed draws: a cluster, a workload, and which faults exist at all, before how strong they are (swarm testing), so
 //! that every combination of few faults comes up.
 
-use crate::atlas::{HEADERS, PREPARES, SUPERBLOCK, StorageFaults};
+use crate::atlas::{GRID, HEADERS, PREPARES, SUPERBLOCK, StorageFaults};
 use crate::client::ClientOptions;
 use crate::cluster::ClusterOptions;
 use crate::disk::DiskSpeed;
@@ -50,10 +50,23 @@ pub struct FaultPlan {
     pub slow_disk: Option<Recurring>,
     /// A wall clock jumps, or is set forth and back for a time.
     pub clock: Option<Recurring>,
+    /// All wall clocks jump by more than the time for which a session may be idle.
+    pub clock_all: Option<Recurring>,
     /// How far a wall clock jumps at most, in nanoseconds.
     pub clock_jump_ns: u64,
     /// How fast or slow clocks run at most, in parts per million.
     pub drift_ppm: u32,
+}
+
+/// What clients press for beyond what there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pressure {
+    /// All of them want the same two keys, mostly on a condition.
+    pub hot_keys: bool,
+    /// There are fewer sessions than clients.
+    pub sessions: bool,
+    /// There are fewer pages than what they write needs.
+    pub space: bool,
 }
 
 /// What a seed drew.
@@ -69,11 +82,57 @@ pub struct Plan {
     pub faults: FaultPlan,
     /// Whether at first only a part of the cluster recovers, which must then serve alone.
     pub partial_recovery: bool,
+    /// What there is too little of.
+    pub pressure: Pressure,
 }
 
 impl Plan {
     /// Draws a plan.
     pub fn draw(prng: &mut Prng) -> Self {
+        let mut later = Prng::new(!prng.clone().bits());
+        let mut plan = Self::draw_first(prng);
+        plan.draw_later(&mut later);
+        plan
+    }
+
+    /// What came later, drawn apart, so that the seeds in which none of it exists are the runs that they were.
+    fn draw_later(&mut self, prng: &mut Prng) {
+        if prng.chance(400_000) {
+            let storage = &mut self.cluster.storage;
+            storage.zones |= GRID;
+            storage.weak_grids = prng.coin();
+            let decay = [50 * MILLISECOND, 300 * MILLISECOND, 2 * SECOND];
+            match prng.below(4) {
+                0 => storage.decay_mean_ns = Some(*prng.pick(&decay)),
+                1 => storage.bad_read = prng.range(1_000, 100_000) as u32,
+                2 => storage.dropped = prng.range(1_000, 50_000) as u32,
+                _ => storage.misplaced = prng.range(1_000, 50_000) as u32,
+            }
+        }
+        self.draw_pressure(prng);
+    }
+
+    fn draw_pressure(&mut self, prng: &mut Prng) {
+        let (clients, geometry) = (self.cluster.client_count, &mut self.cluster.geometry);
+        self.pressure.hot_keys = prng.chance(100_000);
+        if prng.chance(100_000) && clients > 1 {
+            self.pressure.sessions = true;
+            geometry.sessions_max =
+                u32::from(clients) - prng.range(1, u64::from(clients) - 1) as u32;
+            self.faults.clock_all = Some(Recurring {
+                every_ns: *prng.pick(&[300 * MILLISECOND, SECOND, 5 * SECOND]),
+                lasts_ns: 0,
+            });
+        } else if prng.chance(60_000) {
+            self.pressure.space = true;
+            let least = state_size_min(geometry.sessions_max, geometry.reply_size_max);
+            geometry.state_size = least.next_multiple_of(4096);
+            self.ops = 1500;
+        }
+        assert_eq!(geometry.check(), Ok(()));
+    }
+
+    fn draw_first(prng: &mut Prng) -> Self {
         let replica_count = *prng.pick(&[1, 1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6]);
         let client_count = prng.range(1, 12) as u8;
         Self {
@@ -95,6 +154,7 @@ impl Plan {
             faults_max_ns: *prng.pick(&[10 * SECOND, 30 * SECOND, 60 * SECOND]),
             faults: draw_faults(prng),
             partial_recovery: prng.coin(),
+            pressure: Pressure::default(),
         }
     }
 }
@@ -179,6 +239,7 @@ impl Plan {
                 ..FaultPlan::default()
             },
             partial_recovery: false,
+            pressure: Pressure::default(),
         }
     }
 }
@@ -216,6 +277,7 @@ fn draw_faults(prng: &mut Prng) -> FaultPlan {
         clog: recurring(prng, 250_000, &[300 * MILLISECOND, 2 * SECOND], &SHORT),
         slow_disk: recurring(prng, 150_000, &RARE, &SHORT),
         clock: recurring(prng, 250_000, &RARE, &SHORT),
+        clock_all: None,
         clock_jump_ns: *prng.pick(&[300 * MILLISECOND, 5 * SECOND, 365 * 86_400 * SECOND]),
         drift_ppm: *prng.pick(&[0, 50, 100, 2000]),
     }
@@ -247,14 +309,19 @@ fn draw_storage(prng: &mut Prng) -> StorageFaults {
     faults
 }
 
+/// A state in which there is little room beside the sessions, in bytes.
+pub(crate) fn state_size_min(sessions_max: u32, reply_size_max: u32) -> u64 {
+    let per_session = u64::from(reply_size_max) + 4096 + 256;
+    let sessions_size = u64::from(sessions_max) * per_session * 5 / 4;
+    (1 << 20) + sessions_size
+}
+
 fn draw_geometry(prng: &mut Prng, client_count: u8) -> Geometry {
     let pipeline_max = *prng.pick(&[1, 2, 4, 8]);
     let slots = (8 * pipeline_max * *prng.pick(&[1, 2])).max(16);
     let sessions_max = u32::from(client_count) + prng.below(4) as u32;
     let reply_size_max = *prng.pick(&[64, 1000, 3840, 6000]);
-    let per_session = u64::from(reply_size_max) + 4096 + 256;
-    let sessions_size = u64::from(sessions_max) * per_session * 5 / 4;
-    let state_size = (1 << 20) + sessions_size + prng.below(1 << 20);
+    let state_size = state_size_min(sessions_max, reply_size_max) + prng.below(1 << 20);
     let geometry = Geometry {
         state_size: state_size.next_multiple_of(4096),
         message_size_max: *prng.pick(&[8 << 10, 12 << 10, 32 << 10]),

@@ -5,6 +5,7 @@ mod kv;
 pub use kv::KvWorkload;
 
 use crate::prng::Prng;
+use crate::swarm::Pressure;
 use viewstone::machines::Machines;
 use viewstone::state_machine::{Context, Limits};
 
@@ -15,6 +16,9 @@ pub trait Workload {
 
     /// A workload; its mix is drawn from the seed.
     fn new(limits: Limits, prng: &mut Prng) -> Self;
+
+    /// Requests are to press for more than usual. By default they do not.
+    fn press(&mut self, _pressure: Pressure) {}
 
     /// Draws the next request: writes its bytes into `body`, which is empty, and returns its operation. It must be valid.
     fn request(&mut self, prng: &mut Prng, body: &mut Vec<u8>) -> u16;

@@ -480,6 +480,58 @@ fn a_damaged_checkpoint_before_is_nobody_s_loss_but_others() {
     }
 }
 
+/// Where everything of a checkpoint lies on a host's disk.
+fn located(host: &Host, record: &CheckpointRecord) -> Vec<(u32, DamagedItem)> {
+    locate(&host.layout, record, |block| {
+        let mut bytes = [0; PAGE_SIZE];
+        host.disk.read(host.layout.block_at(block), &mut bytes);
+        Some(bytes)
+    })
+}
+
+/// One has a checkpoint that nobody else has, and pages of it are damaged. Others have the one before, with other pages
+/// damaged: only who has gone further has those, in blocks of that one.
+#[test]
+fn what_is_damaged_itself_serves_the_checkpoint_before() {
+    let (mut ahead, behind) = (at(400, 1), at(400, 2));
+    let before = *ahead.checkpoint.record();
+    let state = ahead.frozen.clone();
+    advance(&mut ahead, 440);
+    let is_even = |item| matches!(item, DamagedItem::Page(page) if page.0 % 2 == 0);
+    let is_odd = |item| matches!(item, DamagedItem::Page(page) if page.0 % 2 == 1);
+    let mut disk = ahead.disk.clone();
+    for (block, item) in located(&ahead, ahead.checkpoint.record()) {
+        if is_even(item) {
+            disk.damage(ahead.layout.block_at(block));
+        }
+    }
+    // Nor does a node of the tag tree take away what is under it.
+    for (block, item) in located(&ahead, &before) {
+        if matches!(item, DamagedItem::TagNode(node) if node % 2 == 0) {
+            disk.damage(ahead.layout.block_at(block));
+        }
+    }
+    let (mut ahead, damages) = Host::reopen(ahead.layout, 5, disk);
+    assert!(damages.is_some() && ahead.checkpoint.records().count() == 0);
+    let mut disk = behind.disk.clone();
+    for (block, item) in located(&behind, behind.checkpoint.record()) {
+        if is_odd(item) {
+            disk.damage(behind.layout.block_at(block));
+        }
+    }
+    let (mut behind, damages) = Host::reopen(behind.layout, 6, disk);
+    assert!(damages.is_some());
+    for _ in 0..1000 {
+        behind.ask(&mut ahead, 40);
+    }
+    assert!(behind.checkpoint.fetch_is_done(), "all of it is there");
+    behind.finish();
+    assert!(snapshot(&behind.pages) == state);
+    // It executes on, and then the other can be helped.
+    advance(&mut behind, 440);
+    ahead.sync(&mut behind);
+}
+
 #[test]
 fn who_asks_for_too_much_at_once_is_told_so() {
     let mut source = at(400, 1);

@@ -2,9 +2,10 @@
 //! model.
 
 use crate::workload::Workload;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use storage::header::{Prepare, Reply, Status, SubRequest, sub_request};
-use viewstone::engine::operation;
+use storage::layout::Geometry;
+use viewstone::engine::{Engine, Executed as Outcome, SESSION_IDLE_MIN_NS, operation};
 use viewstone::state_machine::Context;
 use zerocopy::IntoBytes;
 
@@ -14,24 +15,47 @@ struct Executed {
     request: u32,
     op: u64,
     timestamp: u64,
+    status: Status,
     body: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Session {
-    number: u64,
+    /// Op, index in its batch, and time of the last commit.
+    committed: (u64, u32, u64),
     last: Option<Executed>,
     /// Ops that answered a register of this client: each names the session.
     registers: Vec<(u64, u32)>,
 }
 
+/// What was executed in another way than clients wish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Refused {
+    /// Copies of requests that had been executed.
+    pub(super) copies: u64,
+    /// Registrations that found every session in use.
+    pub(super) sessions_full: u64,
+    /// Sessions that made room for others.
+    pub(super) evicted: u64,
+    /// Writes without room.
+    pub(super) out_of_space: u64,
+}
+
 /// See the module's description.
-#[derive(Debug)]
-pub(super) struct Shadow<W> {
+pub(super) struct Shadow<W: Workload> {
     workload: W,
-    sessions: BTreeMap<u128, Session>,
+    /// All sessions there ever were, by client and number.
+    sessions: BTreeMap<(u128, u64), Session>,
+    /// The sessions there are.
+    numbers: BTreeMap<u128, u64>,
+    sessions_max: usize,
+    session_last: u64,
+    /// Registrations that found no session free, by client and op.
+    full: BTreeSet<(u128, u64)>,
+    /// Predicts which writes find no room: the engine itself, which executes everything once, in order, and never restarts.
+    engine: Option<Engine<W::Machines>>,
     timestamp: u64,
-    copies: u64,
+    refused: Refused,
 }
 
 impl<W: Workload> Shadow<W> {
@@ -39,17 +63,37 @@ impl<W: Workload> Shadow<W> {
         Self {
             workload,
             sessions: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            sessions_max: usize::MAX,
+            session_last: 0,
+            full: BTreeSet::new(),
+            engine: None,
             timestamp: 0,
-            copies: 0,
+            refused: Refused::default(),
         }
+    }
+
+    /// There are so many sessions.
+    pub(super) fn limit_sessions(&mut self, sessions_max: u32) {
+        self.sessions_max = sessions_max as usize;
+    }
+
+    /// There may not be room for everything.
+    pub(super) fn limit_space(&mut self, geometry: &Geometry) {
+        self.engine = Some(Engine::new(geometry));
     }
 
     pub(super) fn workload(&mut self) -> &mut W {
         &mut self.workload
     }
 
-    pub(super) fn copies(&self) -> u64 {
-        self.copies
+    pub(super) fn refused(&self) -> Refused {
+        self.refused
+    }
+
+    /// Whether there is no such session any more.
+    pub(super) fn is_gone(&self, client: u128, session: u64) -> bool {
+        self.numbers.get(&client) != Some(&session)
     }
 
     /// Executes a batch.
@@ -62,37 +106,29 @@ impl<W: Workload> Shadow<W> {
         for index in 0..prepare.requests {
             let (request, next) = sub_request(batch, offset).expect("a prepare is well-formed");
             self.timestamp = prepare.timestamp + u64::from(index);
-            self.request(prepare.op, request);
+            self.request(prepare.op, index, request);
             offset = next;
         }
         assert_eq!(offset, batch.len());
     }
 
-    fn request(&mut self, op: u64, request: SubRequest<'_>) {
+    fn request(&mut self, op: u64, index: u32, request: SubRequest<'_>) {
+        let status = self.predict(op, index, request);
         let header = request.header;
         if header.client == 0 {
             return;
         }
         if header.operation == operation::REGISTER {
-            let number = self.sessions.len() as u64 + 1;
-            let session = self.sessions.entry(header.client).or_insert(Session {
-                number,
-                last: None,
-                registers: Vec::new(),
-            });
-            let last = session.last.as_ref().map_or(0, |last| last.request);
-            session.registers.push((op, last));
-            return;
+            return self.register(op, index, header.client);
         }
-        let session = self.sessions.get_mut(&header.client);
-        let session = session.expect("a client registers before it writes");
-        assert_eq!(
-            session.number, header.session,
-            "a session changed its number"
-        );
+        let key = (header.client, header.session);
+        let gone = self.is_gone(key.0, key.1);
+        let Some(session) = self.sessions.get_mut(&key).filter(|_| !gone) else {
+            return; // evicted
+        };
         let last = session.last.as_ref().map_or(0, |last| last.request);
         if header.request <= last {
-            self.copies += 1;
+            self.refused.copies += 1;
             return;
         }
         let context = Context {
@@ -100,14 +136,70 @@ impl<W: Workload> Shadow<W> {
             timestamp: self.timestamp,
             client: header.client,
         };
+        let body = if status == Status::OutOfSpace {
+            self.refused.out_of_space += 1;
+            Vec::new()
+        } else {
+            self.workload
+                .apply(&context, header.operation, request.body)
+        };
+        session.committed = (op, index, self.timestamp);
         session.last = Some(Executed {
             request: header.request,
             op,
             timestamp: self.timestamp,
-            body: self
-                .workload
-                .apply(&context, header.operation, request.body),
+            status,
+            body,
         });
+    }
+
+    /// Whether a request finds room.
+    fn predict(&mut self, op: u64, index: u32, request: SubRequest<'_>) -> Status {
+        let Some(engine) = &mut self.engine else {
+            return Status::Ok;
+        };
+        match engine.commit(op, index, self.timestamp, request) {
+            Outcome::Reply(reply) => reply.status,
+            Outcome::Evicted | Outcome::Stale | Outcome::Internal => Status::Ok,
+        }
+    }
+
+    fn register(&mut self, op: u64, index: u32, client: u128) {
+        if !self.numbers.contains_key(&client) {
+            if self.numbers.len() >= self.sessions_max && !self.evict() {
+                self.refused.sessions_full += 1;
+                self.full.insert((client, op));
+                return;
+            }
+            self.session_last += 1;
+            self.numbers.insert(client, self.session_last);
+            let session = Session {
+                committed: (op, index, self.timestamp),
+                last: None,
+                registers: Vec::new(),
+            };
+            self.sessions.insert((client, self.session_last), session);
+        }
+        let number = self.numbers[&client];
+        let session = self.sessions.get_mut(&(client, number));
+        let session = session.expect("it has a number");
+        let last = session.last.as_ref().map_or(0, |last| last.request);
+        session.registers.push((op, last));
+    }
+
+    /// Takes the session away whose last commit is the oldest, if that was long ago.
+    fn evict(&mut self) -> bool {
+        let committed = |client: u128, number: u64| self.sessions[&(client, number)].committed;
+        let all = self.numbers.iter();
+        let oldest = all.min_by_key(|&(&client, &number)| committed(client, number));
+        let (&client, &number) = oldest.expect("all sessions are in use");
+        let idle_ns = self.timestamp - committed(client, number).2;
+        let evicts = idle_ns >= SESSION_IDLE_MIN_NS;
+        if evicts {
+            self.refused.evicted += 1;
+            self.numbers.remove(&client);
+        }
+        evicts
     }
 
     /// What a read answers now.
@@ -122,14 +214,17 @@ impl<W: Workload> Shadow<W> {
 
     /// Checks the acknowledgement of a write or a registration.
     pub(super) fn check_reply(&self, reply: &Reply, body: &[u8]) {
-        let session = self.sessions.get(&reply.client);
+        if reply.status == Status::SessionsFull as u16 {
+            assert_eq!(reply.operation, operation::REGISTER);
+            assert!(
+                self.full.contains(&(reply.client, reply.op)),
+                "client {:x} is told that there is no session for it",
+                reply.client
+            );
+            return;
+        }
+        let session = self.sessions.get(&(reply.client, reply.session));
         let session = session.expect("an acknowledged request is in the history");
-        assert_eq!(
-            reply.status,
-            Status::Ok as u16,
-            "the model has room for everything"
-        );
-        assert_eq!(reply.session, session.number);
         if reply.operation == operation::REGISTER {
             let answered = session
                 .registers
@@ -139,8 +234,9 @@ impl<W: Workload> Shadow<W> {
                 .expect("a register is answered by an op that has it")
                 .1;
             let mut expected = [0; 16];
-            expected[..8].copy_from_slice(&session.number.to_le_bytes());
+            expected[..8].copy_from_slice(&reply.session.to_le_bytes());
             expected[8..12].copy_from_slice(&last.to_le_bytes());
+            assert_eq!(reply.status, Status::Ok as u16);
             assert_eq!(body, expected);
             return;
         }
@@ -153,6 +249,11 @@ impl<W: Workload> Shadow<W> {
             "the reply to request {} of client {:x} names another execution",
             reply.request,
             reply.client
+        );
+        assert_eq!(
+            reply.status, last.status as u16,
+            "the reply to request {} of client {:x} has another status than the model's",
+            reply.request, reply.client
         );
         assert!(
             last.body == body,

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::disk::{Disk, DiskState};
 use crate::host::{Crash, Host, Node as Process};
 use crate::network::{Network, NetworkOptions, Node};
+use crate::swarm::Pressure;
 use crate::trace::Trace;
 use crate::workload::Workload;
 use storage::header::ReplicaStatus;
@@ -266,6 +267,21 @@ impl<W: Workload> Cluster<W> {
     /// A script has damaged what lies in a zone of a replica's disk: the checkers do not hold it against the replica.
     pub fn damaged(&mut self, replica: u8, zone: Zone) {
         self.atlas.mark(replica, zone, false);
+    }
+
+    /// Clients press for more than usual, from the beginning.
+    pub fn press(&mut self, pressure: Pressure) {
+        if pressure.space {
+            self.checker.limit_space(&self.options.geometry);
+        }
+        self.checker.workload().press(pressure);
+    }
+
+    /// Looks at all grids: what was damaged may have been made good.
+    pub fn survey_grids(&mut self) {
+        for (replica, host) in self.hosts.iter().enumerate() {
+            self.atlas.survey(replica as u8, host.disk.state());
+        }
     }
 
     /// Nothing new is damaged from now on.

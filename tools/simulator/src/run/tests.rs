@@ -1,11 +1,11 @@
 //! Whole runs, each with a plan of its own that is sure to reach what it is about, and a few seeds.
 
 use super::*;
-use crate::atlas::{HEADERS, PREPARES, SUPERBLOCK, StorageFaults};
+use crate::atlas::{GRID, HEADERS, PREPARES, SUPERBLOCK, StorageFaults};
 use crate::client::ClientOptions;
 use crate::cluster::ClusterOptions;
 use crate::disk::DiskSpeed;
-use crate::swarm::{FaultPlan, MICROSECOND, MILLISECOND, Recurring};
+use crate::swarm::{FaultPlan, MICROSECOND, MILLISECOND, Pressure, Recurring, state_size_min};
 use crate::workload::KvWorkload;
 use storage::layout::Geometry;
 
@@ -37,6 +37,7 @@ fn plan() -> Plan {
         faults_max_ns: 60 * SECOND,
         faults: FaultPlan::default(),
         partial_recovery: false,
+        pressure: Pressure::default(),
     }
 }
 
@@ -244,6 +245,7 @@ fn damaged_disks_are_survived() {
         misplaced: 10_000,
         crash_decay: 300_000,
         zones: SUPERBLOCK | HEADERS | PREPARES,
+        weak_grids: false,
     };
     let runs = run_seeds(plan, 8);
     for zone in [
@@ -259,4 +261,72 @@ fn damaged_disks_are_survived() {
     ] {
         assert!(sum(&runs, zone) > 0);
     }
+}
+
+#[test]
+fn damaged_grids_are_survived() {
+    for weak_grids in [false, true] {
+        let mut plan = crashing(3, 500_000);
+        plan.faults.crash_all = often(900, 20);
+        plan.cluster.storage = StorageFaults {
+            decay_mean_ns: Some(10 * MILLISECOND),
+            bad_read: 50_000,
+            dropped: 100_000,
+            misplaced: 100_000,
+            zones: GRID,
+            weak_grids,
+            ..StorageFaults::default()
+        };
+        let runs = run_seeds(plan, 6);
+        let dropped = sum(&runs, |run| run.disk.dropped.min(run.disk.misplaced));
+        assert_eq!(dropped > 0, weak_grids);
+        for reached in [
+            |run: &Summary| run.damage.decayed.grid,
+            |run: &Summary| run.damage.bad_reads.grid,
+            |run: &Summary| run.protocol.pages_fetched,
+        ] {
+            assert!(sum(&runs, reached) > 0);
+        }
+    }
+}
+
+#[test]
+fn a_single_replica_survives_the_loss_of_one_copy_of_a_node_of_the_map() {
+    let mut plan = crashing(1, 500_000);
+    plan.cluster.storage = StorageFaults {
+        decay_mean_ns: Some(5 * MILLISECOND),
+        zones: GRID,
+        ..StorageFaults::default()
+    };
+    let runs = run_seeds(plan, 6);
+    assert!(sum(&runs, |run| run.damage.decayed.grid) > 0);
+}
+
+#[test]
+fn sessions_that_make_room_for_others_are_told_so() {
+    let mut plan = crashing(3, 0);
+    plan.cluster.geometry.sessions_max = 3;
+    plan.faults.clock_all = often(150, 0);
+    plan.pressure.sessions = true;
+    let runs = run_seeds(plan, 4);
+    for reached in [
+        |run: &Summary| run.checked.sessions_full,
+        |run: &Summary| run.checked.sessions_evicted,
+        |run: &Summary| run.checked.evictions_told,
+    ] {
+        assert!(sum(&runs, reached) > 0);
+    }
+}
+
+#[test]
+fn writes_without_room_are_refused_and_reads_go_on() {
+    let mut plan = crashing(3, 500_000);
+    let geometry = &mut plan.cluster.geometry;
+    let least = state_size_min(geometry.sessions_max, geometry.reply_size_max);
+    geometry.state_size = least.next_multiple_of(4096);
+    plan.pressure.space = true;
+    plan.ops = 1500;
+    let runs = run_seeds(plan, 3);
+    assert!(sum(&runs, |run| run.checked.out_of_space) > 100);
+    assert!(sum(&runs, |run| run.checked.reads) > 100);
 }

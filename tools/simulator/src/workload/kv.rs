@@ -2,6 +2,7 @@
 
 use super::Workload;
 use crate::prng::Prng;
+use crate::swarm::Pressure;
 use std::ops::Bound;
 use viewstone::machines::Machines;
 use viewstone::state_machine::kv::model::Model;
@@ -26,6 +27,8 @@ pub struct KvWorkload {
     model: Model,
     keys: u64,
     value_size_max: usize,
+    /// Values that may be as large as that, in parts per million.
+    large: u32,
     /// Weights of [`OPERATIONS`].
     weights: [u64; OPERATIONS.len()],
 }
@@ -65,7 +68,7 @@ impl KvWorkload {
     }
 
     fn value(&self, prng: &mut Prng) -> Vec<u8> {
-        let size = if prng.chance(100_000) {
+        let size = if prng.chance(self.large) {
             prng.index(self.value_size_max + 1)
         } else {
             prng.index(self.value_size_max.min(100) + 1)
@@ -310,7 +313,21 @@ impl Workload for KvWorkload {
             model: Model::new(),
             keys,
             value_size_max,
+            large: 100_000,
             weights,
+        }
+    }
+
+    fn press(&mut self, pressure: Pressure) {
+        if pressure.hot_keys {
+            self.keys = 2;
+            self.weights[3] += 30;
+        }
+        if pressure.space {
+            // Some two megabytes in all, if there is room.
+            (self.keys, self.large) = (400, 900_000);
+            self.value_size_max = value_size_max(&self.limits).min(12_000);
+            self.weights[1] += 40;
         }
     }
 

@@ -309,6 +309,34 @@ fn a_page_that_nobody_has_is_named_until_somebody_has_it() {
     }
 }
 
+/// Nobody can lead, and one does not hear the candidate now and then: it wishes for the next view, and is over it when it hears
+/// again. Each time it must leave no timer behind that is always due.
+#[test]
+fn a_wish_that_is_over() {
+    let (mut it, pages) = dead_with_pages();
+    let all = it.all();
+    for &replica in &all {
+        spoil(&mut it, replica, &pages);
+    }
+    it.start_all();
+    it.begin(Ask::Write);
+    it.pass(10 * SECOND);
+    let view = it.view(0);
+    let candidate = (view % 3) as u8;
+    for turn in 0..150 {
+        let other = (candidate + 1 + turn % 2) % 3;
+        it.lose(R(candidate), R(other), &[Command::DoViewChange]);
+        it.pass(700 * MILLISECOND + u64::from(turn) * 13 * MILLISECOND);
+        it.lose_nothing();
+        it.pass(500 * MILLISECOND);
+    }
+    assert_eq!(
+        it.view(0),
+        view,
+        "the other heard the candidate all the time"
+    );
+}
+
 /// The only good copy of a page is on a replica that was down when it was first asked for it. Whoever was silent once and is not
 /// asked again, since others answer that they do not have it, cannot bring it.
 #[test]
