@@ -3,13 +3,23 @@
 mod resp;
 
 use resp::{Stand, ask, call};
-use viewstone::resp::Value;
+use viewstone::resp::{Connection, Value};
 
 /// Sends lines one by one, and compares the replies.
 fn check(stand: &Stand, lines: &[(&str, &str)]) {
     let mut connection = stand.connect();
     for (line, expected) in lines {
-        assert_eq!(ask(&mut connection, line), *expected, "{line}");
+        assert_eq!(told(&mut connection, line), *expected, "{line}");
+    }
+}
+
+/// The reply; of times to live, in seconds, the next hundred, since a machine may be busy between two commands.
+fn told(connection: &mut Connection, line: &str) -> String {
+    match call(connection, line) {
+        Value::Integer(seconds) if line.starts_with("TTL ") && seconds > 0 => {
+            format!(":{}", (seconds + 99) / 100 * 100)
+        }
+        reply => format!("{reply:?}"),
     }
 }
 
@@ -60,8 +70,8 @@ fn commands_of_each_family_have_their_replies() {
             ("RENAME s t", "+OK"),
             ("RENAME s t", "-ERR no such key"),
             ("RENAMENX t c", ":0"),
-            ("GETEX t EX 10", "\"hallo\""),
-            ("TTL t", ":10"),
+            ("GETEX t EX 200", "\"hallo\""),
+            ("TTL t", ":200"),
             ("EXPIRE t -1", ":1"),
             ("EXISTS t", ":0"),
             ("FLUSHALL", "+OK"),
@@ -191,12 +201,12 @@ fn large_values_go_both_ways() {
         bulk(&first)
     );
     assert_eq!(call(&mut connection, "GETEX k EX 100"), bulk(&second));
-    assert_eq!(ask(&mut connection, "TTL k"), ":100");
+    assert_eq!(told(&mut connection, "TTL k"), ":100");
     assert_eq!(
         call(&mut connection, &format!("SET k {first} XX GET KEEPTTL")),
         bulk(&second)
     );
-    assert_eq!(ask(&mut connection, "TTL k"), ":100");
+    assert_eq!(told(&mut connection, "TTL k"), ":100");
     for key in ["l", "m", "n", "o", "p"] {
         assert_eq!(ask(&mut connection, &format!("SET {key} {second}")), "+OK");
     }

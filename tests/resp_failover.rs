@@ -16,6 +16,9 @@ use viewstone::client::ClientOptions;
 use viewstone::resp::Value;
 use viewstone::resp::gateway::GatewayOptions;
 
+/// Of the gateway's clients: enough for any of these failures, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(25);
+
 fn gateway(cluster: &Cluster, deadline: Duration) -> Running {
     let mut client = ClientOptions::new(CLUSTER, cluster.addresses.iter().cloned());
     client.deadline = deadline;
@@ -60,7 +63,7 @@ fn increment(gateway: &Running, key: &str, stop: &AtomicBool, counts: &Counts) {
 fn increments_are_neither_lost_nor_doubled_when_primaries_are_killed() {
     let mut cluster = Cluster::new("resp-failover", 3, &["--small"]);
     cluster.start_all();
-    let gateway = gateway(&cluster, Duration::from_secs(10));
+    let gateway = gateway(&cluster, PATIENCE);
     let (stop, counts) = (AtomicBool::new(false), Counts::default());
     let kills = rounds(3);
     thread::scope(|scope| {
@@ -98,7 +101,6 @@ fn increments_are_neither_lost_nor_doubled_when_primaries_are_killed() {
         [&counts.done, &counts.unknown, &counts.refused].map(|count| count.load(Ordering::Relaxed));
     println!("{done} done, {unknown} unknown, {refused} refused; the counter is {found}");
     assert!(done > 0 && found >= done && found <= done + unknown);
-    // Ten seconds are patience enough for any of these failures.
     assert_eq!((unknown, refused), (0, 0));
     drop(gateway);
     cluster.stop_all_well();
@@ -109,7 +111,7 @@ fn redis_benchmark_does_not_notice_that_a_primary_is_killed() {
     const REQUESTS: &str = "30000";
     let mut cluster = Cluster::new("resp-benchmark", 3, &["--small"]);
     cluster.start_all();
-    let gateway = gateway(&cluster, Duration::from_secs(10));
+    let gateway = gateway(&cluster, PATIENCE);
     let port = gateway.address.rsplit(':').next().expect("host and port");
     let mut command = Command::new("redis-benchmark");
     command.args([
@@ -119,7 +121,7 @@ fn redis_benchmark_does_not_notice_that_a_primary_is_killed() {
     let child = match command.spawn() {
         Ok(child) => child,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return resp::skip("redis-benchmark is not installed");
+            return resp::skip("redis-benchmark", "Debian: apt-get install redis-tools");
         }
         Err(error) => panic!("{error}"),
     };

@@ -12,10 +12,8 @@ fn output(command: &mut Command) -> Option<String> {
     let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            resp::skip(&format!(
-                "{} is not installed",
-                command.get_program().display()
-            ));
+            let program = command.get_program().to_string_lossy();
+            resp::skip(&program, "Debian: apt-get install redis-tools");
             return None;
         }
         Err(error) => panic!("{command:?}: {error}"),
@@ -102,7 +100,7 @@ fn redis_py_is_content() {
         .args(["-c", "import redis"])
         .output();
     if !python.is_ok_and(|output| output.status.success()) {
-        resp::skip("redis-py is not installed (pip install redis)");
+        resp::skip("redis-py", "pip install redis");
         return;
     }
     let script = concat!(
@@ -123,7 +121,7 @@ fn ioredis_is_content() {
         .args(["-e", "require('ioredis')"])
         .output();
     if !node.is_ok_and(|output| output.status.success()) {
-        resp::skip("ioredis is not installed (npm install ioredis, and NODE_PATH)");
+        resp::skip("ioredis", "npm install ioredis, and NODE_PATH");
         return;
     }
     let stand = Stand::new("resp-node");

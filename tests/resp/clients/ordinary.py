@@ -26,9 +26,9 @@ binary = bytes(range(256))
 raw = redis.Redis(port=port, protocol=protocol)
 assert raw.set(b"\x00\xff\r\n", binary) is True and raw.get(b"\x00\xff\r\n") == binary
 
-assert db.expire("a", 100) and 98 <= db.ttl("a") <= 100 and db.persist("a") and db.ttl("a") == -1
+assert db.expire("a", 100) and 50 <= db.ttl("a") <= 100 and db.persist("a") and db.ttl("a") == -1
 assert db.set("short", "1", px=60)
-deadline = time.monotonic() + 10
+deadline = time.monotonic() + 30
 while db.exists("short"):
     assert time.monotonic() < deadline, "it does not expire"
     time.sleep(0.01)
