@@ -109,15 +109,27 @@ impl Model {
         Self::default()
     }
 
-    /// Executes a request and returns the bytes of its reply; none if the request is invalid, or asks for a random key. (Nor
-    /// is it executed if the store is out of space: that is not for the model to know.) `timestamp` is that of the op; of
-    /// a read, of the last one before it; in nanoseconds.
+    /// Executes a request and returns the bytes of its reply; none if the request is invalid, or asks for a random key.
+    /// `timestamp` is that of the op; of a read, of the last one before it; in nanoseconds.
     pub fn apply(
         &mut self,
         limits: &Limits,
         timestamp: u64,
         operation: u8,
         body: &[u8],
+    ) -> Option<Vec<u8>> {
+        self.apply_but(limits, timestamp, operation, body, &[])
+    }
+
+    /// As [`Self::apply`], but for the items at the places `refused`, for which the store has no space: the model knows
+    /// nothing of pages.
+    pub fn apply_but(
+        &mut self,
+        limits: &Limits,
+        timestamp: u64,
+        operation: u8,
+        body: &[u8],
+        refused: &[usize],
     ) -> Option<Vec<u8>> {
         let plan = super::Kv::validate(limits, operation, body).ok()?;
         let now = timestamp / 1_000_000;
@@ -140,7 +152,8 @@ impl Model {
                 };
                 let mut reply = header(false, items.len(), self.revision);
                 let reserved = items.iter().map(Item::result_size).sum();
-                self.items(&items, plan.reply_size, reserved, world, &mut reply);
+                let size = plan.reply_size;
+                self.items(&items, refused, size, reserved, world, &mut reply);
                 debug_assert!(BatchReply::decode(&reply).is_some());
                 Some(reply)
             }
@@ -150,13 +163,19 @@ impl Model {
     fn items(
         &mut self,
         items: &[Item<'_>],
+        refused: &[usize],
         reply_size: usize,
         mut reserved: usize,
         world: World,
         reply: &mut Vec<u8>,
     ) {
-        for item in items {
+        for (place, item) in items.iter().enumerate() {
             reserved -= item.result_size();
+            if refused.contains(&place) {
+                assert!(!item.is_read(), "a read needs no space");
+                reply.push(Status::OutOfSpace as u8);
+                continue;
+            }
             if let Item::Transaction(transaction) = item {
                 let holds = transaction.conditions().all(|it| self.holds(&it));
                 let (status, list): (_, Vec<_>) = if holds {
@@ -167,7 +186,7 @@ impl Model {
                 reply.push(status as u8);
                 reply.extend((list.len() as u16).to_le_bytes());
                 let size: usize = list.iter().map(Item::result_size).sum();
-                self.items(&list, reply_size, reserved + size, world, reply);
+                self.items(&list, &[], reply_size, reserved + size, world, reply);
                 continue;
             }
             let room = reply_size - reply.len() - reserved;

@@ -153,33 +153,20 @@ impl Checked {
         Some(bytes)
     }
 
-    /// The model says the same. It knows nothing of pages: what was refused is kept from it.
+    /// The model says the same. It knows nothing of pages: what is refused is told to it.
     fn predict(&mut self, operation: Operation, body: &[u8], reply: &[u8]) {
         let (number, time) = (operation as u8, self.commit_ns);
         if operation == Operation::Random {
             return;
         }
-        let refused = |reply: &ItemReply<'_>| reply.status == Status::OutOfSpace;
-        let results = BatchReply::decode(reply).map(|reply| reply.results());
-        if results.is_some_and(|mut results| results.any(|it| refused(&it))) {
-            let items = Items::decode(operation, body).expect("it was executed");
-            let mut left = Vec::new();
-            for (item, result) in items.zip(results.expect("matched above")) {
-                if refused(&result) {
-                    self.refused += 1;
-                } else {
-                    item.encode(&mut left);
-                }
-            }
-            if !left.is_empty() {
-                let operation = Operation::Batch as u8;
-                let applied = self.model.apply(&self.limits, time, operation, &left);
-                assert!(applied.is_some());
-            }
-        } else {
-            let predicted = self.model.apply(&self.limits, time, number, body);
-            assert_eq!(predicted.as_deref(), Some(reply));
-        }
+        let refused = match operation {
+            Operation::Scan | Operation::Count => Vec::new(),
+            _ => BatchReply::decode(reply).expect("a reply").refused(),
+        };
+        self.refused += refused.len() as u32;
+        let model = &mut self.model;
+        let predicted = model.apply_but(&self.limits, time, number, body, &refused);
+        assert_eq!(predicted.as_deref(), Some(reply));
         assert_eq!(self.kv.revision(), self.model.revision);
         let now = milliseconds(self.commit_ns);
         let count = self.model.map.len() as u64;

@@ -23,6 +23,17 @@ pub trait Workload {
     /// Draws the next request: writes its bytes into `body`, which is empty, and returns its operation. It must be valid.
     fn request(&mut self, prng: &mut Prng, body: &mut Vec<u8>) -> u16;
 
-    /// Executes a request, a read as well as a write, on the model; returns the answer.
-    fn apply(&mut self, context: &Context, operation: u16, body: &[u8]) -> Vec<u8>;
+    /// The parts of a write that found no room, by what the machine answered: models know nothing of pages.
+    fn refused(&self, _answer: &[u8]) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Executes a request, a read as well as a write, on the model, but for the parts `refused`; returns the answer.
+    fn apply(
+        &mut self,
+        context: &Context,
+        operation: u16,
+        body: &[u8],
+        refused: &[usize],
+    ) -> Vec<u8>;
 }

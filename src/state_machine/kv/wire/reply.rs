@@ -249,6 +249,13 @@ impl<'a> BatchReply<'a> {
         self.results.left == 0
     }
 
+    /// The places of the items for which there was no space.
+    pub fn refused(&self) -> Vec<usize> {
+        let results = self.results().enumerate();
+        let refused = results.filter(|(_, result)| result.status == Status::OutOfSpace);
+        refused.map(|(place, _)| place).collect()
+    }
+
     /// One result for each item, in order.
     pub fn results(&self) -> Results<'a> {
         self.results

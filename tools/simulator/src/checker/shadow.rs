@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use storage::header::{Prepare, Reply, Status, SubRequest, sub_request};
 use storage::layout::Geometry;
 use viewstone::engine::{Engine, Executed as Outcome, SESSION_IDLE_MIN_NS, operation};
-use viewstone::state_machine::Context;
+use viewstone::machines::Machines;
+use viewstone::state_machine::{Context, Limits};
 use zerocopy::IntoBytes;
 
 /// The last write of a session, and how it was answered.
@@ -37,7 +38,7 @@ pub(super) struct Refused {
     pub(super) sessions_full: u64,
     /// Sessions that made room for others.
     pub(super) evicted: u64,
-    /// Writes without room.
+    /// Writes without room, and parts of writes.
     pub(super) out_of_space: u64,
 }
 
@@ -53,7 +54,7 @@ pub(super) struct Shadow<W: Workload> {
     /// Registrations that found no session free, by client and op.
     full: BTreeSet<(u128, u64)>,
     /// Predicts which writes find no room: the engine itself, which executes everything once, in order, and never restarts.
-    engine: Option<Engine<W::Machines>>,
+    engine: Option<(Engine<W::Machines>, Limits)>,
     timestamp: u64,
     refused: Refused,
 }
@@ -80,7 +81,7 @@ impl<W: Workload> Shadow<W> {
 
     /// There may not be room for everything.
     pub(super) fn limit_space(&mut self, geometry: &Geometry) {
-        self.engine = Some(Engine::new(geometry));
+        self.engine = Some((Engine::new(geometry), Limits::new(geometry)));
     }
 
     pub(super) fn workload(&mut self) -> &mut W {
@@ -113,7 +114,7 @@ impl<W: Workload> Shadow<W> {
     }
 
     fn request(&mut self, op: u64, index: u32, request: SubRequest<'_>) {
-        let status = self.predict(op, index, request);
+        let (status, refused) = self.predict(op, index, request);
         let header = request.header;
         if header.client == 0 {
             return;
@@ -140,8 +141,9 @@ impl<W: Workload> Shadow<W> {
             self.refused.out_of_space += 1;
             Vec::new()
         } else {
+            self.refused.out_of_space += refused.len() as u64;
             self.workload
-                .apply(&context, header.operation, request.body)
+                .apply(&context, header.operation, request.body, &refused)
         };
         session.committed = (op, index, self.timestamp);
         session.last = Some(Executed {
@@ -153,15 +155,31 @@ impl<W: Workload> Shadow<W> {
         });
     }
 
-    /// Whether a request finds room.
-    fn predict(&mut self, op: u64, index: u32, request: SubRequest<'_>) -> Status {
-        let Some(engine) = &mut self.engine else {
-            return Status::Ok;
+    /// Whether a request finds room, and which parts of it do not.
+    fn predict(&mut self, op: u64, index: u32, request: SubRequest<'_>) -> (Status, Vec<usize>) {
+        let Some((engine, limits)) = &mut self.engine else {
+            return (Status::Ok, Vec::new());
         };
-        match engine.commit(op, index, self.timestamp, request) {
-            Outcome::Reply(reply) => reply.status,
-            Outcome::Evicted | Outcome::Stale | Outcome::Internal => Status::Ok,
+        let (header, free) = (request.header, engine.pages().free_count());
+        let of_machine = header.client != 0 && header.operation != operation::REGISTER;
+        let outcome = engine.commit(op, index, self.timestamp, request);
+        let Outcome::Reply(reply) = outcome else {
+            return (Status::Ok, Vec::new());
+        };
+        if !of_machine || reply.timestamp != self.timestamp || reply.status != Status::Ok {
+            return (reply.status, Vec::new());
         }
+        let refused = self.workload.refused(reply.body);
+        let plan = W::Machines::validate(limits, header.operation, request.body);
+        let Some(Ok(plan)) = plan else {
+            panic!("what is not valid is not logged")
+        };
+        assert!(
+            refused.is_empty() || free < plan.pages_new,
+            "no room is found for {} pages though {free} are free",
+            plan.pages_new
+        );
+        (reply.status, refused)
     }
 
     fn register(&mut self, op: u64, index: u32, client: u128) {
@@ -209,7 +227,7 @@ impl<W: Workload> Shadow<W> {
             timestamp: self.timestamp,
             client,
         };
-        self.workload.apply(&context, operation, body)
+        self.workload.apply(&context, operation, body, &[])
     }
 
     /// Checks the acknowledgement of a write or a registration.
@@ -257,10 +275,13 @@ impl<W: Workload> Shadow<W> {
         );
         assert!(
             last.body == body,
-            "the reply to request {} of client {:x}, executed by op {}, is not the model's",
+            "the reply to request {} of client {:x} (operation {:#x}), executed by op {}, is not the model's:\n{}\n{}",
             reply.request,
             reply.client,
-            reply.op
+            reply.operation,
+            reply.op,
+            body.escape_ascii(),
+            last.body.escape_ascii()
         );
     }
 }

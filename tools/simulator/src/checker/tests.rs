@@ -28,7 +28,7 @@ impl Workload for Counter {
         ADD
     }
 
-    fn apply(&mut self, _: &Context, operation: u16, _: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, _: &Context, operation: u16, _: &[u8], _: &[usize]) -> Vec<u8> {
         self.0 += u64::from(operation == ADD);
         self.0.to_le_bytes().to_vec()
     }

@@ -7,8 +7,8 @@ use std::ops::Bound;
 use viewstone::machines::Machines;
 use viewstone::state_machine::kv::model::Model;
 use viewstone::state_machine::kv::wire::{
-    Condition, Expiry, ExpiryCondition, Item, Operation, Scan, SetCondition, SetOptions,
-    TransactionBytes,
+    BatchReply, Condition, Expiry, ExpiryCondition, Item, Operation, Scan, SetCondition,
+    SetOptions, TransactionBytes,
 };
 use viewstone::state_machine::kv::{Kv, value_size_max};
 use viewstone::state_machine::{Context, Limits};
@@ -343,12 +343,22 @@ impl Workload for KvWorkload {
         }
     }
 
-    fn apply(&mut self, context: &Context, operation: u16, body: &[u8]) -> Vec<u8> {
+    fn refused(&self, answer: &[u8]) -> Vec<usize> {
+        let answer = BatchReply::decode(answer);
+        answer.expect("a write is of items").refused()
+    }
+
+    fn apply(
+        &mut self,
+        context: &Context,
+        operation: u16,
+        body: &[u8],
+        refused: &[usize],
+    ) -> Vec<u8> {
         assert_eq!(operation & 0xff00, MACHINE);
-        let operation = operation as u8;
-        let reply = self
-            .model
-            .apply(&self.limits, context.timestamp, operation, body);
+        let (time, operation) = (context.timestamp, operation as u8);
+        let model = &mut self.model;
+        let reply = model.apply_but(&self.limits, time, operation, body, refused);
         reply.expect("only valid requests are drawn")
     }
 }

@@ -92,7 +92,7 @@ impl Workload for Calls {
         MACHINE | operation as u16
     }
 
-    fn apply(&mut self, context: &Context, operation: u16, body: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, context: &Context, operation: u16, body: &[u8], _: &[usize]) -> Vec<u8> {
         let reply = self
             .model
             .apply(&self.limits, context.timestamp, operation as u8, body);
