@@ -111,7 +111,7 @@ fn fuzz(name: &str, target: fn(&[u8])) {
         run(name, target, input);
     }
     let (runs, seed) = (
-        number("VIEWSTONE_FUZZ_RUNS", 30_000),
+        number("VIEWSTONE_FUZZ_RUNS", 300_000),
         number("VIEWSTONE_SEED", 1),
     );
     let mut random = Random(Xoshiro256PlusPlus::seed_from_u64(seed));

@@ -201,23 +201,39 @@ fn a_backup_away_for_longer_than_the_journal_says_that_it_lags() {
         load.wait_for_more(20);
     }
     println!("200 ops without the backup: {:?}", begin.elapsed());
-    let back = Replica::ready(&mut start(&directory.file(2), &addresses));
-    let lagging = |status: &serde_json::Value| status["replicas"][2]["status"] == "syncing";
+    // Its disk is slow from now on, so that it is seen before it has caught up.
+    let faults = directory.0.join("faults");
+    std::fs::write(&faults, "delay-ms 100\n").expect("a file of ours");
+    let start_slow = || {
+        let mut command = start(&directory.file(2), &addresses);
+        command.args(["--development", "--fault-file"]).arg(&faults);
+        Replica::ready(&mut command)
+    };
+    let back = start_slow();
+    let wait_lagging = || {
+        let begin = Instant::now();
+        loop {
+            let (exit, answer) = status(&addresses);
+            if answer["replicas"][2]["status"] == "syncing" {
+                assert_eq!((exit, &answer["health"]), (1, &"degraded".into()));
+                return begin.elapsed();
+            }
+            assert!(begin.elapsed() < HANG, "syncing never came: {answer}");
+        }
+    };
     let before = load.acknowledged();
-    let time = wait_for_status(&addresses, "syncing", lagging);
+    let time = wait_lagging();
     let changes = load.acknowledged() - before;
     println!("lagging was told after {time:?} and {changes} changes");
     assert!(
         changes < 2000,
         "prepares tell it, not only a heartbeat of an idle primary"
     );
-    let (exit, answer) = status(&addresses);
-    assert_eq!((exit, &answer["health"]), (1, &"degraded".into()));
-    load.wait_for_more(100);
     // Killed as it is, it comes back the same.
     back.kill();
-    let back = Replica::ready(&mut start(&directory.file(2), &addresses));
-    wait_for_status(&addresses, "syncing", lagging);
+    let back = start_slow();
+    wait_lagging();
+    load.wait_for_more(100);
     replicas.push(back);
     load.finish();
     for mut replica in replicas {
