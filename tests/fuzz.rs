@@ -13,9 +13,48 @@ use std::fs;
 use std::panic;
 use std::path::Path;
 use std::time::Instant;
+use viewstone::resp::command::TABLE;
 
 /// Longer inputs teach nothing more.
 const SIZE_MAX: usize = 8192;
+
+/// What commands are made of.
+const WORDS: [&str; 34] = [
+    "k",
+    "n",
+    "key:1",
+    "",
+    "v",
+    "a\0b\r\n",
+    "0",
+    "-1",
+    "1",
+    "3",
+    "100",
+    "4294967296",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "9223372036854775808",
+    "99999999999999999999",
+    "01",
+    "1.5",
+    "-2.5e3",
+    "1e309",
+    "inf",
+    "nan",
+    "NX",
+    "XX",
+    "GT",
+    "EX",
+    "PX",
+    "PXAT",
+    "KEEPTTL",
+    "GET",
+    "MATCH",
+    "COUNT",
+    "k*[a-z]?\\",
+    "WITHVALUES",
+];
 
 /// What the formats consist of, and what they trip over.
 const TOKENS: [&[u8]; 16] = [
@@ -88,6 +127,28 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
     input.truncate(SIZE_MAX);
 }
 
+/// Some commands, well-formed, with about as many arguments as they take.
+fn commands(random: &mut Random) -> Vec<u8> {
+    let mut input = Vec::new();
+    for _ in 0..=random.below(6) {
+        let spec = &TABLE[random.below(TABLE.len())];
+        let mut words = vec![spec.name];
+        if let (Some(last), false) = (spec.subcommands.len().checked_sub(1), random.below(4) == 0) {
+            words.push(spec.subcommands[random.below(last + 1)].0);
+        }
+        let more = if spec.arity < 0 { random.below(5) } else { 0 };
+        let count = spec.arity.unsigned_abs() as usize + more + usize::from(random.below(20) == 0);
+        while words.len() < count {
+            words.push(WORDS[random.below(WORDS.len())]);
+        }
+        input.extend(format!("*{}\r\n", words.len()).bytes());
+        for word in words {
+            input.extend(format!("${}\r\n{word}\r\n", word.len()).bytes());
+        }
+    }
+    input
+}
+
 /// Runs a target; an input with which it panics is kept.
 fn run(name: &str, target: fn(&[u8]), input: &[u8]) {
     if let Err(panic) = panic::catch_unwind(|| target(input)) {
@@ -116,8 +177,16 @@ fn fuzz(name: &str, target: fn(&[u8])) {
     );
     let mut random = Random(Xoshiro256PlusPlus::seed_from_u64(seed));
     for _ in 0..runs {
-        let mut input = corpus[random.below(corpus.len())].clone();
-        for _ in 0..=random.below(6) {
+        // Half of the inputs of commands are commands.
+        let (mut input, mutations) = if name == "resp_command" && random.below(2) == 0 {
+            (commands(&mut random), random.below(2))
+        } else {
+            (
+                corpus[random.below(corpus.len())].clone(),
+                1 + random.below(6),
+            )
+        };
+        for _ in 0..mutations {
             mutate(&mut input, &corpus, &mut random);
         }
         run(name, target, &input);
