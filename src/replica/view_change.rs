@@ -340,7 +340,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        if !self.are_headers_sound(message.body(), vote.op, vote.log_view, true) {
+        let (log_view, checkpoint_op) = (vote.log_view, vote.checkpoint_op);
+        if !self.are_headers_sound(message.body(), vote.op, log_view, checkpoint_op, true) {
             self.metrics.ignored(Ignored::Implausible);
             return;
         }

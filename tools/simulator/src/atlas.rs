@@ -19,7 +19,7 @@ use crate::disk::{Disk, DiskState, Fate};
 use crate::prng::Prng;
 use grid::Grids;
 use storage::SECTOR_SIZE;
-use storage::header::{HEADER_SIZE, Prepare};
+use storage::header::{HEADER_SIZE, Prepare, Start};
 use storage::io::{IoDone, IoError, IoRequest};
 use storage::layout::{
     HEADERS_PER_SECTOR, JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES,
@@ -272,6 +272,63 @@ impl Atlas {
     /// The replica's disk is lost.
     pub fn lose(&mut self, replica: u8) {
         self.lost[replica as usize] = true;
+    }
+
+    /// A lost disk is a new one, with nothing wrong.
+    pub fn was_wiped(&mut self, replica: u8) {
+        self.statistics.wiped += 1;
+        self.forget(replica);
+        self.copies[replica as usize] = 0;
+    }
+
+    /// A lost disk holds what it held once: what was wrong with that is not known.
+    pub fn went_back(&mut self, replica: u8) {
+        self.statistics.rolled_back += 1;
+        self.forget(replica);
+        self.copies[replica as usize] = (1 << SUPERBLOCK_COPIES) - 1;
+        self.grids.damaged(replica, false);
+    }
+
+    fn forget(&mut self, replica: u8) {
+        assert!(self.is_lost(replica));
+        self.grids.forget(replica);
+        for slot in &mut self.slots {
+            slot[replica as usize] = SlotFault::None;
+        }
+    }
+
+    /// Whether what is left holds all that is committed, if this disk is lost as well.
+    pub fn may_lose(&self, replica: u8) -> bool {
+        let here = replica as usize;
+        let in_slot = |slot: &[SlotFault; REPLICAS_MAX]| {
+            let damaged = |&other: &usize| self.lost[other] || slot[other] != SlotFault::None;
+            let others = (0..REPLICAS_MAX).filter(|&other| other != here);
+            others.filter(damaged).count()
+        };
+        let grids = self.faults.zones & GRID == 0 || self.grids.is_weak(replica);
+        grids
+            && !self.lost[here]
+            && self
+                .slots
+                .iter()
+                .all(|slot| in_slot(slot) < self.damaged_max)
+    }
+
+    /// How far a disk's file is on its way from blank to begun.
+    pub fn start(&self, disk: &DiskState) -> Option<Start> {
+        self.superblock(disk).map(|state| state.start())
+    }
+
+    /// The number of a disk's superblock.
+    pub fn sequence(&self, disk: &DiskState) -> Option<u64> {
+        self.superblock(disk).map(|state| state.sequence)
+    }
+
+    /// Whether a disk has all of its checkpoint.
+    pub fn is_synced(&self, disk: &DiskState) -> bool {
+        let begun = |state: SuperblockState| state.start() == Start::Begun;
+        self.superblock(disk)
+            .is_some_and(|state| state.sync.syncing == 0 && begun(state))
     }
 
     /// Whether `core` alone, without what is outside of it, holds a good copy of everything that is committed.
