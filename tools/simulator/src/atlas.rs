@@ -720,15 +720,13 @@ impl Atlas {
     }
 
     /// A process is gone: what was only in its reads is over, and what the device had still in its cache lands. One of the
-    /// prepares that were written last may have suffered.
+    /// prepares that were written last may have suffered. A prepare that could not be read stays marked until its slot is
+    /// written again: the vote that was made meanwhile says that nothing is known of it, and votes do not change.
     pub fn on_crash(&mut self, replica: u8, disk: &mut Disk) {
         self.grids.on_crash(replica);
         for slot in &mut self.slots {
             let fault = &mut slot[replica as usize];
-            if matches!(
-                fault,
-                SlotFault::PrepareRead | SlotFault::HeaderRead | SlotFault::Deferred
-            ) {
+            if matches!(fault, SlotFault::HeaderRead | SlotFault::Deferred) {
                 *fault = SlotFault::None;
             }
         }
