@@ -514,7 +514,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if late {
                     self.timers.view_change.set(self.now, self.patience_ns());
                 }
-                if late || self.election.suspicions.own && self.timers.suspect.fires(self.now) {
+                // It is over once it fires, also if the wish has been given up meanwhile.
+                let again = self.timers.suspect.fires(self.now) && self.election.suspicions.own;
+                if late || again {
                     if self.is_next_view_futile() {
                         self.election.suspicions.own_is_over();
                         self.timers.suspect.clear();
