@@ -359,7 +359,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let body = message.body();
         let count = body.len() / HEADER_SIZE;
         let lowest = start.op + 1 - count as u64;
-        let sound = self.are_headers_sound(body, start.op, view, false)
+        let sound = self.are_headers_sound(body, start.op, view, 0, false)
             && lowest <= start.commit_max + 1
             && count <= VIEW_HEADERS_MAX
             && start.op >= self.commit_min

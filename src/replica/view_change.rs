@@ -340,7 +340,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }
-        if !self.are_headers_sound(message.body(), vote.op, vote.log_view, true) {
+        let (log_view, checkpoint_op) = (vote.log_view, vote.checkpoint_op);
+        if !self.are_headers_sound(message.body(), vote.op, log_view, checkpoint_op, true) {
             self.metrics.ignored(Ignored::Implausible);
             return;
         }
@@ -513,7 +514,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if late {
                     self.timers.view_change.set(self.now, self.patience_ns());
                 }
-                if late || self.election.suspicions.own && self.timers.suspect.fires(self.now) {
+                // It is over once it fires, also if the wish has been given up meanwhile.
+                let again = self.timers.suspect.fires(self.now) && self.election.suspicions.own;
+                if late || again {
                     if self.is_next_view_futile() {
                         self.election.suspicions.own_is_over();
                         self.timers.suspect.clear();

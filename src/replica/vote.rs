@@ -226,12 +226,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     }
 
     /// Whether the body of a vote or a start_view is headers of this cluster's log, chained, highest op first, and of no
-    /// view above the log's.
+    /// view above the log's; but for what its author has in a checkpoint, which may be of any view: a replica that was made
+    /// anew has a checkpoint, and no log of any view.
     pub(super) fn are_headers_sound(
         &self,
         body: &[u8],
         op: u64,
         log_view: u32,
+        checkpoint_op: u64,
         gaps: bool,
     ) -> bool {
         let headers = new_log::headers_of(body);
@@ -247,7 +249,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             });
             known == Ok(Command::Prepare)
                 && !header.is_reserved()
-                && header.frame.view <= log_view
+                && (header.frame.view <= log_view || header.op <= checkpoint_op)
                 && header.op + index as u64 == op
                 && chained
         })

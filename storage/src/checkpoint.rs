@@ -80,16 +80,16 @@ const PUMP_PAGES_MAX: u32 = 32;
 /// What the simulator may break on purpose, to see that it is noticed.
 pub trait Rules {
     /// Whether a checkpoint is synced before it is said to be written.
-    const SYNC_BEFORE_WRITTEN: bool;
+    const SYNC_BEFORE_WRITTEN: bool = true;
+    /// Whether a page that is read back must have the tag that the checkpoint names.
+    const CHECK_BLOCK: bool = true;
 }
 
 /// Nothing is broken.
 #[derive(Clone, Copy, Debug)]
 pub struct Strict;
 
-impl Rules for Strict {
-    const SYNC_BEFORE_WRITTEN: bool = true;
-}
+impl Rules for Strict {}
 
 /// What a completion has brought about.
 #[derive(Debug)]

@@ -488,7 +488,12 @@ impl<R: Rules> Checkpoint<R> {
                 continue; // read along
             };
             let bytes = &buffer[index as usize * PAGE_SIZE..][..PAGE_SIZE];
-            self.generations.read(page.0, self.opening.key.tag(bytes));
+            let tag = if R::CHECK_BLOCK {
+                self.opening.key.tag(bytes)
+            } else {
+                self.tags.page_tag(page.0)
+            };
+            self.generations.read(page.0, tag);
             pages.restore(page, bytes);
         }
         self.buffers.push(buffer);

@@ -127,6 +127,9 @@ mutants! {
         RESTARTED_PRIMARY_LEAVES_VIEW
         UNCERTAIN_HEAD_AWAITS_START_VIEW
         WITHHOLD_BEYOND_CHECKPOINT
+        LOST_FILE_AWAITS_OTHERS
+        REGRESSED_IS_LOST
+        CHECK_FETCHED_PAGES
         HEAD_NEVER_FALLS_IN_VIEW;
     journal:
         HEADER_AWAITS_PREPARE
@@ -145,7 +148,8 @@ mutants! {
         CHECK_SUM: CHECK_SUM = false,
         DURABLE: DURABLE = false,;
     checkpoint:
-        SYNC_BEFORE_WRITTEN;
+        SYNC_BEFORE_WRITTEN
+        CHECK_BLOCK;
 }
 
 /// Runs a seed with replicas that break a rule. It ends the process if that is noticed.

@@ -5,7 +5,7 @@
 //!   damaged at once, and of one replica one of the two at most: what is committed is on a replication quorum. With one
 //!   replica nothing may be damaged.
 //! * **Grid.** Of each page of state and node of the tag tree the same, and one of the two copies of each node of the address
-//!   map: [`grid`].
+//!   map: `grid`.
 //! * **Superblock.** One good copy of the newest is left to each replica, whatever a crash tears beside.
 //! * **The one-write ack.** The write of a prepare of one sector is lost or misplaced only once its redundant header is
 //!   down, or never before a crash; the file's other ack mode has no such exception (docs/data-file.md).
@@ -19,7 +19,7 @@ use crate::disk::{Disk, DiskState, Fate};
 use crate::prng::Prng;
 use grid::Grids;
 use storage::SECTOR_SIZE;
-use storage::header::{HEADER_SIZE, Prepare};
+use storage::header::{HEADER_SIZE, Prepare, Start};
 use storage::io::{IoDone, IoError, IoRequest};
 use storage::layout::{
     HEADERS_PER_SECTOR, JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES,
@@ -272,6 +272,63 @@ impl Atlas {
     /// The replica's disk is lost.
     pub fn lose(&mut self, replica: u8) {
         self.lost[replica as usize] = true;
+    }
+
+    /// A lost disk is a new one, with nothing wrong.
+    pub fn was_wiped(&mut self, replica: u8) {
+        self.statistics.wiped += 1;
+        self.forget(replica);
+        self.copies[replica as usize] = 0;
+    }
+
+    /// A lost disk holds what it held once: what was wrong with that is not known.
+    pub fn went_back(&mut self, replica: u8) {
+        self.statistics.rolled_back += 1;
+        self.forget(replica);
+        self.copies[replica as usize] = (1 << SUPERBLOCK_COPIES) - 1;
+        self.grids.damaged(replica, false);
+    }
+
+    fn forget(&mut self, replica: u8) {
+        assert!(self.is_lost(replica));
+        self.grids.forget(replica);
+        for slot in &mut self.slots {
+            slot[replica as usize] = SlotFault::None;
+        }
+    }
+
+    /// Whether what is left holds all that is committed, if this disk is lost as well.
+    pub fn may_lose(&self, replica: u8) -> bool {
+        let here = replica as usize;
+        let in_slot = |slot: &[SlotFault; REPLICAS_MAX]| {
+            let damaged = |&other: &usize| self.lost[other] || slot[other] != SlotFault::None;
+            let others = (0..REPLICAS_MAX).filter(|&other| other != here);
+            others.filter(damaged).count()
+        };
+        let grids = self.faults.zones & GRID == 0 || self.grids.is_weak(replica);
+        grids
+            && !self.lost[here]
+            && self
+                .slots
+                .iter()
+                .all(|slot| in_slot(slot) < self.damaged_max)
+    }
+
+    /// How far a disk's file is on its way from blank to begun.
+    pub fn start(&self, disk: &DiskState) -> Option<Start> {
+        self.superblock(disk).map(|state| state.start())
+    }
+
+    /// The number of a disk's superblock.
+    pub fn sequence(&self, disk: &DiskState) -> Option<u64> {
+        self.superblock(disk).map(|state| state.sequence)
+    }
+
+    /// Whether a disk has all of its checkpoint.
+    pub fn is_synced(&self, disk: &DiskState) -> bool {
+        let begun = |state: SuperblockState| state.start() == Start::Begun;
+        self.superblock(disk)
+            .is_some_and(|state| state.sync.syncing == 0 && begun(state))
     }
 
     /// Whether `core` alone, without what is outside of it, holds a good copy of everything that is committed.
@@ -663,15 +720,13 @@ impl Atlas {
     }
 
     /// A process is gone: what was only in its reads is over, and what the device had still in its cache lands. One of the
-    /// prepares that were written last may have suffered.
+    /// prepares that were written last may have suffered. A prepare that could not be read stays marked until its slot is
+    /// written again: the vote that was made meanwhile says that nothing is known of it, and votes do not change.
     pub fn on_crash(&mut self, replica: u8, disk: &mut Disk) {
         self.grids.on_crash(replica);
         for slot in &mut self.slots {
             let fault = &mut slot[replica as usize];
-            if matches!(
-                fault,
-                SlotFault::PrepareRead | SlotFault::HeaderRead | SlotFault::Deferred
-            ) {
+            if matches!(fault, SlotFault::HeaderRead | SlotFault::Deferred) {
                 *fault = SlotFault::None;
             }
         }

@@ -9,6 +9,7 @@
 
 mod control;
 mod deliver;
+mod losses;
 mod observe;
 
 use crate::atlas::{Atlas, StorageFaults};
@@ -22,6 +23,7 @@ use crate::trace::Trace;
 use crate::workload::Workload;
 pub use control::MadeBy;
 use deliver::header_of;
+pub use losses::Snapshot;
 use storage::SECTOR_SIZE;
 use storage::buffer::keep_dropped;
 use storage::format::Format;
@@ -79,6 +81,7 @@ pub struct Cluster<W: Workload> {
     filter: Option<Filter>,
     /// Data files made in the place of lost ones.
     files_made: u64,
+    losses: losses::Losses,
     /// Replicas that may halt, by what they halted with.
     halted: Vec<(u8, Fatal)>,
     may_halt: bool,
@@ -91,6 +94,10 @@ pub struct Cluster<W: Workload> {
     /// The view that each disk is known to hold durably.
     view_durable: [u32; REPLICAS_MAX],
     held_back: u64,
+    /// Chance that a page from another replica is spoiled, in parts per million.
+    spoiled_pages: u32,
+    /// Answers spoiled.
+    spoiled: u64,
     acts_at_this_time: u32,
     /// What the processes that have ended had counted.
     metrics: Vec<Metrics>,
@@ -145,6 +152,7 @@ impl<W: Workload> Cluster<W> {
             trace: Trace::new(readable),
             filter: None,
             files_made: 0,
+            losses: losses::Losses::default(),
             halted: Vec::new(),
             may_halt: false,
             ending: Vec::new(),
@@ -152,6 +160,8 @@ impl<W: Workload> Cluster<W> {
             due_ns,
             view_durable: [0; REPLICAS_MAX],
             held_back: 0,
+            spoiled_pages: 0,
+            spoiled: 0,
             acts_at_this_time: 0,
             metrics: Vec::new(),
             prng,
@@ -234,6 +244,9 @@ impl<W: Workload> Cluster<W> {
             && self.is_up(replica)
         {
             self.crash(replica, Crash::Kill);
+            if self.may_be_told(replica) {
+                self.make_anew(replica);
+            }
         }
         if let Some(packet) = self.network.arrive(now_ns) {
             return self.deliver(packet);

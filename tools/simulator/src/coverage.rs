@@ -108,6 +108,11 @@ fn history(summary: &Summary, rows: &mut Vec<(String, u64)>) {
     row("pages fetched", protocol.pages_fetched);
     row("blocks found bad", protocol.blocks_bad);
     row("replicas left behind", summary.left_behind);
+    row("answers with pages spoiled", summary.spoiled);
+    row("disks wiped", summary.damage.wiped);
+    row("disks put back", summary.damage.rolled_back);
+    row("replicas told of that", summary.told);
+    row("replicas recovered", summary.recovered);
     row("messages held back", summary.held_back);
 }
 

@@ -200,6 +200,11 @@ impl Host {
         self.clock.now(now_ns)
     }
 
+    /// What a power cut leaves whole.
+    pub fn tear(&self) -> Tear {
+        self.tear
+    }
+
     /// The process gets no events until then; the machine goes on.
     pub fn pause(&mut self, until_ns: u64) {
         assert!(self.process.is_some());

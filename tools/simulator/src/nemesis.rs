@@ -1,7 +1,7 @@
 //! Brings a run's faults about: what comes when, whom it hits, and when it is over.
 
 use crate::clock::Strobe;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, MadeBy, Snapshot};
 use crate::disk::DiskSpeed;
 use crate::host::Crash;
 use crate::network::Node;
@@ -24,9 +24,11 @@ enum Kind {
     Clock,
     Decay,
     ClockAll,
+    Wipe,
+    RollBack,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Crash,
     Kind::CrashAll,
     Kind::Flap,
@@ -37,6 +39,8 @@ const KINDS: [Kind; 10] = [
     Kind::Clock,
     Kind::Decay,
     Kind::ClockAll,
+    Kind::Wipe,
+    Kind::RollBack,
 ];
 
 /// What is to be done later.
@@ -89,6 +93,8 @@ pub struct Nemesis {
     next_ns: [u64; KINDS.len()],
     later: Vec<(u64, Later)>,
     partition: u64,
+    /// What a disk held once.
+    snapshot: Option<Snapshot>,
     faults: Faults,
 }
 
@@ -107,6 +113,7 @@ impl Nemesis {
             next_ns,
             later: Vec::new(),
             partition: 0,
+            snapshot: None,
             faults: Faults::default(),
         }
     }
@@ -125,6 +132,10 @@ impl Nemesis {
 
     /// Sets what is wrong from the beginning.
     pub fn begin<W: Workload>(&mut self, cluster: &mut Cluster<W>) {
+        cluster.spoil_pages(self.plan.faults.spoiled_pages);
+        if self.plan.faults.roll_back.is_some() {
+            cluster.set_operator();
+        }
         let drift = i64::from(self.plan.faults.drift_ppm);
         for replica in 0..cluster.replica_count() {
             let ppm = self.prng.below(2 * drift as u64 + 1) as i64 - drift;
@@ -135,6 +146,7 @@ impl Nemesis {
     /// Does what is due.
     pub fn act<W: Workload>(&mut self, cluster: &mut Cluster<W>) {
         let now_ns = cluster.now_ns();
+        cluster.welcome_recovered();
         while let Some(index) = self.later.iter().position(|entry| entry.0 <= now_ns) {
             let (_, later) = self.later.swap_remove(index);
             self.act_later(later, cluster);
@@ -211,6 +223,8 @@ impl Nemesis {
                     cluster.clock_mut(replica).jump(FORWARD_NS);
                 }
             }
+            Kind::Wipe => self.wipe(replica, lasts_ns, cluster),
+            Kind::RollBack => self.roll_back(replica, lasts_ns, cluster),
             Kind::Crash | Kind::Pause => {}
         }
     }
@@ -250,6 +264,9 @@ impl Nemesis {
     }
 
     fn crash_by<W: Workload>(&mut self, replica: u8, power: bool, cluster: &mut Cluster<W>) {
+        if cluster.untold().is_some_and(|untold| untold != replica) {
+            return; // it must be remembered
+        }
         self.faults.primaries += u64::from(cluster.primary() == Some(replica));
         let opening = cluster
             .progress(replica)
@@ -344,6 +361,37 @@ impl Nemesis {
         }
     }
 
+    /// Wipes a disk, if the cluster survives that.
+    fn wipe<W: Workload>(&mut self, replica: u8, lasts_ns: u64, cluster: &mut Cluster<W>) {
+        if cluster.is_up(replica) {
+            self.crash(replica, cluster);
+        }
+        let made_by = [MadeBy::Format, MadeBy::Recover][self.prng.index(2)];
+        cluster.wipe(replica, made_by);
+        let due_ns = cluster.now_ns() + lasts_ns;
+        self.later.push((due_ns, Later::Start(replica)));
+    }
+
+    /// Puts a disk back to what it held when there was last an occasion, if that is sure to be noticed.
+    fn roll_back<W: Workload>(&mut self, replica: u8, lasts_ns: u64, cluster: &mut Cluster<W>) {
+        let kept = self.snapshot.take();
+        let Some(snapshot) = kept.filter(|_| self.prng.chance(900_000)) else {
+            self.snapshot = cluster.snapshot(replica);
+            return;
+        };
+        if !cluster.remembers(&snapshot) {
+            self.snapshot = Some(snapshot);
+            return;
+        }
+        let replica = snapshot.replica();
+        if cluster.is_up(replica) {
+            self.crash(replica, cluster);
+        }
+        cluster.roll_back(&snapshot);
+        let due_ns = cluster.now_ns() + lasts_ns;
+        self.later.push((due_ns, Later::Start(replica)));
+    }
+
     fn slow_disk<W: Workload>(&mut self, replica: u8, lasts_ns: u64, cluster: &mut Cluster<W>) {
         self.faults.slow_disks += 1;
         let usual = self.plan.cluster.disk;
@@ -390,6 +438,8 @@ fn of_kind(plan: &Plan, kind: Kind) -> Option<Recurring> {
         Kind::SlowDisk => faults.slow_disk,
         Kind::Clock => faults.clock,
         Kind::ClockAll => faults.clock_all,
+        Kind::Wipe => faults.wipe,
+        Kind::RollBack => faults.roll_back,
         Kind::Decay => plan
             .cluster
             .storage

@@ -71,6 +71,12 @@ pub struct Summary {
     pub faults: Faults,
     /// Faults of disks.
     pub damage: AtlasStatistics,
+    /// Answers with pages that were spoiled.
+    pub spoiled: u64,
+    /// Replicas that were told that their disk went back.
+    pub told: u64,
+    /// Replicas that have recovered from the loss of their disk.
+    pub recovered: u64,
     /// Replicas that had to stay behind when the core recovered.
     pub left_behind: u64,
     /// Replicas that ended too far behind.
@@ -223,6 +229,7 @@ impl<W: Workload> Run<W> {
             self.nemesis.act(cluster);
         }
         cluster.stop_damage();
+        cluster.spoil_pages(0);
     }
 
     /// A part of the cluster that can decide alone; or all of it.
@@ -234,6 +241,8 @@ impl<W: Workload> Run<W> {
         // The first start needs everybody once.
         let begun = self.cluster.checker().head() > 0;
         self.cluster.survey_grids();
+        self.cluster.welcome_recovered();
+        let begun = begun && self.cluster.untold().is_none();
         if STATE_SYNC && self.plan.partial_recovery && begun {
             self.prng.shuffle(&mut core);
             for size in usize::from(least)..usize::from(count) {
@@ -361,6 +370,9 @@ impl<W: Workload> Run<W> {
             checked: cluster.checker().checked(),
             faults: *self.nemesis.faults(),
             damage: *cluster.atlas().statistics(),
+            spoiled: cluster.spoiled(),
+            told: cluster.losses_overcome().0,
+            recovered: cluster.losses_overcome().1,
             left_behind: self.left_behind,
             lagging: self.lagging(),
             held_back: cluster.held_back(),

@@ -50,6 +50,12 @@ pub struct FaultPlan {
     pub slow_disk: Option<Recurring>,
     /// A wall clock jumps, or is set forth and back for a time.
     pub clock: Option<Recurring>,
+    /// Answers with pages that are spoiled: their senders' memory fails.
+    pub spoiled_pages: u32,
+    /// A disk is wiped.
+    pub wipe: Option<Recurring>,
+    /// A disk is put back to what it held once.
+    pub roll_back: Option<Recurring>,
     /// All wall clocks jump by more than the time for which a session may be idle.
     pub clock_all: Option<Recurring>,
     /// How far a wall clock jumps at most, in nanoseconds.
@@ -110,6 +116,23 @@ impl Plan {
             }
         }
         self.draw_pressure(prng);
+        if prng.chance(200_000) {
+            self.faults.spoiled_pages = prng.range(10_000, 300_000) as u32;
+        }
+        if self.cluster.replica_count > 2 {
+            self.draw_losses(prng, 150_000);
+        }
+    }
+
+    /// Disks that are lost, each kind in so many of a million seeds.
+    fn draw_losses(&mut self, prng: &mut Prng, exists: u32) {
+        let lasts = [MILLISECOND, 100 * MILLISECOND, SECOND];
+        let often = [500 * MILLISECOND, 2 * SECOND, 6 * SECOND];
+        self.faults.wipe = recurring(prng, exists, &often, &lasts);
+        self.faults.roll_back = recurring(prng, exists, &often[..2], &lasts);
+        // Nobody else's grid may fail then.
+        self.cluster.storage.weak_grids |=
+            self.faults.wipe.is_some() || self.faults.roll_back.is_some();
     }
 
     fn draw_pressure(&mut self, prng: &mut Prng) {
@@ -181,6 +204,7 @@ impl Plan {
         faults.crash_again = *prng.pick(&[0, 300_000]);
         plan.cluster.storage.crash_decay = *prng.pick(&[0, 300_000]);
         plan.cluster.network.loss = *prng.pick(&[0, 10_000, 100_000]);
+        plan.draw_losses(prng, 300_000);
         plan
     }
 }
@@ -277,6 +301,9 @@ fn draw_faults(prng: &mut Prng) -> FaultPlan {
         clog: recurring(prng, 250_000, &[300 * MILLISECOND, 2 * SECOND], &SHORT),
         slow_disk: recurring(prng, 150_000, &RARE, &SHORT),
         clock: recurring(prng, 250_000, &RARE, &SHORT),
+        spoiled_pages: 0,
+        wipe: None,
+        roll_back: None,
         clock_all: None,
         clock_jump_ns: *prng.pick(&[300 * MILLISECOND, 5 * SECOND, 365 * 86_400 * SECOND]),
         drift_ppm: *prng.pick(&[0, 50, 100, 2000]),

@@ -134,6 +134,11 @@ impl Grids {
         self.suspects[replica as usize].unwritten = Some(checkpoint_op);
     }
 
+    /// Another disk is in a disk's place.
+    pub(super) fn forget(&mut self, replica: u8) {
+        self.suspects[replica as usize] = Suspect::default();
+    }
+
     /// A process has ended.
     pub(super) fn on_crash(&mut self, replica: u8) {
         self.suspects[replica as usize].in_memory = false;

@@ -277,6 +277,16 @@ impl<W: Workload> Cluster<W> {
         self.checker.workload().press(pressure);
     }
 
+    /// So many of a million answers with pages are spoiled from now on.
+    pub fn spoil_pages(&mut self, chance: u32) {
+        self.spoiled_pages = chance;
+    }
+
+    /// Answers with pages that were spoiled.
+    pub fn spoiled(&self) -> u64 {
+        self.spoiled
+    }
+
     /// Looks at all grids: what was damaged may have been made good.
     pub fn survey_grids(&mut self) {
         for (replica, host) in self.hosts.iter().enumerate() {

@@ -4,20 +4,22 @@ use super::Cluster;
 use crate::network::{Node, Packet};
 use crate::workload::Workload;
 use storage::header::{
-    Command, Commit, DoViewChange, HEADER_SIZE, Header, Prepare, PrepareOk, RequestHeaders,
-    RequestPrepare, StartView,
+    Command, Commit, DoViewChange, HEADER_SIZE, Header, Page, PageRequest, Ping, Prepare,
+    PrepareOk, RequestHeaders, RequestPrepare, StartView,
 };
+use storage::layout::PAGE_SIZE;
 use viewstone::replica::{ConnectionId, Event, Peer};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 impl<W: Workload> Cluster<W> {
-    pub(super) fn deliver(&mut self, packet: Packet) {
+    pub(super) fn deliver(&mut self, mut packet: Packet) {
         if let Node::Replica(replica) = packet.to
             && self.is_paused(replica)
         {
             let until_ns = self.hosts[replica as usize].paused_until_ns();
             return self.network.hold(packet, until_ns);
         }
+        self.spoil(&mut packet);
         let header = header_of(&packet.bytes);
         let numbers = [
             7,
@@ -50,6 +52,25 @@ impl<W: Workload> Cluster<W> {
         }
     }
 
+    /// Spoils a page on its way, now and then, as a replica whose memory fails would send it: all sums are right.
+    fn spoil(&mut self, packet: &mut Packet) {
+        if self.spoiled_pages == 0 {
+            return;
+        }
+        let mut header = header_of(&packet.bytes);
+        let holds_pages = header
+            .try_typed::<Page>()
+            .is_some_and(|page| page.kind == PageRequest::Pages as u32 && page.count > 0);
+        if !holds_pages || !self.prng.chance(self.spoiled_pages) {
+            return;
+        }
+        self.spoiled += 1;
+        let content = packet.bytes.len() - 1 - self.prng.index(PAGE_SIZE);
+        packet.bytes[content] ^= 1 << self.prng.below(8);
+        header.seal(&packet.bytes[HEADER_SIZE..]);
+        packet.bytes[..HEADER_SIZE].copy_from_slice(header.as_bytes());
+    }
+
     /// What a packet's connection must be to be alive: the lives of both ends.
     fn life_of(&self, packet: &Packet) -> u64 {
         let life = |node| match node {
@@ -73,6 +94,10 @@ impl<W: Workload> Cluster<W> {
                 let host = &mut self.hosts[replica as usize];
                 host.held_count -= 1;
                 host.step(self.now_ns, event);
+                let header = header_of(&packet.bytes);
+                if let Some(ping) = header.try_typed::<Ping>() {
+                    self.hear(replica, ping);
+                }
                 self.network.recycle(packet);
                 self.carry_out(replica);
             }

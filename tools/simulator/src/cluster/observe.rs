@@ -15,7 +15,7 @@ use storage::layout::{JournalAck, Layout, REPLICAS_MAX, SUPERBLOCK_COPIES};
 use storage::recovery::lag_max;
 use storage::superblock::COPY_SIZE_MAX;
 use viewstone::constants::{CLOCK_ROUND_TRIP_MAX_NS, CLOCK_TOLERANCE_MAX_NS};
-use viewstone::replica::{Event, Peer};
+use viewstone::replica::{Event, Fatal, Peer};
 use zerocopy::FromBytes;
 
 /// Disks and clocks, for the checker.
@@ -138,10 +138,12 @@ impl<W: Workload> Cluster<W> {
         if process.effects.io.is_empty() && process.effects.halt.is_none() {
             return;
         }
+        let may_be_told = self.may_be_told(replica);
         let host = &mut self.hosts[replica as usize];
         let process = host.process.as_mut().expect("as above");
         if let Some(fatal) = process.effects.halt.take() {
-            assert!(self.may_halt, "replica {replica} halts: {fatal}");
+            let told = matches!(fatal, Fatal::Regressed(_)) && may_be_told;
+            assert!(self.may_halt || told, "replica {replica} halts: {fatal}");
             if !self.ending.contains(&replica) {
                 self.halted.push((replica, fatal));
                 self.ending.push(replica);
@@ -215,6 +217,14 @@ impl<W: Workload> Cluster<W> {
             );
             self.view_durable[replica as usize] = durable;
         }
+        let promises = matches!(
+            header.command(),
+            Some(Command::PrepareOk | Command::DoViewChange)
+        );
+        assert!(
+            !promises || !self.may_be_told(replica),
+            "the disk of replica {replica} went back, all others remember it, and it promises something"
+        );
         if let Some(ok) = header.try_typed::<PrepareOk>() {
             self.check_acknowledgement(replica, ok);
         }

@@ -330,3 +330,12 @@ fn writes_without_room_are_refused_and_reads_go_on() {
     assert!(sum(&runs, |run| run.checked.out_of_space) > 100);
     assert!(sum(&runs, |run| run.checked.reads) > 100);
 }
+
+/// A replica between two views gives up its wish for the next one, is paused, and wakes up after the time at which it would have
+/// said its wish again: what it waits for no more must not be due for ever.
+#[test]
+fn a_wish_that_was_given_up_is_not_waited_for() {
+    let mut prng = Prng::new(44);
+    let plan = Plan::draw_stressed(&mut prng);
+    run_plan::<KvWorkload>(44, plan, prng, false);
+}

@@ -217,3 +217,27 @@ fn a_file_is_recovered_without_the_primary_of_the_first_view() {
     lose_and_recover(&mut it, 1);
     it.recovers();
 }
+
+/// A replica that was made anew misses how its first view begins, and asks by its vote. That vote is of no log, and names the
+/// prepare of a checkpoint, which was made in a later view than 0.
+#[test]
+fn a_recovered_replica_that_missed_the_beginning_of_its_view() {
+    let mut it = serving(5);
+    it.kill(0);
+    it.writes(3 * RING);
+    it.start(0);
+    it.recovers();
+    it.kill(3);
+    it.new_file(3);
+    it.lose(All, R(3), &[Command::StartView]);
+    it.start(3);
+    it.until("the others are in its view", |it| {
+        it.progress(3).status == ReplicaStatus::ViewChange
+            && it.is_normal(1)
+            && it.view(1) == it.view(3)
+    });
+    assert_eq!(it.progress(3).status, ReplicaStatus::ViewChange);
+    it.lose_nothing();
+    it.until("it takes part", |it| it.is_normal(3));
+    it.recovers();
+}
