@@ -217,6 +217,14 @@ impl<W: Workload> Cluster<W> {
             );
             self.view_durable[replica as usize] = durable;
         }
+        let promises = matches!(
+            header.command(),
+            Some(Command::PrepareOk | Command::DoViewChange)
+        );
+        assert!(
+            !promises || !self.may_be_told(replica),
+            "the disk of replica {replica} went back, all others remember it, and it promises something"
+        );
         if let Some(ok) = header.try_typed::<PrepareOk>() {
             self.check_acknowledgement(replica, ok);
         }
