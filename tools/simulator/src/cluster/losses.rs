@@ -2,7 +2,7 @@
 //!
 //! What the protocol promises (docs/protocol.md): a wiped replica takes part again only when it may, and one whose disk went
 //! back is told so, if everybody who is up remembers it. So a disk is put back only when all others have heard a later
-//! greeting of it, and until it has been told nobody else may be restarted.
+//! greeting of it, and until it has been told nobody may be restarted.
 
 use super::{Cluster, MadeBy};
 use crate::disk::DiskState;
