@@ -7,7 +7,7 @@
 //!
 //! Invariant: bytes of a message are written only while exactly one handle to them exists.
 //!
-//! **What memory holds when it is handed out.** [`AlignedBuffer::new`] and [`AlignedBuffer::reused`]: zeros, always.
+//! **What memory holds when it is handed out.** [`AlignedBuffer::new`] and `AlignedBuffer::reused`: zeros, always.
 //! [`AlignedBuffer::scratch`], of which pools are made: zeros, unless this thread called [`keep_dropped`], which only
 //! simulators do; then it may be what an earlier buffer held. So its holders rely on nothing that they have not written or
 //! read into it themselves. A pool's buffers are used again and again in production too, and are under the same rule.
@@ -150,7 +150,7 @@ thread_local! {
 }
 
 /// From now on this thread keeps large buffers that are dropped, up to `size_max` bytes in all, for
-/// [`AlignedBuffer::scratch`] and [`AlignedBuffer::reused`]: for simulators, in which a replica starts again every few
+/// [`AlignedBuffer::scratch`] and `AlignedBuffer::reused`: for simulators, in which a replica starts again every few
 /// milliseconds and zeroing its memory would be a third of the work. Zero: keeps nothing, and frees what it kept, as is
 /// the case unless this is called. Not for servers: keeping allocates.
 pub fn keep_dropped(size_max: usize) {

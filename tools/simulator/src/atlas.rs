@@ -5,7 +5,7 @@
 //!   damaged at once, and of one replica one of the two at most: what is committed is on a replication quorum. With one
 //!   replica nothing may be damaged.
 //! * **Grid.** Of each page of state and node of the tag tree the same, and one of the two copies of each node of the address
-//!   map: [`grid`].
+//!   map: `grid`.
 //! * **Superblock.** One good copy of the newest is left to each replica, whatever a crash tears beside.
 //! * **The one-write ack.** The write of a prepare of one sector is lost or misplaced only once its redundant header is
 //!   down, or never before a crash; the file's other ack mode has no such exception (docs/data-file.md).
