@@ -94,8 +94,9 @@ impl<W: Workload> Cluster<W> {
                 let host = &mut self.hosts[replica as usize];
                 host.held_count -= 1;
                 host.step(self.now_ns, event);
-                let header = header_of(&packet.bytes);
-                if let Some(ping) = header.try_typed::<Ping>() {
+                if self.losses.listens()
+                    && let Some(ping) = header_of(&packet.bytes).try_typed::<Ping>()
+                {
                     self.hear(replica, ping);
                 }
                 self.network.recycle(packet);

@@ -2,7 +2,7 @@
 //!
 //! What the protocol promises (docs/protocol.md): a wiped replica takes part again only when it may, and one whose disk went
 //! back is told so, if everybody who is up remembers it. So a disk is put back only when all others have heard a later
-//! greeting of it, and until it has been told nobody else may be restarted.
+//! greeting of it, and until it has been told nobody may be restarted.
 
 use super::{Cluster, MadeBy};
 use crate::disk::DiskState;
@@ -45,6 +45,13 @@ pub(super) struct Losses {
     pub(super) recovered: u64,
 }
 
+impl Losses {
+    /// Whether greetings are of interest.
+    pub(super) fn listens(&self) -> bool {
+        self.operator
+    }
+}
+
 impl<W: Workload> Cluster<W> {
     /// From now on an operator sees to replicas whose disk went back.
     pub fn set_operator(&mut self) {
@@ -72,7 +79,7 @@ impl<W: Workload> Cluster<W> {
         let opened = self
             .progress(replica)
             .is_some_and(|progress| progress.status != ReplicaStatus::Opening);
-        if !self.losses.operator || !opened || ping.life == 0 || ping.start != Start::Begun as u8 {
+        if !opened || ping.life == 0 || ping.start != Start::Begun as u8 {
             return;
         }
         let life = self.hosts[replica as usize].life;
@@ -100,14 +107,18 @@ impl<W: Workload> Cluster<W> {
     pub fn wipe(&mut self, replica: u8, made_by: MadeBy) -> bool {
         let may = !self.is_up(replica) && self.may_lose(replica);
         if may {
-            self.losses.count[replica as usize] += 1;
-            self.losses.heard.iter_mut().for_each(|heard| {
-                heard[replica as usize] = (0, 0); // of another file
-            });
-            self.lose_disk(replica, made_by);
-            self.atlas.was_wiped(replica);
+            self.replace_file(replica, made_by);
         }
         may
+    }
+
+    fn replace_file(&mut self, replica: u8, made_by: MadeBy) {
+        self.losses.count[replica as usize] += 1;
+        self.losses.heard.iter_mut().for_each(|heard| {
+            heard[replica as usize] = (0, 0); // that was of another file
+        });
+        self.lose_disk(replica, made_by);
+        self.atlas.was_wiped(replica);
     }
 
     /// What a replica's disk would hold if the power went now, and everything newest was lost.
@@ -153,9 +164,7 @@ impl<W: Workload> Cluster<W> {
     pub(super) fn make_anew(&mut self, replica: u8) {
         self.losses.told += 1;
         self.losses.back[replica as usize] = false;
-        self.losses.count[replica as usize] += 1;
-        self.lose_disk(replica, MadeBy::Recover);
-        self.atlas.was_wiped(replica);
+        self.replace_file(replica, MadeBy::Recover);
         self.start(replica);
     }
 
