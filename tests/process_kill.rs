@@ -183,8 +183,9 @@ fn a_stopped_backup_returns_and_catches_up_under_load() {
     });
 }
 
+/// It fetches the state that it missed, says so while it does, and is level again; also if it is killed meanwhile.
 #[test]
-fn a_backup_away_for_longer_than_the_journal_says_that_it_lags() {
+fn a_backup_away_for_longer_than_the_journal_says_that_it_fetches() {
     let directory = Directory::new("lag");
     for replica in 0..3 {
         format(&directory.file(replica), replica, 3, &["--small"]);
@@ -231,10 +232,13 @@ fn a_backup_away_for_longer_than_the_journal_says_that_it_lags() {
     );
     // Killed as it is, it comes back the same.
     back.kill();
-    let back = start_slow();
+    replicas.push(start_slow());
     wait_lagging();
+    std::fs::write(&faults, "").expect("a file of ours");
+    wait_for_status(&addresses, "healthy", |status| {
+        status["health"] == "healthy"
+    });
     load.wait_for_more(100);
-    replicas.push(back);
     load.finish();
     for mut replica in replicas {
         replica.assert_well();
