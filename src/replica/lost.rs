@@ -74,7 +74,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Goes on, if what has been heard is enough.
     pub(super) fn advance_lost(&mut self, effects: &mut Effects) {
         let ready = self.lost.op.is_some_and(|op| self.lost.committed >= op);
-        if self.status == ReplicaStatus::Lost && ready && self.lost.beginning.is_none() {
+        let may_write = self.is_confirmed() && self.lost.beginning.is_none();
+        if self.status == ReplicaStatus::Lost && ready && may_write {
             self.ask_for_record(0, effects);
         }
     }
@@ -82,7 +83,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// A checkpoint to begin with.
     pub(super) fn on_record_for_lost(&mut self, record: &CheckpointRecord, effects: &mut Effects) {
         let ready = self.lost.op.is_some_and(|op| self.lost.committed >= op);
-        if !ready || self.lost.beginning.is_some() {
+        if !ready || self.lost.beginning.is_some() || !self.is_confirmed() {
             return;
         }
         let count = u32::from(self.options.replica_count);
