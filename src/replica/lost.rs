@@ -57,7 +57,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         self.lost.view = self.lost.view.max(ping.frame.view);
         self.lost.committed = self.lost.committed.max(ping.commit_min);
-        self.lost.ops[from as usize] = Some(ping.op.max(ping.op_acknowledged));
+        // Also what it can no longer see of its own log.
+        self.lost.ops[from as usize] = Some(ping.op_max.max(ping.op_acknowledged));
         let heard = self.lost.ops.iter().flatten();
         if self.lost.op.is_none() && heard.clone().count() >= self.quorums.view_change as usize {
             let highest = heard.max().copied().unwrap_or(0);
