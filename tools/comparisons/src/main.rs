@@ -1,5 +1,5 @@
-//! Measures ratios: Viewstone against the floor of the machine, against itself, and against other stores, in runs that alternate, so that
-//! whatever else the machine does at the time is on both sides.
+//! Measures ratios: Viewstone against the floor of the machine, against itself, and against other stores, in runs that
+//! alternate, so that whatever else the machine does at the time is on both sides.
 
 mod floor;
 mod machine;
