@@ -23,6 +23,7 @@ mod complete;
 mod connection;
 mod front;
 mod gather;
+mod pace;
 
 use super::request::Limits;
 use crate::client::{ClientOptions, ConnectError, Host};
@@ -33,6 +34,7 @@ use rustix::fd::OwnedFd;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// Events taken from the kernel at once.
@@ -160,6 +162,8 @@ impl Gateway {
     /// # Errors
     /// The kernel refuses to wait.
     pub fn run(&mut self, is_stopped: &dyn Fn() -> bool) -> Result<(), GatewayError> {
+        // Batches wait for some 100 us: not for 50 more, by which the kernel may be late. It works without.
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         while !is_stopped() {
             self.turn()?;
         }
@@ -169,6 +173,7 @@ impl Gateway {
     fn turn(&mut self) -> Result<(), GatewayError> {
         let sweep_at = self.front.swept_at + SWEEP.as_nanos() as u64;
         let until = self.host.core().deadline_ns().min(sweep_at);
+        let until = until.min(self.front.wake_ns());
         let wait = if self.front.has_work() {
             0
         } else {
@@ -196,8 +201,9 @@ impl Gateway {
         self.front.receive();
         self.front.gather(self.host.core(), now);
         let front = &mut self.front;
+        // By the clock of `now`, which is the cluster's host's; the start of this turn is near enough.
         self.host
-            .turn(0, &mut |tag, result| front.complete(tag, result))?;
+            .turn(0, &mut |tag, result| front.complete(tag, result, now))?;
         self.front.flush();
         if now >= sweep_at {
             self.front.sweep(now);

@@ -38,7 +38,7 @@ fn failure(error: &CallError) -> Failure {
 
 impl Front {
     /// A request has ended.
-    pub fn complete(&mut self, tag: u64, result: Result<ReplyRef<'_>, CallError>) {
+    pub fn complete(&mut self, tag: u64, result: Result<ReplyRef<'_>, CallError>, now: u64) {
         let tag = tag as usize;
         let call = self.calls[tag].take().expect("a call ends once");
         self.calls_free.push(tag);
@@ -48,10 +48,14 @@ impl Front {
         }
         match call.what {
             CallOf::Step(name) => self.complete_step(name, result),
-            CallOf::Batch(runs) => match result {
-                Ok(reply) => self.complete_batch(&runs, call.kind, &reply),
-                Err(error) => self.fail_batch(&runs, &error),
-            },
+            CallOf::Batch { runs, at_ns } => {
+                let writes = call.kind == Kind::Write;
+                self.pace[usize::from(writes)].returns(runs.len(), now.saturating_sub(at_ns));
+                match result {
+                    Ok(reply) => self.complete_batch(&runs, call.kind, &reply),
+                    Err(error) => self.fail_batch(&runs, &error),
+                }
+            }
         }
         // A place is free: those that wait for one are first.
         for name in std::mem::take(&mut self.blocked).into_iter().rev() {

@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, Name, Run, Sizes};
 use super::connection::{self, Connection};
+use super::pace::Pace;
 use super::{GatewayError, GatewayOptions};
 use crate::client::Core;
 use crate::client::Kind;
@@ -33,8 +34,8 @@ pub(super) struct Call {
 
 #[derive(Debug)]
 pub(super) enum CallOf {
-    /// A batch, and whose items are in it.
-    Batch(Vec<Run>),
+    /// A batch: whose items are in it, and when it left.
+    Batch { runs: Vec<Run>, at_ns: u64 },
     /// A step of a command.
     Step(Name),
 }
@@ -60,6 +61,8 @@ pub(super) struct Front {
     pub writes_max: usize,
     pub reads: Batch,
     pub writes: Batch,
+    /// Of batches that read, and of those that write.
+    pub pace: [Pace; 2],
     pub sizes: Sizes,
     /// The items of one command.
     pub scratch: ItemList,
@@ -105,6 +108,7 @@ impl Front {
             writes_max: options.client.sessions,
             reads: Batch::new(false),
             writes: Batch::new(true),
+            pace: Default::default(),
             sizes: Sizes::new(),
             scratch: ItemList::new(),
             step_body: Vec::new(),

@@ -77,8 +77,20 @@ impl Front {
             self.gather_from(name, core, now);
             self.activate(name);
         }
-        self.submit(false, core, now);
-        self.submit(true, core, now);
+        for writes in [false, true] {
+            let batch = if writes { &self.writes } else { &self.reads };
+            let here = batch.runs.len();
+            if here > 0 && self.pace[usize::from(writes)].is_due(now, here) {
+                self.submit(writes, core, now);
+            }
+        }
+    }
+
+    /// When a batch that waits for more is to leave.
+    pub fn wake_ns(&self) -> u64 {
+        let [reads, writes] = &self.pace;
+        let reads_ns = reads.wake_ns(self.reads.runs.len());
+        reads_ns.min(writes.wake_ns(self.writes.runs.len()))
     }
 
     fn gather_from(&mut self, name: Name, core: &mut Core, now: u64) {
@@ -274,11 +286,11 @@ impl Front {
     }
 
     fn can_read(&self) -> bool {
-        self.reads_in_flight < READS_IN_FLIGHT_MAX
+        self.reads_in_flight + usize::from(!self.reads.is_empty()) < READS_IN_FLIGHT_MAX
     }
 
     fn can_write(&self) -> bool {
-        self.writes_in_flight < self.writes_max
+        self.writes_in_flight + usize::from(!self.writes.is_empty()) < self.writes_max
     }
 
     /// Puts the items of a command into a batch, if they have room there and may go together with those before them.
@@ -366,11 +378,13 @@ impl Front {
         });
         let number = operation(Operation::Batch);
         let submitted = core.submit(now, kind, number, batch.items.bytes(), deadline, tag as u64);
-        let what = CallOf::Batch(batch.take_runs());
+        let runs = batch.take_runs();
+        self.pace[usize::from(writes)].leaves(runs.len());
+        let what = CallOf::Batch { runs, at_ns: now };
         self.calls[tag] = Some(Call { kind, what });
         self.count_flight(kind, true);
         if let Err(error) = submitted {
-            self.complete(tag as u64, Err(error.into()));
+            self.complete(tag as u64, Err(error.into()), now);
         }
     }
 
@@ -396,7 +410,7 @@ impl Front {
         self.calls[tag] = Some(Call { kind, what });
         self.count_flight(kind, true);
         if let Err(error) = submitted {
-            self.complete(tag as u64, Err(error.into()));
+            self.complete(tag as u64, Err(error.into()), now);
         }
     }
 
