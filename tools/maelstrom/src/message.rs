@@ -117,7 +117,7 @@ impl<W: Write> Outbox<W> {
     ///
     /// # Errors
     /// Nobody reads any more.
-    pub fn send(&mut self, to: &str, body: Body) -> io::Result<()> {
+    pub fn send(&mut self, to: &str, body: &Body) -> io::Result<()> {
         let message = json!({ "src": self.own_name, "dest": to, "body": body });
         serde_json::to_writer(&mut self.out, &message)?;
         self.out.write_all(b"\n")
@@ -129,7 +129,7 @@ impl<W: Write> Outbox<W> {
     /// As [`Outbox::send`].
     pub fn answer(&mut self, caller: &Caller, mut body: Body) -> io::Result<()> {
         body.insert("in_reply_to".to_owned(), caller.message.clone());
-        self.send(&caller.name, body)
+        self.send(&caller.name, &body)
     }
 
     /// Writes what is left.

@@ -292,6 +292,6 @@ impl<W: Write> Node<W> {
     fn frame(&mut self, to: u8, kind: &str, bytes: &[u8]) -> Result<(), Box<dyn Error>> {
         let frame = BASE64_STANDARD.encode(bytes);
         let message = body(json!({ "type": kind, "frame": frame }));
-        Ok(self.outbox.send(&self.names[usize::from(to)], message)?)
+        Ok(self.outbox.send(&self.names[usize::from(to)], &message)?)
     }
 }

@@ -125,7 +125,7 @@ impl Request {
             Status::TooLarge | Status::TooLong => refused(Code::Abort, "the value is too long"),
             status => match &self.action {
                 Action::Read => read(reply),
-                Action::Write(_) if status == Status::Done => ok("write_ok"),
+                Action::Write(_) if status == Status::Done => Some(ok("write_ok")),
                 Action::Write(_) => None,
                 Action::Swap { create: false, .. } => swapped(reply),
                 Action::Swap { .. } => match (status, reply.results.clone().next()) {
@@ -151,8 +151,8 @@ fn encode(item: &Item<'_>) -> Encoded {
     }
 }
 
-fn ok(kind: &str) -> Option<Body> {
-    Some(body(json!({ "type": kind })))
+fn ok(kind: &str) -> Body {
+    body(json!({ "type": kind }))
 }
 
 fn read(reply: &ItemReply<'_>) -> Option<Body> {
@@ -168,7 +168,7 @@ fn read(reply: &ItemReply<'_>) -> Option<Body> {
 
 fn swapped(reply: &ItemReply<'_>) -> Option<Body> {
     match reply.status {
-        Status::Done => ok("cas_ok"),
+        Status::Done => Some(ok("cas_ok")),
         Status::Mismatch if reply.version == 0 => {
             Some(error(Code::KeyDoesNotExist, "there is no such key"))
         }

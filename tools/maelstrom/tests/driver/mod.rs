@@ -83,8 +83,20 @@ struct Packet {
 }
 
 enum End {
-    Node(ChildStdin),
+    /// Lines for the thread that writes them: a node that does not read must not hold up the others.
+    Node(Sender<Vec<u8>>),
     Client(Sender<Value>),
+}
+
+fn writer(mut stdin: ChildStdin) -> Sender<Vec<u8>> {
+    let (sender, lines) = mpsc::channel::<Vec<u8>>();
+    thread::spawn(move || {
+        // One that was killed reads no more.
+        while let Ok(line) = lines.recv()
+            && stdin.write_all(&line).is_ok()
+        {}
+    });
+    sender
 }
 
 struct State {
@@ -170,8 +182,8 @@ impl Network {
                 continue;
             }
             // Whoever is not there, or has just gone, gets nothing.
-            match state.ends.get_mut(&link.1) {
-                Some(End::Node(stdin)) => drop(stdin.write_all(line.as_bytes())),
+            match state.ends.get(&link.1) {
+                Some(End::Node(lines)) => drop(lines.send(line.into_bytes())),
                 Some(End::Client(sender)) => {
                     let message: Value = serde_json::from_str(&line).expect("it was written above");
                     drop(sender.send(message["body"].clone()));
@@ -201,8 +213,8 @@ impl Network {
 
     /// Writes a line to a node, whatever it is.
     pub fn write(&self, node: &str, line: &[u8]) {
-        match self.state().ends.get_mut(node) {
-            Some(End::Node(stdin)) => stdin.write_all(line).expect("the node reads"),
+        match self.state().ends.get(node) {
+            Some(End::Node(lines)) => lines.send(line.to_vec()).expect("the node reads"),
             _ => panic!("{node} does not run"),
         }
     }
@@ -300,10 +312,8 @@ impl Workbench {
             .expect("the binary was built for this test");
         let stdin = child.stdin.take().expect("it is piped");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        self.network
-            .state()
-            .ends
-            .insert(name.clone(), End::Node(stdin));
+        let end = End::Node(writer(stdin));
+        self.network.state().ends.insert(name.clone(), end);
         assert!(self.running.insert(name.clone(), child).is_none());
         let network = self.network.clone();
         thread::spawn(move || {
