@@ -68,6 +68,14 @@ pub fn check(identity: &Identity, bytes: &[u8]) -> Result<(Header, Command), Ref
     Ok((header, command))
 }
 
+/// Whether a sender may say this.
+fn may_say(from: Peer, header: &Header, command: Command) -> bool {
+    match from {
+        Peer::Replica(replica) => Bus::speaks_for(replica, header),
+        Peer::Client(_) => matches!(command, Command::Request | Command::PingClient),
+    }
+}
+
 /// The connection that stands for the client sessions of a node.
 pub fn sessions_of(node: u8) -> Peer {
     Peer::Client(ConnectionId {
@@ -235,11 +243,7 @@ impl Host {
             Ok(checked) => checked,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let may_say = match from {
-            Peer::Replica(replica) => Bus::speaks_for(replica, &header),
-            Peer::Client(_) => matches!(command, Command::Request | Command::PingClient),
-        };
-        if !may_say {
+        if !may_say(from, &header, command) {
             return Ok(Err(Refusal::Sender));
         }
         let sender = self.sender(from);
@@ -326,4 +330,50 @@ fn pools(geometry: &Geometry) -> (MessagePool, MessagePool) {
         MessagePool::new(needs.small + gathered + RECEIVING, SECTOR_SIZE),
         MessagePool::new(needs.large + gathered + RECEIVING, message_size),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data;
+    use storage::header::{Commit, PingClient, Typed};
+    use zerocopy::IntoBytes;
+
+    fn ping_of(cluster: u128) -> Vec<u8> {
+        let mut ping = PingClient::new(cluster, 0, 0);
+        ping.client = 1;
+        ping.header_mut().seal(&[]);
+        ping.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn only_whole_messages_of_the_cluster_pass() {
+        let names = ["n1".to_owned(), "n2".to_owned()];
+        let identity = data::identity("n1", &names).expect("a cluster");
+        let bytes = ping_of(identity.cluster);
+        assert!(check(&identity, &bytes).is_ok());
+        for bit in 0..8 * bytes.len() {
+            let mut spoiled = bytes.clone();
+            spoiled[bit / 8] ^= 1 << (bit % 8);
+            assert!(check(&identity, &spoiled).is_err(), "bit {bit}");
+        }
+        for size in 0..bytes.len() {
+            let refusal = check(&identity, &bytes[..size]).err();
+            assert_eq!(refusal, Some(Refusal::Size));
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(check(&identity, &longer).err(), Some(Refusal::Size));
+        assert!(check(&identity, &ping_of(identity.cluster ^ 1)).is_err());
+    }
+
+    #[test]
+    fn replicas_speak_for_themselves_and_sessions_ask() {
+        let commit = Commit::new(1, 0, 2);
+        let header = commit.header();
+        assert!(may_say(Peer::Replica(2), header, Command::Commit));
+        assert!(!may_say(Peer::Replica(1), header, Command::Commit));
+        assert!(!may_say(sessions_of(2), header, Command::Commit));
+        let ping = PingClient::new(1, 0, 0);
+        assert!(may_say(sessions_of(2), ping.header(), Command::PingClient));
+    }
 }
