@@ -543,8 +543,8 @@ fn peer_queue_max(geometry: &Geometry) -> usize {
     (4 * geometry.pipeline_max as usize).max(64)
 }
 
-/// The one reading of the clocks in a turn.
-fn read_clocks() -> Now {
+/// The one reading of the clocks in a turn of a host.
+pub fn read_clocks() -> Now {
     let nanoseconds = |clock| {
         let time = clock_gettime(clock);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

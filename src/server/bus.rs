@@ -555,7 +555,7 @@ impl Bus {
 
     /// Whether `header` may come over a connection with `peer`: its author is the peer itself, except where messages
     /// are relayed.
-    fn speaks_for(peer: u8, header: &Header) -> bool {
+    pub fn speaks_for(peer: u8, header: &Header) -> bool {
         matches!(header.command(), Some(Command::Prepare | Command::Headers))
             || header.frame.replica == peer
     }

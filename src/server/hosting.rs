@@ -253,7 +253,7 @@ pub fn listen(address: &str) -> Result<Listener, ListenError> {
 ///
 /// # Errors
 /// [`ServerError::Random`].
-pub(super) fn fill_random(bytes: &mut [u8]) -> Result<(), ServerError> {
+pub fn fill_random(bytes: &mut [u8]) -> Result<(), ServerError> {
     use std::io::Read;
     let failed = |error: std::io::Error| ServerError::Random(error.to_string());
     let mut source = std::fs::File::open("/dev/urandom").map_err(failed)?;
