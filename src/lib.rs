@@ -24,5 +24,7 @@ pub mod sealed_allocator;
 pub mod server;
 pub mod state_machine;
 pub mod table;
+#[cfg(feature = "server")]
+pub mod testing;
 
 pub use storage;

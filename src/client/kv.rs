@@ -1,283 +1,100 @@
 //! The key-value machine, typed: encodes calls, decodes answers, and adds nothing else.
+//!
+//! ```
+//! # let cluster = viewstone::testing::KvCluster::start(1)?;
+//! # let kv = cluster.kv()?;
+//! use viewstone::client::kv::{Expiry, SetCondition, SetOptions, Swap};
+//!
+//! // Keys and values are bytes. Each change gives the key a new version, and versions never come back.
+//! let version = kv.put(b"lamp", b"off")?;
+//! assert_eq!(kv.compare_version_and_set(b"lamp", version, b"on")?, Swap::Done(version + 1));
+//! assert_eq!(kv.compare_and_set(b"lamp", Some(b"off"), b"on")?, Swap::Mismatch(version + 1));
+//!
+//! // A lock that expires by itself, by the cluster's time.
+//! let lock = SetOptions {
+//!     condition: SetCondition::Absent,
+//!     expiry: Expiry::In(30_000),
+//!     ..SetOptions::default()
+//! };
+//! assert!(kv.set(b"lock", b"me", lock)?.is_done());
+//! assert!(!kv.set(b"lock", b"you", lock)?.is_done());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Several things in one request: [`KvClient::batch`], each for itself, and [`KvClient::transaction`], all or nothing, on
+//! conditions. Several requests at once: [`KvClient::submit`]. How calls end, and what sessions and deadlines are, is told in
+//! [`crate::client`].
 
-use super::outcome::{CallError, Definite, NotSent, Unknown};
-use super::{Client, ClientOptions, ConnectError, Reply};
+mod answer;
+
+pub use answer::{Change, Committed, Entry, ItemResult, KvError, Page, Stat, Swap, Versioned};
+
+use super::outcome::Unknown;
+use super::{Client, ClientOptions, ConnectError, Kind, Pending, Reply};
 use crate::state_machine::kv::wire::{
-    BatchReply, Condition, CountReply, Expiry, ExpiryCondition, Item, ItemReply, KEY_SIZE_MAX,
-    Operation, Scan, ScanReply, SetCondition, SetOptions, Status, TransactionBytes, prefix_end,
+    BatchReply, ItemReply, Operation, ScanReply, TransactionBytes, prefix_end,
 };
+pub use crate::state_machine::kv::wire::{
+    Comparison, Condition, CountReply, Expiry, ExpiryCondition, Item, KEY_SIZE_MAX, Scan,
+    SetCondition, SetOptions, Status, Target,
+};
+use answer::{error_of, stat_of, version_done};
 use std::ops::Bound;
+use std::time::Duration;
 
 /// The machine's number in a cluster of the released binary: the high byte of its operations.
 pub const MACHINE: u8 = 1;
 
 /// The operation's number on the wire.
 pub const fn operation(operation: Operation) -> u16 {
-    (MACHINE as u16) << 8 | operation as u16
+    super::operation(MACHINE, operation as u8)
 }
 
-/// How a call ends if it does not do what it says.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KvError {
-    /// The call ended without an answer of the machine, or the state is out of space.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// A key is too long. Nothing was sent.
-    #[error("a key has at most {KEY_SIZE_MAX} bytes; this one has {0}")]
-    Key(usize),
-    /// A batch without items, a scan of no entries, or a transaction with a list too long or with a transaction in it.
-    /// Nothing was sent.
-    #[error("the request asks for nothing, or for what cannot be asked")]
-    Empty,
-    /// The value does not fit an answer. Nothing was changed.
-    #[error("the value has {0} bytes, more than an answer holds")]
-    TooLarge(u32),
-    /// The value would be longer than a value may be. Nothing was changed.
-    #[error("the value would be longer than this cluster's values may be")]
-    TooLong,
-    /// The value is not a decimal number of 64 bits. Nothing was changed.
-    #[error("the value is not a decimal number of 64 bits")]
-    NotANumber,
-    /// The sum does not fit 64 bits. Nothing was changed.
-    #[error("the sum does not fit 64 bits")]
-    Overflow,
-    /// The value is of another type. Nothing was changed.
-    #[error("the value is of another type")]
-    WrongType,
-    /// The answer is not one: the cluster runs another machine, or another release. What was asked for was executed.
-    #[error("the answer of op {0} is not one of the key-value machine")]
-    Answer(u64),
+/// Items that were submitted and not yet waited for.
+#[derive(Debug)]
+#[must_use = "the call goes on, but nobody will know how it ended"]
+pub struct PendingItems {
+    pending: Pending,
+    /// None: as many as the answer has.
+    count: Option<usize>,
 }
 
-/// The error that an item's status is, if it is one.
-fn error_of(reply: &ItemReply<'_>) -> Option<KvError> {
-    Some(match reply.status {
-        Status::OutOfSpace => Definite::OutOfSpace.into(),
-        Status::TooLarge => KvError::TooLarge(reply.value_size),
-        Status::TooLong => KvError::TooLong,
-        Status::NotANumber => KvError::NotANumber,
-        Status::Overflow => KvError::Overflow,
-        Status::WrongType => KvError::WrongType,
-        _ => return None,
-    })
-}
-
-impl KvError {
-    /// Whether a change may have been made.
-    pub fn is_indeterminate(&self) -> bool {
-        matches!(self, Self::Call(error) if error.is_indeterminate())
+impl PendingItems {
+    /// Waits for the end; the call's deadline bounds it. What became of each item is in its result.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub fn wait(self) -> Result<Vec<ItemResult>, KvError> {
+        results_of(&self.pending.wait()?, self.count)
     }
 
-    /// Under what the outcome may be settled, if it is unknown.
-    pub fn unknown(&self) -> Option<&Unknown> {
-        match self {
-            Self::Call(CallError::Indeterminate(unknown)) => Some(unknown),
-            _ => None,
-        }
-    }
-}
-
-impl From<Definite> for KvError {
-    fn from(error: Definite) -> Self {
-        Self::Call(error.into())
-    }
-}
-
-impl From<NotSent> for KvError {
-    fn from(error: NotSent) -> Self {
-        Self::Call(error.into())
-    }
-}
-
-/// A value and what it is worth comparing by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Versioned {
-    /// The value.
-    pub value: Vec<u8>,
-    /// Names the change that made it, for ever.
-    pub version: u64,
-}
-
-impl Versioned {
-    /// Of a reply that has a value.
-    fn of(reply: &ItemReply<'_>) -> Self {
-        let version = if reply.status.is_done() {
-            reply.old_version
-        } else {
-            reply.version
-        };
-        Self {
-            value: reply.value.to_vec(),
-            version,
-        }
-    }
-}
-
-/// How a set, an expire or a rename ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It was done.
-    Done {
-        /// The key's new version.
-        version: u64,
-        /// The value there was before, if it was asked for and there was one.
-        old: Option<Versioned>,
-    },
-    /// The condition did not hold; nothing was changed.
-    Mismatch {
-        /// The key's version (of a rename, that of the new key); zero if it is absent.
-        version: u64,
-        /// Its value, if it was asked for and there is one.
-        current: Option<Versioned>,
-    },
-    /// There is no such key. Never the outcome of a set.
-    NotFound,
-}
-
-impl Change {
-    /// Whether it was done.
-    pub fn is_done(&self) -> bool {
-        matches!(self, Self::Done { .. })
-    }
-
-    fn of(reply: &ItemReply<'_>) -> Option<Self> {
-        let (version, value) = (reply.version, Versioned::of(reply));
-        Some(match reply.status {
-            Status::Done => Self::Done { version, old: None },
-            Status::DoneValue => Self::Done {
-                version,
-                old: Some(value),
-            },
-            Status::Mismatch => Self::Mismatch {
-                version,
-                current: None,
-            },
-            Status::MismatchValue => Self::Mismatch {
-                version,
-                current: Some(value),
-            },
-            Status::NotFound => Self::NotFound,
-            _ => return None,
+    /// The end, once, if it is there already.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub fn try_take(&self) -> Option<Result<Vec<ItemResult>, KvError>> {
+        let result = self.pending.try_take()?;
+        Some(match result {
+            Ok(reply) => results_of(&reply, self.count),
+            Err(error) => Err(error.into()),
         })
     }
 }
 
-/// What is known of a key beside its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Its version.
-    pub version: u64,
-    /// When it expires, in milliseconds since 1970; none: never.
-    pub expiry_ms: Option<u64>,
-    /// Bytes of its value.
-    pub size: u32,
-    /// The value's type; zero: bytes.
-    pub kind: u8,
+fn results_of(reply: &Reply, count: Option<usize>) -> Result<Vec<ItemResult>, KvError> {
+    let decoded = BatchReply::decode(&reply.body);
+    let decoded = decoded.filter(|it| count.is_none_or(|count| it.len() == count));
+    let results = decoded.ok_or(KvError::Answer(reply.op))?.results();
+    Ok(results.map(|reply| ItemResult::of(&reply)).collect())
 }
 
-/// How a transaction ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// Whether the conditions held: the first list was executed, else the second.
-    pub succeeded: bool,
-    /// What became of its items.
-    pub results: Vec<ItemResult>,
-}
-
-/// How a compare-and-set ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Swap {
-    /// The key had the expected value, and has the new one, of this version.
-    Done(u64),
-    /// It had another, of this version, or none: zero. Nothing was changed.
-    Mismatch(u64),
-}
-
-impl Swap {
-    fn of(reply: &ItemReply<'_>) -> Option<Self> {
-        match reply.status {
-            Status::Done => Some(Self::Done(reply.version)),
-            Status::Mismatch => Some(Self::Mismatch(reply.version)),
-            _ => None,
-        }
-    }
-}
-
-/// A key that a scan found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The key.
-    pub key: Vec<u8>,
-    /// The version of its value.
-    pub version: u64,
-    /// Its value; none if it was not asked for, or does not fit an answer.
-    pub value: Option<Vec<u8>>,
-}
-
-/// What one answer held of a range.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// In the order of the scan.
-    pub entries: Vec<Entry>,
-    /// The range goes on: scan again behind this key (before it, in reverse order). None: it does not.
-    pub next: Option<Vec<u8>>,
-    /// The store's revision.
-    pub revision: u64,
-}
-
-/// What became of an item of a batch or transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ItemResult {
-    /// How it ended.
-    pub status: Status,
-    /// The version that it made or found; zero where the answer tells none.
-    pub version: u64,
-    /// The value, where the status says that there is one.
-    pub value: Option<Vec<u8>>,
-    /// The number, where the status says that there is one.
-    pub number: Option<i64>,
-    /// Of a stat.
-    pub stat: Option<Stat>,
-    /// Of a transaction: what became of the items of the list that was executed.
-    pub results: Vec<ItemResult>,
-}
-
-impl ItemResult {
-    fn of(reply: &ItemReply<'_>) -> Self {
-        let has_value = matches!(
-            reply.status,
-            Status::Value | Status::DoneValue | Status::MismatchValue
-        );
-        let has_number = matches!(reply.status, Status::Number | Status::DoneNumber);
-        Self {
-            status: reply.status,
-            version: reply.version,
-            value: has_value.then(|| reply.value.to_vec()),
-            number: has_number.then_some(reply.number),
-            stat: stat_of(reply),
-            results: reply.results.map(|reply| Self::of(&reply)).collect(),
-        }
-    }
-}
-
-fn stat_of(reply: &ItemReply<'_>) -> Option<Stat> {
-    (reply.status == Status::Stat).then_some(Stat {
-        version: reply.version,
-        expiry_ms: Some(reply.expiry_ms).filter(|&time| time != 0),
-        size: reply.value_size,
-        kind: reply.kind,
-    })
-}
-
-fn version_done(reply: &ItemReply<'_>) -> Option<u64> {
-    (reply.status == Status::Done).then_some(reply.version)
-}
-
-/// A client of the key-value machine.
-#[derive(Debug)]
+/// A client of the key-value machine. `Send` and `Sync`, and cheap to clone, as the [`Client`] in it is.
+#[derive(Clone, Debug)]
 pub struct KvClient {
     client: Client,
 }
+
+static_assertions::assert_impl_all!(KvClient: Send, Sync);
 
 impl KvClient {
     /// Starts a client; see [`Client::connect`].
@@ -285,9 +102,26 @@ impl KvClient {
     /// # Errors
     /// [`ConnectError`].
     pub fn connect(options: &ClientOptions) -> Result<Self, ConnectError> {
-        Ok(Self {
-            client: Client::connect(options)?,
-        })
+        Ok(Self::new(Client::connect(options)?))
+    }
+
+    /// Calls with a client that there is already.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The same client, with another deadline for its calls.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// let patient = kv.with_deadline(std::time::Duration::from_mins(5));
+    /// patient.clear()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self::new(self.client.with_deadline(deadline))
     }
 
     /// The client that it calls with.
@@ -553,22 +387,24 @@ impl KvClient {
     /// Executes `then` if all conditions hold, `otherwise` if not: in one op, as one. If the state is out of space for
     /// that list, nothing of it is executed.
     ///
-    /// ```no_run
-    /// # use viewstone::client::kv::{KvClient, KvError};
-    /// # fn transfer(client: &KvClient) -> Result<(), KvError> {
-    /// use viewstone::state_machine::kv::wire::{Condition, Item};
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::{Condition, Item};
     ///
-    /// let moved = client.transaction(
-    ///     &[Condition::value(b"owner", b"ada")],
+    /// kv.put(b"ada", b"100")?;
+    /// kv.put(b"bank", b"open")?;
+    /// let transfer = kv.transaction(
+    ///     &[Condition::value(b"bank", b"open"), Condition::present(b"ada")],
     ///     &[
     ///         Item::Increment { key: b"ada", delta: -10 },
     ///         Item::Increment { key: b"bob", delta: 10 },
     ///     ],
-    ///     &[Item::Get { key: b"owner", size_max: u32::MAX }],
+    ///     &[Item::Get { key: b"bank", size_max: u32::MAX }],
     /// )?;
-    /// assert!(moved.succeeded);
-    /// # Ok(())
-    /// # }
+    /// assert!(transfer.succeeded);
+    /// assert_eq!(transfer.results[0].number, Some(90));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -602,6 +438,23 @@ impl KvClient {
     }
 
     /// Reads a range, as much of it as an answer holds.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// # for key in [b"a", b"b", b"c", b"d"] { kv.put(key, key)?; }
+    /// use std::ops::Bound;
+    /// use viewstone::client::kv::Scan;
+    ///
+    /// let page = kv.scan(&Scan {
+    ///     from: Bound::Excluded(b"a"),
+    ///     count_max: 2,
+    ///     ..Scan::ALL
+    /// })?;
+    /// assert_eq!(page.entries[0].key, b"b");
+    /// assert_eq!(page.next.as_deref(), Some(&b"c"[..])); // go on from there
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -638,6 +491,25 @@ impl KvClient {
     /// Reads the keys that begin with `prefix`, behind `after` if that is given, as many as an answer holds, at most
     /// `limit`.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// for key in ["user/ada", "user/bob", "user/eve", "visits"] {
+    ///     kv.put(key.as_bytes(), b"")?;
+    /// }
+    /// let (mut found, mut after) = (0, None);
+    /// loop {
+    ///     let page = kv.scan_prefix(b"user/", after.as_deref(), 2)?;
+    ///     found += page.entries.len();
+    ///     after = page.next;
+    ///     if after.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// assert_eq!(found, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn scan_prefix(
@@ -669,9 +541,47 @@ impl KvClient {
     /// what becomes of each is in its result, and one that fails undoes no other. (For what must stand or fall together
     /// there is [`Self::transaction`], and an item of a batch may be one.)
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::{Item, Status};
+    ///
+    /// let results = kv.batch(&[
+    ///     Item::Put { key: b"name", value: b"Ada" },
+    ///     Item::Increment { key: b"name", delta: 1 }, // a mistake, which harms nobody else
+    ///     Item::Increment { key: b"visits", delta: 1 },
+    /// ])?;
+    /// assert!(results[0].status.is_done());
+    /// assert_eq!(results[1].status, Status::NotANumber);
+    /// assert_eq!(results[2].number, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn batch(&self, items: &[Item<'_>]) -> Result<Vec<ItemResult>, KvError> {
+        self.submit(items)?.wait()
+    }
+
+    /// Starts a [batch](Self::batch) and returns at once, so that many may be under way; those are executed in any order.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::Item;
+    ///
+    /// let visit = [Item::Increment { key: b"visits", delta: 1 }];
+    /// let calls: Result<Vec<_>, _> = (0..20).map(|_| kv.submit(&visit)).collect();
+    /// for call in calls? {
+    ///     call.wait()?;
+    /// }
+    /// assert_eq!(kv.increment(b"visits", 0)?, 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`KvError::Empty`] and [`KvError::Key`]; the others come with the end.
+    pub fn submit(&self, items: &[Item<'_>]) -> Result<PendingItems, KvError> {
         if items.is_empty() {
             return Err(KvError::Empty);
         }
@@ -680,15 +590,28 @@ impl KvClient {
             check_item(item)?;
             item.encode(&mut body);
         }
-        let number = operation(Operation::Batch);
-        let reply = if items.iter().all(Item::is_read) {
-            self.client.read(number, &body)?
+        let kind = if items.iter().all(Item::is_read) {
+            Kind::Read
         } else {
-            self.client.write(number, &body)?
+            Kind::Write
         };
-        let results = BatchReply::decode(&reply.body).filter(|it| it.len() == items.len());
-        let results = results.ok_or(KvError::Answer(reply.op))?.results();
-        Ok(results.map(|reply| ItemResult::of(&reply)).collect())
+        let number = operation(Operation::Batch);
+        let deadline = self.client.deadline();
+        Ok(PendingItems {
+            pending: self.client.submit(kind, number, &body, deadline),
+            count: Some(items.len()),
+        })
+    }
+
+    /// Waits again for a change whose outcome was unknown ([`KvError::unknown`]), and tells what became of its items: one, if
+    /// the call was not a batch. Nothing is executed a second time. See [`Client::resolve`]; [`crate::client`] has an example.
+    ///
+    /// # Errors
+    /// [`KvError`]; indeterminate again, if the deadline passes again.
+    pub fn resolve(&self, unknown: &Unknown) -> Result<Vec<ItemResult>, KvError> {
+        let pending = self.client.resolve(unknown, self.client.deadline());
+        let count = None;
+        PendingItems { pending, count }.wait()
     }
 
     /// One item in a request. None of `outcome`: the answer is an error of the machine, or none of its answers.

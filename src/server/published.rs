@@ -1,7 +1,9 @@
 //! What a server counts, for other threads to read: plain numbers, each by itself, without locks.
 
+use super::Standing;
 use crate::replica::Metrics;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use storage::header::ReplicaStatus;
 use storage::io::IoOwner;
 
 /// Counts since the start of a server.
@@ -23,6 +25,8 @@ pub struct Published {
     pub memory_bytes: AtomicU64,
     /// Turns of the event loop.
     pub turns: AtomicU64,
+    /// One more than the view that the replica leads; zero: it leads none.
+    pub leads: AtomicU64,
 }
 
 impl Published {
@@ -42,5 +46,12 @@ impl Published {
         self.checkpoints.store(metrics.checkpoints, Relaxed);
         self.prepares.store(metrics.prepares, Relaxed);
         self.requests.store(metrics.requests, Relaxed);
+    }
+
+    /// Takes over what the replica is in its cluster. `own` is its index.
+    pub fn on_standing(&self, own: u8, standing: Option<Standing>) {
+        let leading = standing.filter(|it| it.primary == own && it.status == ReplicaStatus::Normal);
+        let leads = leading.map_or(0, |it| u64::from(it.view) + 1);
+        self.leads.store(leads, Relaxed);
     }
 }
