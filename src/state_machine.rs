@@ -7,8 +7,9 @@
 
 pub mod kv;
 
+use storage::collections::ordered_map::Cost;
 use storage::header::{HEADER_SIZE, SUB_HEADER_SIZE};
-use storage::layout::Geometry;
+use storage::layout::{Geometry, PAGE_SIZE};
 pub use storage::pages::{PageId, Pages};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -40,6 +41,31 @@ impl Limits {
             read_reply_size_max: body_size_max,
             page_count: geometry.page_count(),
             pages_touched_max: geometry.pages_touched_max(),
+        }
+    }
+
+    /// The plan of a write that makes so many inserts, of values of at most so many bytes each, and so many removes in one
+    /// [`OrderedMap`]. What it answers is for the machine to say.
+    ///
+    /// ```
+    /// # use viewstone::state_machine::{Limits, Plan};
+    /// # let limits = Limits::new(&viewstone::storage::layout::Geometry::DEFAULT);
+    /// let plan = Plan { reply_size: 8, ..limits.map_plan(1, 0, 100) };
+    /// assert!(!plan.read_only && plan.pages_new > 0);
+    /// assert_eq!(limits.map_plan(0, 1, 0).pages_new, 0); // a remove needs nothing
+    /// ```
+    ///
+    /// [`OrderedMap`]: storage::collections::ordered_map::OrderedMap
+    pub fn map_plan(&self, inserts: u32, removes: u32, value_size_max: usize) -> Plan {
+        let cost = Cost::new(self.page_count);
+        let changes = inserts.saturating_add(removes);
+        let value_pages = inserts.saturating_mul(Cost::value_pages(value_size_max));
+        let bitmap_pages = self.page_count.div_ceil(PAGE_SIZE as u32 * 8);
+        let nodes_touched = cost.nodes_touched_max(changes) + bitmap_pages;
+        Plan {
+            pages_new: cost.nodes_new_max(inserts).saturating_add(value_pages),
+            pages_touched: nodes_touched.saturating_add(value_pages),
+            ..Plan::default()
         }
     }
 }
