@@ -253,7 +253,7 @@ pub const fn operation(machine: u8, operation: u8) -> u16 {
 /// The moment that is so far away; one that the clock cannot tell is a year away, for some ask for "ever".
 fn moment_after(duration: Duration) -> Instant {
     let now = Instant::now();
-    let far = Duration::from_secs(365 * 24 * 3600);
+    let far = Duration::from_hours(365 * 24);
     now.checked_add(duration).unwrap_or(now + far)
 }
 
@@ -354,6 +354,20 @@ impl Pending {
 
 impl Client {
     /// Starts a client. It returns at once; calls wait for a primary until their deadlines.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// use std::time::Duration;
+    /// use viewstone::client::{Client, ClientOptions};
+    ///
+    /// # let (id, addresses) = (cluster.id(), cluster.addresses().to_vec());
+    /// let client = Client::connect(&ClientOptions {
+    ///     sessions: 8,
+    ///     deadline: Duration::from_secs(60),
+    ///     ..ClientOptions::new(id, addresses)
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`ConnectError`]: the options make no sense, or the system is out of descriptors or threads.

@@ -4,6 +4,67 @@
 //! replicated. Everything else it keeps in collections over [`Pages`] whose handles are plain values inside the record.
 //! It manages no files, no snapshots and no serialisation of its state, and it never sees a clock or a source of
 //! randomness: time and order come with [`Context`].
+//!
+//! ```
+//! use viewstone::client::operation;
+//! use viewstone::state_machine::{Context, Invalid, Limits, Pages, Plan, ReplyBuffer, StateMachine};
+//! use viewstone::storage::collections::ordered_map::OrderedMap;
+//! use viewstone::testing::Cluster;
+//! use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+//!
+//! /// Names, and when each was seen last. Operation 1 sees a name; 2, a read, tells the time.
+//! #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+//! #[repr(C)]
+//! struct LastSeen {
+//!     names: OrderedMap,
+//! }
+//!
+//! impl StateMachine for LastSeen {
+//!     const NAME: &'static str = "last_seen";
+//!
+//!     fn create(_: &mut Pages) -> Self {
+//!         Self { names: OrderedMap::new() }
+//!     }
+//!
+//!     fn validate(limits: &Limits, operation: u8, body: &[u8]) -> Result<Plan, Invalid> {
+//!         match operation {
+//!             1 if body.len() <= 100 => Ok(limits.map_plan(1, 0, 8)),
+//!             2 => Ok(Plan { read_only: true, reply_size: 8, ..Plan::default() }),
+//!             _ => Err(Invalid),
+//!         }
+//!     }
+//!
+//!     fn read(&self, pages: &Pages, _: &Context, _: u8, body: &[u8], reply: &mut ReplyBuffer<'_>) {
+//!         if let Some(time) = self.names.get(pages, body) {
+//!             time.pieces(0).for_each(|piece| reply.push(piece));
+//!         }
+//!     }
+//!
+//!     fn commit(
+//!         &mut self,
+//!         pages: &mut Pages,
+//!         context: &Context,
+//!         _: u8,
+//!         body: &[u8],
+//!         _: &mut ReplyBuffer<'_>,
+//!     ) {
+//!         // The cluster's time, the same on all replicas; a clock would not be.
+//!         self.names.insert(pages, body, &[&context.timestamp.to_le_bytes()]);
+//!     }
+//! }
+//!
+//! let cluster = Cluster::<(LastSeen,)>::start(3)?;
+//! let client = cluster.client()?;
+//! let seen = client.write(operation(1, 1), b"ada")?;
+//! let found = client.read(operation(1, 2), b"ada")?;
+//! assert_eq!(found.body, seen.timestamp.to_le_bytes());
+//! assert!(client.read(operation(1, 2), b"bob")?.body.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! (The derives come from the crate `zerocopy`, version 0.8, with its feature `derive`.) `docs/state-machines.md` says what
+//! follows from all this for the author of a machine; `examples/own_service.rs` is a larger one with a typed client;
+//! [`crate::server::hosting`] runs it in production.
 
 pub mod kv;
 

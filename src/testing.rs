@@ -73,7 +73,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/own_service.rs` has a larger one, with a typed client.
+//! `examples/own_service.rs` has a larger one, with a typed client. A machine that panics takes its replica along, and then the
+//! others, since they execute the same: the message is on standard error, calls end at their deadlines, and
+//! [`Cluster::stop`] says what happened.
 //!
 //! # What it can show, and what not
 //!
@@ -180,7 +182,7 @@ pub struct Cluster<M> {
     id: u128,
     replicas: u8,
     // In this order: the replicas end before their files go.
-    cluster: EmbeddedCluster<M>,
+    embedded: EmbeddedCluster<M>,
     directory: Directory,
 }
 
@@ -228,14 +230,14 @@ impl<M: Machines> Cluster<M> {
             directory: options.directory.clone(),
             error,
         })?;
-        let cluster = EmbeddedCluster::format(id, replicas, options.geometry, directory.path())?;
+        let embedded = EmbeddedCluster::format(id, replicas, options.geometry, directory.path())?;
         let mut this = Self {
             id,
             replicas,
-            cluster: cluster.as_guest(),
+            embedded: embedded.as_guest(),
             directory,
         };
-        this.cluster.start()?;
+        this.embedded.start()?;
         this.wait_for_primary()?;
         Ok(this)
     }
@@ -248,12 +250,12 @@ impl<M: Machines> Cluster<M> {
         Client::connect(&self.client_options())
     }
 
-    /// What a client of this cluster is made with: its id and its addresses, and a deadline of a minute, since tests share
-    /// their machine with others.
+    /// What a client of this cluster is made with: its id and its addresses, and a deadline of half a minute, since tests
+    /// share their machine with others.
     pub fn client_options(&self) -> ClientOptions {
         ClientOptions {
-            deadline: Duration::from_mins(1),
-            ..ClientOptions::new(self.id, self.cluster.addresses())
+            deadline: Duration::from_secs(30),
+            ..ClientOptions::new(self.id, self.embedded.addresses())
         }
     }
 
@@ -264,13 +266,13 @@ impl<M: Machines> Cluster<M> {
 
     /// The replicas' addresses, `host:port`, in the order of their indexes. They stay as they are.
     pub fn addresses(&self) -> &[String] {
-        self.cluster.addresses()
+        self.embedded.addresses()
     }
 
     /// The replicas' data files, in the order of their indexes: `viewstone inspect` reads them while the cluster runs,
     /// `viewstone verify` when it is stopped.
     pub fn files(&self) -> &[PathBuf] {
-        self.cluster.files()
+        self.embedded.files()
     }
 
     /// Where they are.
@@ -285,12 +287,12 @@ impl<M: Machines> Cluster<M> {
 
     /// Whether a replica runs.
     pub fn is_running(&self, replica: u8) -> bool {
-        replica < self.replicas && self.cluster.is_running(replica)
+        replica < self.replicas && self.embedded.is_running(replica)
     }
 
     /// The replica that leads; none while there is no such one. It may be another one at any time.
     pub fn primary(&self) -> Option<u8> {
-        self.cluster.primary()
+        self.embedded.primary()
     }
 
     /// Waits until a replica leads, and says which.
@@ -321,7 +323,7 @@ impl<M: Machines> Cluster<M> {
     /// There is no such replica, or it had stopped by itself, and why.
     pub fn stop(&mut self, replica: u8) -> Result<(), ClusterError> {
         self.check(replica)?;
-        Ok(self.cluster.stop_replica(replica)?)
+        Ok(self.embedded.stop_replica(replica)?)
     }
 
     /// Stops a replica without a word to the others: they have to find out, which takes them about half a second. Returns
@@ -331,7 +333,7 @@ impl<M: Machines> Cluster<M> {
     /// There is no such replica, or it had stopped by itself, and why.
     pub fn kill(&mut self, replica: u8) -> Result<(), ClusterError> {
         self.check(replica)?;
-        Ok(self.cluster.kill_replica(replica)?)
+        Ok(self.embedded.kill_replica(replica)?)
     }
 
     /// Starts a replica that was stopped, on its data file and its address. Returns when it listens and has read its file;
@@ -341,8 +343,8 @@ impl<M: Machines> Cluster<M> {
     /// There is no such replica, or it does not start.
     pub fn restart(&mut self, replica: u8) -> Result<(), ClusterError> {
         self.check(replica)?;
-        if !self.cluster.is_running(replica) {
-            self.cluster.start_replica(replica)?;
+        if !self.embedded.is_running(replica) {
+            self.embedded.start_replica(replica)?;
         }
         Ok(())
     }
@@ -353,7 +355,7 @@ impl<M: Machines> Cluster<M> {
     /// # Errors
     /// Why a replica had stopped by itself.
     pub fn stop_all(&mut self) -> Result<(), ClusterError> {
-        Ok(self.cluster.stop()?)
+        Ok(self.embedded.stop()?)
     }
 
     /// Starts all replicas that do not run, and waits until one leads.
@@ -361,7 +363,7 @@ impl<M: Machines> Cluster<M> {
     /// # Errors
     /// [`ClusterError`].
     pub fn restart_all(&mut self) -> Result<(), ClusterError> {
-        self.cluster.start()?;
+        self.embedded.start()?;
         self.wait_for_primary()?;
         Ok(())
     }

@@ -26,20 +26,18 @@
 //! [`crate::client`].
 
 mod answer;
+mod several;
 
 pub use answer::{Change, Committed, Entry, ItemResult, KvError, Page, Stat, Swap, Versioned};
+pub use several::PendingItems;
 
-use super::outcome::Unknown;
-use super::{Client, ClientOptions, ConnectError, Kind, Pending, Reply};
-use crate::state_machine::kv::wire::{
-    BatchReply, ItemReply, Operation, ScanReply, TransactionBytes, prefix_end,
-};
+use super::{Client, ClientOptions, ConnectError, Reply};
 pub use crate::state_machine::kv::wire::{
     Comparison, Condition, CountReply, Expiry, ExpiryCondition, Item, KEY_SIZE_MAX, Scan,
     SetCondition, SetOptions, Status, Target,
 };
+use crate::state_machine::kv::wire::{ItemReply, Operation};
 use answer::{error_of, stat_of, version_done};
-use std::ops::Bound;
 use std::time::Duration;
 
 /// The machine's number in a cluster of the released binary: the high byte of its operations.
@@ -48,44 +46,6 @@ pub const MACHINE: u8 = 1;
 /// The operation's number on the wire.
 pub const fn operation(operation: Operation) -> u16 {
     super::operation(MACHINE, operation as u8)
-}
-
-/// Items that were submitted and not yet waited for.
-#[derive(Debug)]
-#[must_use = "the call goes on, but nobody will know how it ended"]
-pub struct PendingItems {
-    pending: Pending,
-    /// None: as many as the answer has.
-    count: Option<usize>,
-}
-
-impl PendingItems {
-    /// Waits for the end; the call's deadline bounds it. What became of each item is in its result.
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn wait(self) -> Result<Vec<ItemResult>, KvError> {
-        results_of(&self.pending.wait()?, self.count)
-    }
-
-    /// The end, once, if it is there already.
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn try_take(&self) -> Option<Result<Vec<ItemResult>, KvError>> {
-        let result = self.pending.try_take()?;
-        Some(match result {
-            Ok(reply) => results_of(&reply, self.count),
-            Err(error) => Err(error.into()),
-        })
-    }
-}
-
-fn results_of(reply: &Reply, count: Option<usize>) -> Result<Vec<ItemResult>, KvError> {
-    let decoded = BatchReply::decode(&reply.body);
-    let decoded = decoded.filter(|it| count.is_none_or(|count| it.len() == count));
-    let results = decoded.ok_or(KvError::Answer(reply.op))?.results();
-    Ok(results.map(|reply| ItemResult::of(&reply)).collect())
 }
 
 /// A client of the key-value machine. `Send` and `Sync`, and cheap to clone, as the [`Client`] in it is.
@@ -131,6 +91,16 @@ impl KvClient {
 
     /// The key's value.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// assert_eq!(kv.get(b"key")?, None);
+    /// let version = kv.put(b"key", b"value")?;
+    /// let found = kv.get(b"key")?.expect("it was just put");
+    /// assert_eq!((found.value, found.version), (b"value".to_vec(), version));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Versioned>, KvError> {
@@ -144,6 +114,15 @@ impl KvClient {
 
     /// Bytes of the key's value, from `start` to `end`, included. Negative: from the end; -1 is the last byte. What is
     /// outside of the value is left out.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// kv.put(b"key", b"0123456789")?;
+    /// assert_eq!(kv.get_range(b"key", 2, 4)?.expect("it is there").value, b"234");
+    /// assert_eq!(kv.get_range(b"key", -3, -1)?.expect("it is there").value, b"789");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -168,6 +147,15 @@ impl KvClient {
 
     /// Version, expiry and size of a key; none if there is no such key.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// let version = kv.put(b"key", b"value")?;
+    /// let stat = kv.stat(b"key")?.expect("it is there");
+    /// assert_eq!((stat.version, stat.size, stat.expiry_ms), (version, 5, None));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn stat(&self, key: &[u8]) -> Result<Option<Stat>, KvError> {
@@ -187,6 +175,15 @@ impl KvClient {
 
     /// Sets the key's value, which never expires. Returns its version.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// let first = kv.put(b"key", b"value")?;
+    /// let second = kv.put(b"key", b"value")?; // a change, though to the same value
+    /// assert!(second > first);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<u64, KvError> {
@@ -195,6 +192,25 @@ impl KvClient {
 
     /// Sets the key's value on a condition, with an expiry, and tells the old value, as the options say. (The old value must
     /// fit the answer to a write, which is the geometry's reply size: [`KvError::TooLarge`], and nothing is changed.)
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::{Change, Expiry, SetCondition, SetOptions};
+    ///
+    /// kv.put(b"key", b"old")?;
+    /// let options = SetOptions {
+    ///     condition: SetCondition::Present,
+    ///     expiry: Expiry::In(60_000),
+    ///     old: true,
+    /// };
+    /// let Change::Done { old: Some(old), .. } = kv.set(b"key", b"new", options)? else {
+    ///     panic!("it is present")
+    /// };
+    /// assert_eq!(old.value, b"old");
+    /// assert!(kv.stat(b"key")?.expect("it is there").expiry_ms.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -208,6 +224,14 @@ impl KvClient {
     }
 
     /// Sets the key's value, which never expires, and returns the one before.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// assert_eq!(kv.get_and_put(b"key", b"one")?, None);
+    /// assert_eq!(kv.get_and_put(b"key", b"two")?.expect("the one before").value, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -228,6 +252,15 @@ impl KvClient {
 
     /// Removes the key. Returns the change's version; none if there was no such key.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// kv.put(b"key", b"value")?;
+    /// assert!(kv.delete(b"key")?.is_some());
+    /// assert!(kv.delete(b"key")?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn delete(&self, key: &[u8]) -> Result<Option<u64>, KvError> {
@@ -239,6 +272,16 @@ impl KvClient {
     }
 
     /// Removes the key and returns its value, which must fit the answer to a write.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// kv.put(b"job", b"sweep the yard")?;
+    /// let taken = kv.get_and_delete(b"job")?.expect("nobody was faster");
+    /// assert_eq!(taken.value, b"sweep the yard");
+    /// assert_eq!(kv.get_and_delete(b"job")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -252,6 +295,18 @@ impl KvClient {
     }
 
     /// Sets the key's value if it is `expected`; none: if there is no such key.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::Swap;
+    ///
+    /// let Swap::Done(version) = kv.compare_and_set(b"leader", None, b"ada")? else {
+    ///     panic!("there was none")
+    /// };
+    /// assert_eq!(kv.compare_and_set(b"leader", None, b"bob")?, Swap::Mismatch(version));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -271,6 +326,23 @@ impl KvClient {
 
     /// Sets the key's value if the key has this version; zero: if there is no such key. Cheaper than by value, and immune to
     /// a value that was changed and changed back.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::Swap;
+    ///
+    /// kv.put(b"text", b"hello")?;
+    /// // Read, change, and write if nobody else has: until it works.
+    /// loop {
+    ///     let mut text = kv.get(b"text")?.expect("it is there");
+    ///     text.value.make_ascii_uppercase();
+    ///     if let Swap::Done(_) = kv.compare_version_and_set(b"text", text.version, &text.value)? {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -294,6 +366,17 @@ impl KvClient {
 
     /// Adds to the key's value, a decimal number of 64 bits; an absent one is 0. Returns the sum. The expiry stays.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::KvError;
+    ///
+    /// assert_eq!(kv.increment(b"visits", 3)?, 3);
+    /// assert_eq!(kv.increment(b"visits", -1)?, 2);
+    /// assert_eq!(kv.increment(b"visits", i64::MAX), Err(KvError::Overflow));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`]; [`KvError::NotANumber`] and [`KvError::Overflow`] change nothing.
     pub fn increment(&self, key: &[u8], delta: i64) -> Result<i64, KvError> {
@@ -303,6 +386,14 @@ impl KvClient {
     }
 
     /// Adds bytes to the end of the key's value; an absent one is empty. Returns the new size. The expiry stays.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// assert_eq!(kv.append(b"log", b"one;")?, 4);
+    /// assert_eq!(kv.append(b"log", b"two;")?, 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -315,6 +406,15 @@ impl KvClient {
     /// Overwrites bytes of the key's value, after zeros where it is shorter. Returns its size; with no bytes to write,
     /// nothing is changed. The expiry stays.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// kv.put(b"key", b"0123456789")?;
+    /// assert_eq!(kv.set_range(b"key", 4, b"xy")?, 10);
+    /// assert_eq!(kv.get(b"key")?.expect("it is there").value, b"0123xy6789");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn set_range(&self, key: &[u8], offset: u32, value: &[u8]) -> Result<u64, KvError> {
@@ -325,6 +425,19 @@ impl KvClient {
     }
 
     /// Sets or clears the key's expiry. One that is reached already removes the key.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::{Expiry, ExpiryCondition};
+    ///
+    /// kv.put(b"key", b"value")?;
+    /// assert!(kv.expire(b"key", Expiry::In(60_000), ExpiryCondition::Always)?.is_done());
+    /// // Only to a later time: it is not.
+    /// assert!(!kv.expire(b"key", Expiry::In(1_000), ExpiryCondition::Later)?.is_done());
+    /// assert!(kv.persist(b"key")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`]; [`KvError::Empty`] for [`Expiry::Keep`].
@@ -357,6 +470,17 @@ impl KvClient {
 
     /// Moves value and expiry to another key; what that had is gone, unless `if_absent` forbids it.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::Change;
+    ///
+    /// kv.put(b"draft", b"text")?;
+    /// assert!(kv.rename(b"draft", b"final", true)?.is_done());
+    /// assert_eq!(kv.rename(b"draft", b"final", true)?, Change::NotFound);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn rename(&self, key: &[u8], to: &[u8], if_absent: bool) -> Result<Change, KvError> {
@@ -370,248 +494,6 @@ impl KvClient {
     /// [`KvError`].
     pub fn clear(&self) -> Result<u64, KvError> {
         self.item(&Item::Clear, version_done)
-    }
-
-    /// Some key, chosen by a number that the caller draws at random; none if there is none.
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn random_key(&self, seed: u64) -> Result<Option<Vec<u8>>, KvError> {
-        let number = operation(Operation::Random);
-        let reply = self.client.read(number, &seed.to_le_bytes())?;
-        let page = ScanReply::decode(&reply.body).ok_or(KvError::Answer(reply.op))?;
-        let found = page.entries().next().map(|entry| entry.key.to_vec());
-        Ok(found)
-    }
-
-    /// Executes `then` if all conditions hold, `otherwise` if not: in one op, as one. If the state is out of space for
-    /// that list, nothing of it is executed.
-    ///
-    /// ```
-    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
-    /// # let kv = cluster.kv()?;
-    /// use viewstone::client::kv::{Condition, Item};
-    ///
-    /// kv.put(b"ada", b"100")?;
-    /// kv.put(b"bank", b"open")?;
-    /// let transfer = kv.transaction(
-    ///     &[Condition::value(b"bank", b"open"), Condition::present(b"ada")],
-    ///     &[
-    ///         Item::Increment { key: b"ada", delta: -10 },
-    ///         Item::Increment { key: b"bob", delta: 10 },
-    ///     ],
-    ///     &[Item::Get { key: b"bank", size_max: u32::MAX }],
-    /// )?;
-    /// assert!(transfer.succeeded);
-    /// assert_eq!(transfer.results[0].number, Some(90));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`KvError`]; what becomes of single items is in their results.
-    pub fn transaction(
-        &self,
-        conditions: &[Condition<'_>],
-        then: &[Item<'_>],
-        otherwise: &[Item<'_>],
-    ) -> Result<Committed, KvError> {
-        for condition in conditions {
-            check_key(condition.key)?;
-        }
-        for item in then.iter().chain(otherwise) {
-            check_item(item)?;
-        }
-        let bytes = TransactionBytes::new(conditions, then, otherwise).ok_or(KvError::Empty)?;
-        let item = bytes.item().ok_or(KvError::Empty)?;
-        self.item(&item, |reply| {
-            let succeeded = match reply.status {
-                Status::Succeeded => true,
-                Status::Failed => false,
-                _ => return None,
-            };
-            let results = reply.results.map(|reply| ItemResult::of(&reply));
-            Some(Committed {
-                succeeded,
-                results: results.collect(),
-            })
-        })
-    }
-
-    /// Reads a range, as much of it as an answer holds.
-    ///
-    /// ```
-    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
-    /// # let kv = cluster.kv()?;
-    /// # for key in [b"a", b"b", b"c", b"d"] { kv.put(key, key)?; }
-    /// use std::ops::Bound;
-    /// use viewstone::client::kv::Scan;
-    ///
-    /// let page = kv.scan(&Scan {
-    ///     from: Bound::Excluded(b"a"),
-    ///     count_max: 2,
-    ///     ..Scan::ALL
-    /// })?;
-    /// assert_eq!(page.entries[0].key, b"b");
-    /// assert_eq!(page.next.as_deref(), Some(&b"c"[..])); // go on from there
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn scan(&self, scan: &Scan<'_>) -> Result<Page, KvError> {
-        for bound in [scan.from, scan.to] {
-            if let Bound::Included(key) | Bound::Excluded(key) = bound
-                && key.len() > KEY_SIZE_MAX
-            {
-                return Err(KvError::Key(key.len()));
-            }
-        }
-        if scan.count_max == 0 {
-            return Err(KvError::Empty);
-        }
-        let mut body = Vec::new();
-        scan.encode(&mut body);
-        let reply = self.client.read(operation(Operation::Scan), &body)?;
-        let page = ScanReply::decode(&reply.body).ok_or(KvError::Answer(reply.op))?;
-        let last = page.entries().last();
-        let next = last.filter(|_| page.more).map(|entry| entry.key.to_vec());
-        let keys = page.entries().filter(|entry| entry.is_key);
-        let entries = keys.map(|entry| Entry {
-            key: entry.key.to_vec(),
-            version: entry.version,
-            value: entry.value.map(<[u8]>::to_vec),
-        });
-        Ok(Page {
-            entries: entries.collect(),
-            next,
-            revision: page.revision,
-        })
-    }
-
-    /// Reads the keys that begin with `prefix`, behind `after` if that is given, as many as an answer holds, at most
-    /// `limit`.
-    ///
-    /// ```
-    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
-    /// # let kv = cluster.kv()?;
-    /// for key in ["user/ada", "user/bob", "user/eve", "visits"] {
-    ///     kv.put(key.as_bytes(), b"")?;
-    /// }
-    /// let (mut found, mut after) = (0, None);
-    /// loop {
-    ///     let page = kv.scan_prefix(b"user/", after.as_deref(), 2)?;
-    ///     found += page.entries.len();
-    ///     after = page.next;
-    ///     if after.is_none() {
-    ///         break;
-    ///     }
-    /// }
-    /// assert_eq!(found, 3);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn scan_prefix(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: u32,
-    ) -> Result<Page, KvError> {
-        check_key(prefix)?;
-        let mut buffer = [0; KEY_SIZE_MAX];
-        self.scan(&Scan {
-            from: after.map_or(Bound::Included(prefix), Bound::Excluded),
-            to: prefix_end(prefix, &mut buffer),
-            count_max: limit,
-            ..Scan::ALL
-        })
-    }
-
-    /// Counts the keys.
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn count(&self) -> Result<CountReply, KvError> {
-        let reply = self.client.read(operation(Operation::Count), &[])?;
-        CountReply::decode(&reply.body).ok_or(KvError::Answer(reply.op))
-    }
-
-    /// Executes items in order, in one request: all of them, or, if the call fails definitely, none. They are independent:
-    /// what becomes of each is in its result, and one that fails undoes no other. (For what must stand or fall together
-    /// there is [`Self::transaction`], and an item of a batch may be one.)
-    ///
-    /// ```
-    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
-    /// # let kv = cluster.kv()?;
-    /// use viewstone::client::kv::{Item, Status};
-    ///
-    /// let results = kv.batch(&[
-    ///     Item::Put { key: b"name", value: b"Ada" },
-    ///     Item::Increment { key: b"name", delta: 1 }, // a mistake, which harms nobody else
-    ///     Item::Increment { key: b"visits", delta: 1 },
-    /// ])?;
-    /// assert!(results[0].status.is_done());
-    /// assert_eq!(results[1].status, Status::NotANumber);
-    /// assert_eq!(results[2].number, Some(1));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn batch(&self, items: &[Item<'_>]) -> Result<Vec<ItemResult>, KvError> {
-        self.submit(items)?.wait()
-    }
-
-    /// Starts a [batch](Self::batch) and returns at once, so that many may be under way; those are executed in any order.
-    ///
-    /// ```
-    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
-    /// # let kv = cluster.kv()?;
-    /// use viewstone::client::kv::Item;
-    ///
-    /// let visit = [Item::Increment { key: b"visits", delta: 1 }];
-    /// let calls: Result<Vec<_>, _> = (0..20).map(|_| kv.submit(&visit)).collect();
-    /// for call in calls? {
-    ///     call.wait()?;
-    /// }
-    /// assert_eq!(kv.increment(b"visits", 0)?, 20);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`KvError::Empty`] and [`KvError::Key`]; the others come with the end.
-    pub fn submit(&self, items: &[Item<'_>]) -> Result<PendingItems, KvError> {
-        if items.is_empty() {
-            return Err(KvError::Empty);
-        }
-        let mut body = Vec::with_capacity(items.iter().map(Item::size).sum());
-        for item in items {
-            check_item(item)?;
-            item.encode(&mut body);
-        }
-        let kind = if items.iter().all(Item::is_read) {
-            Kind::Read
-        } else {
-            Kind::Write
-        };
-        let number = operation(Operation::Batch);
-        let deadline = self.client.deadline();
-        Ok(PendingItems {
-            pending: self.client.submit(kind, number, &body, deadline),
-            count: Some(items.len()),
-        })
-    }
-
-    /// Waits again for a change whose outcome was unknown ([`KvError::unknown`]), and tells what became of its items: one, if
-    /// the call was not a batch. Nothing is executed a second time. See [`Client::resolve`]; [`crate::client`] has an example.
-    ///
-    /// # Errors
-    /// [`KvError`]; indeterminate again, if the deadline passes again.
-    pub fn resolve(&self, unknown: &Unknown) -> Result<Vec<ItemResult>, KvError> {
-        let pending = self.client.resolve(unknown, self.client.deadline());
-        let count = None;
-        PendingItems { pending, count }.wait()
     }
 
     /// One item in a request. None of `outcome`: the answer is an error of the machine, or none of its answers.

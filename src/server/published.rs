@@ -55,3 +55,32 @@ impl Published {
         self.leads.store(leads, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_leads_while_it_is_the_primary_of_a_view_that_runs() {
+        let standing = |primary, status| {
+            Some(Standing {
+                view: 4,
+                primary,
+                status,
+                nowhere: None,
+                fetched_steps: None,
+                awaited_op: None,
+            })
+        };
+        let published = Published::default();
+        let leads = |standing| {
+            published.on_standing(1, standing);
+            published.leads.load(Relaxed)
+        };
+        assert_eq!(leads(standing(1, ReplicaStatus::Normal)), 5);
+        assert_eq!(leads(standing(1, ReplicaStatus::ViewChange)), 0);
+        assert_eq!(leads(standing(1, ReplicaStatus::Normal)), 5);
+        assert_eq!(leads(standing(2, ReplicaStatus::Normal)), 0);
+        assert_eq!(leads(None), 0);
+    }
+}
