@@ -15,7 +15,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const NAME_SIZE_MAX: usize = 64;
 
-/// Body: seat (two bytes, big-endian, so that they sort), then a name. Answers with the name of whoever has the seat now.
+/// Body: seat (two bytes, big-endian, so that they sort), then a name. Answers with the name of whoever has the seat
+/// now.
 const BOOK: u8 = 1;
 /// Body: seat and name. Answers 1, or 0 if somebody else has it, or nobody.
 const CANCEL: u8 = 2;

@@ -13,18 +13,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`kv::KvClient`] speaks to the key-value store. [`Client`], below it, calls any state machine: an operation is a number
-//! ([`operation`]) and a body of bytes, and so is the answer.
+//! [`kv::KvClient`] speaks to the key-value store. [`Client`], below it, calls any state machine: an operation is a
+//! number ([`operation`]) and a body of bytes, and so is the answer.
 //!
-//! A client finds the primary, opens sessions as it needs them, reconnects, backs off and sends again, all by itself, on one
-//! background thread with one connection to each replica, however many calls are in flight. All calls block the thread that
-//! makes them or are waited for later ([`Pending`]); no async run time is needed, and none is in the way. The protocol is in
-//! [`core`], pure; [`host`] gives it sockets, and whoever wants no thread drives a [`host::Host`] itself.
+//! A client finds the primary, opens sessions as it needs them, reconnects, backs off and sends again, all by itself,
+//! on one background thread with one connection to each replica, however many calls are in flight. All calls block the
+//! thread that makes them or are waited for later ([`Pending`]); no async run time is needed, and none is in the way.
+//! The protocol is in [`core`], pure; [`host`] gives it sockets, and whoever wants no thread drives a [`host::Host`]
+//! itself.
 //!
 //! # Many calls in flight
 //!
-//! [`Client::submit_write`] and [`Client::submit_read`] return at once. Whatever is in flight together goes into few packets,
-//! few entries of the log and few disk writes, so a hundred calls in flight take hardly longer than one.
+//! [`Client::submit_write`] and [`Client::submit_read`] return at once. Whatever is in flight together goes into few
+//! packets, few entries of the log and few disk writes, so a hundred calls in flight take hardly longer than one.
 //!
 //! ```
 //! # let cluster = viewstone::testing::KvCluster::start(1)?;
@@ -43,23 +44,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Calls that are in flight together are executed **in any order**, even if one thread submitted them: each write has a
-//! session of its own. What must come after something else is submitted when that has been answered, or goes with it into
-//! one [batch](kv::KvClient::batch) or [transaction](kv::KvClient::transaction). Threads may share a client, by reference or
-//! by clones, and need no pool of them.
+//! Calls that are in flight together are executed **in any order**, even if one thread submitted them: each write has
+//! a session of its own. What must come after something else is submitted when that has been answered, or goes with it
+//! into one [batch](kv::KvClient::batch) or [transaction](kv::KvClient::transaction). Threads may share a client, by
+//! reference or by clones, and need no pool of them.
 //!
 //! # How a call ends
 //!
-//! | | | was it executed? | what to do |
-//! | --- | --- | --- | --- |
-//! | `Ok` | [`Reply`] | once | |
-//! | [`CallError::Definite`] | the cluster said no; a read was not answered | no, and it never will be | see [`Definite`] |
-//! | [`CallError::NotSent`] | no replica took it | no, and it never will be | call again, if it still matters |
-//! | [`CallError::Indeterminate`] | it was sent, and no answer came in time | perhaps, **once**; or it will be, once | [`Client::resolve`], or read the state |
+//! | | was it executed? | what to do |
+//! | --- | --- | --- |
+//! | `Ok`: a [`Reply`] | once | |
+//! | [`CallError::Definite`]: the cluster said no | no, and it never will be | see [`Definite`] |
+//! | [`CallError::NotSent`]: no replica took it | no, and it never will be | call again, if it still matters |
+//! | [`CallError::Indeterminate`]: sent, no answer in time | perhaps, or later: **once** | [`Client::resolve`], or look |
 //!
-//! A deadline that passes ends the *waiting*. So a write that was on its way is indeterminate then, and the only wrong thing
-//! to do is to submit it a second time as a new call: that is another request, and both may be executed. Ask for the
-//! outcome of the first instead:
+//! A deadline that passes ends the *waiting*. So a write that was on its way is indeterminate then, and the only wrong
+//! thing to do is to submit it a second time as a new call: that is another request, and both may be executed. Ask for
+//! the outcome of the first instead:
 //!
 //! ```
 //! # let mut cluster = viewstone::testing::KvCluster::start(3)?;
@@ -91,37 +92,39 @@
 //!
 //! # Sessions: why nothing is executed twice
 //!
-//! A write goes through a **session**: an entry in a table that is part of the replicated state. The client asks for one by
-//! a `register` request (an entry of the log like any other), gets a number, and from then on numbers its requests within
-//! it. A session has one request in flight, so a client holds as many sessions as it has writes in flight at the most, up to
-//! [`ClientOptions::sessions`], and keeps them.
+//! A write goes through a **session**: an entry in a table that is part of the replicated state. The client asks for
+//! one by a `register` request (an entry of the log like any other), gets a number, and from then on numbers its
+//! requests within it. A session has one request in flight, so a client holds as many sessions as it has writes in
+//! flight at the most, up to [`ClientOptions::sessions`], and keeps them.
 //!
 //! * **A retry cannot apply twice.** The client sends a request again, under the same session and number, whenever a
 //!   connection breaks, a replica does not answer, or the primary changes. Every replica keeps, with each session, the
-//!   number of its last executed request and the answer. A copy with that number is answered from there; one with an older
-//!   number is dropped. Since the table is state, written in checkpoints and carried to new primaries and to replicas
-//!   that catch up, this holds over crashes and failover.
-//! * **Failover** is a pause: half a second or so when a primary crashes, next to nothing when it is stopped in an orderly
-//!   way. The client asks the replicas who leads, and sends there what is in flight. Nothing of that is told to callers, but
-//!   by deadlines that are shorter than the pause. A write that was acknowledged is on a quorum of disks, and is there.
+//!   number of its last executed request and the answer. A copy with that number is answered from there; one with an
+//!   older number is dropped. Since the table is state, written in checkpoints and carried to new primaries and to
+//!   replicas that catch up, this holds over crashes and failover.
+//! * **Failover** is a pause: half a second or so when a primary crashes, next to nothing when it is stopped in an
+//!   orderly way. The client asks the replicas who leads, and sends there what is in flight. Nothing of that is told
+//!   to callers, but by deadlines that are shorter than the pause. A write that was acknowledged is on a quorum of
+//!   disks, and is there.
 //! * **Eviction.** The table has room for so many sessions (the geometry's `sessions_max`, 1,024 unless formatted
-//!   otherwise). When it is full and somebody asks for one more, the session that was idle longest is given away, if it was
-//!   idle for a minute at least; if none was, the asker is told [`Definite::SessionsFull`] (the client then makes do with
-//!   the sessions it has, if it has any). A client whose idle session is gone opens another one, and nobody notices. Only if
-//!   a request of that session is still unanswered is its outcome lost, with the session that knew it: the call ends as
-//!   indeterminate, [`UnknownReason::Evicted`].
-//! * **A client that ends** just leaves its sessions idle. A new client has new ones, so it cannot ask for the outcome of what
-//!   an earlier one had in flight: where that matters, make it visible in the state (a key per order, say, set only if
-//!   absent).
+//!   otherwise). When it is full and somebody asks for one more, the session that was idle longest is given away, if
+//!   it was idle for a minute at least; if none was, the asker is told [`Definite::SessionsFull`] (the client then
+//!   makes do with the sessions it has, if it has any). A client whose idle session is gone opens another one, and
+//!   nobody notices. Only if a request of that session is still unanswered is its outcome lost, with the session that
+//!   knew it: the call ends as indeterminate, [`UnknownReason::Evicted`].
+//! * **A client that ends** just leaves its sessions idle. A new client has new ones, so it cannot ask for the outcome
+//!   of what an earlier one had in flight: where that matters, make it visible in the state (a key per order, say, set
+//!   only if absent).
 //!
-//! **Reads** need no session and no log entry. They are linearizable all the same: a primary makes sure that it still leads
-//! before it answers, and answers from a state that has everything that was acknowledged before the read was submitted.
+//! **Reads** need no session and no log entry. They are linearizable all the same: a primary makes sure that it still
+//! leads before it answers, and answers from a state that has everything that was acknowledged before the read was
+//! submitted.
 //!
 //! # Deadlines
 //!
-//! Each call has one: [`ClientOptions::deadline`] (ten seconds), or what [`Client::with_deadline`] or [`Client::submit`]
-//! says. It bounds the whole call: finding a primary, waiting for a session, sending, resending. If nobody answers at all,
-//! [`Client::troubles`] says for each address why.
+//! Each call has one: [`ClientOptions::deadline`] (ten seconds), or what [`Client::with_deadline`] or
+//! [`Client::submit`] says. It bounds the whole call: finding a primary, waiting for a session, sending, resending. If
+//! nobody answers at all, [`Client::troubles`] says for each address why.
 //!
 //! ```
 //! use std::time::Duration;
@@ -240,8 +243,8 @@ pub(crate) fn entropy() -> io::Result<[u8; 32]> {
     Ok(seed)
 }
 
-/// A number for [`Client::write`] and [`Client::read`]: of a machine's operation. Machines count from 1, in the order of the
-/// cluster's tuple.
+/// A number for [`Client::write`] and [`Client::read`]: of a machine's operation. Machines count from 1, in the order
+/// of the cluster's tuple.
 ///
 /// ```
 /// assert_eq!(viewstone::client::operation(1, 7), 0x0107);
@@ -428,8 +431,7 @@ impl Client {
     /// Executes an operation that changes the state, and waits for its answer. [`operation`] makes the number.
     ///
     /// # Errors
-    /// [`CallError`]. [`Definite::Invalid`] and [`Definite::UnknownOperation`] come from the machine; also for an operation
-    /// that only reads: that is for [`Self::read`].
+    /// [`CallError`].
     pub fn write(&self, operation: u16, body: &[u8]) -> CallResult {
         self.submit_write(operation, body).wait()
     }
@@ -437,12 +439,13 @@ impl Client {
     /// Executes an operation that changes nothing, and waits for its answer: linearizable, and not in the log.
     ///
     /// # Errors
-    /// [`CallError`]; never [`CallError::Indeterminate`].
+    /// [`CallError`]; never [`CallError::Indeterminate`]. [`Definite::Invalid`] also if the operation changes something.
     pub fn read(&self, operation: u16, body: &[u8]) -> CallResult {
         self.submit_read(operation, body).wait()
     }
 
-    /// Starts a write and returns at once. Any number may be under way; more than the client has sessions wait their turn.
+    /// Starts a write and returns at once. Any number may be under way; more than the client has sessions wait their
+    /// turn.
     pub fn submit_write(&self, operation: u16, body: &[u8]) -> Pending {
         self.submit(Kind::Write, operation, body, self.deadline)
     }
@@ -458,9 +461,9 @@ impl Client {
         self.post(What::Call(kind, operation, body.to_vec()), deadline)
     }
 
-    /// Waits again for a write whose outcome was unknown, or tells it, if it is known by now. Safe at any time: the write is not
-    /// made a second time. Only the client that made the call knows it (and its clones), and only until it has used the
-    /// session for another call: [`UnknownReason::Superseded`].
+    /// Waits again for a write whose outcome was unknown, or tells it, if it is known by now. Safe at any time: the
+    /// write is not made a second time. Only the client that made the call knows it (and its clones), and only until
+    /// it has used the session for another call: [`UnknownReason::Superseded`].
     pub fn resolve(&self, unknown: &Unknown, deadline: Duration) -> Pending {
         self.post(What::Resolve(*unknown), deadline)
     }

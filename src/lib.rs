@@ -1,9 +1,9 @@
 //! Viewstone: Viewstamped Replication on a storage engine of its own, for any deterministic state machine.
 //!
-//! A cluster of replicas executes one log of requests. What was acknowledged is on a quorum of disks, was executed exactly
-//! once, and is there after any minority of the replicas was lost. This crate is all of it: the client, the state machines
-//! (an ordered [key-value store](state_machine::kv), and [yours](state_machine)), the replica, its server, and a real cluster
-//! for tests:
+//! A cluster of replicas executes one log of requests. What was acknowledged is on a quorum of disks, was executed
+//! exactly once, and is there after any minority of the replicas was lost. This crate is all of it: the client, the
+//! state machines (an ordered [key-value store](state_machine::kv), and [yours](state_machine)), the replica, its
+//! server, and a real cluster for tests:
 //!
 //! ```
 //! use viewstone::testing::KvCluster;
@@ -28,7 +28,7 @@
 //!
 //! | to | look at |
 //! | --- | --- |
-//! | call a cluster: batches, many calls in flight, deadlines, errors, sessions | [`client`], [`client::kv`], `examples/client.rs` |
+//! | call a cluster: batches, pipelining, deadlines, errors, sessions | [`client`], [`client::kv`], `examples/client.rs` |
 //! | replicate a state machine of your own | [`state_machine`], `examples/own_service.rs` |
 //! | test what you build on it | [`testing`] |
 //! | run a replica inside a program of yours | [`server::hosting`] |
@@ -36,8 +36,9 @@
 //!
 //! # Features
 //!
-//! All are on by default. `server` hosts replicas (io_uring) and brings [`testing`]; `resp` is the Redis protocol; `cli` the command
-//! line, with the load generator. A program that only calls a cluster takes `default-features = false`.
+//! All are on by default. `server` hosts replicas (io_uring) and brings [`testing`]; `resp` is the Redis protocol;
+//! `cli` the command line, with the load generator. A program that only calls a cluster takes `default-features =
+//! false`.
 
 #[cfg(feature = "cli")]
 pub mod bench;

@@ -62,9 +62,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! (The derives come from the crate `zerocopy`, version 0.8, with its feature `derive`.) `docs/state-machines.md` says what
-//! follows from all this for the author of a machine; `examples/own_service.rs` is a larger one with a typed client;
-//! [`crate::server::hosting`] runs it in production.
+//! (The derives come from the crate `zerocopy`, version 0.8, with its feature `derive`.) `docs/state-machines.md` says
+//! what follows from all this for the author of a machine; `examples/own_service.rs` is a larger one with a typed
+//! client; [`crate::server::hosting`] runs it in production.
 
 pub mod kv;
 
@@ -105,8 +105,8 @@ impl Limits {
         }
     }
 
-    /// The plan of a write that makes so many inserts, of values of at most so many bytes each, and so many removes in one
-    /// [`OrderedMap`]. What it answers is for the machine to say.
+    /// The plan of a write that makes so many inserts, of values of at most so many bytes each, and so many removes in
+    /// one [`OrderedMap`]. What it answers is for the machine to say.
     ///
     /// ```
     /// # use viewstone::state_machine::{Limits, Plan};
@@ -211,8 +211,9 @@ pub trait StateMachine:
     /// Name for people: `kv`, `ledger`.
     const NAME: &'static str;
 
-    /// Whether the machine itself looks, while it executes, whether enough pages are free for what it does next, and answers
-    /// that they are not in its reply. Else a request whose plan needs more pages than are free is not executed.
+    /// Whether the machine itself looks, while it executes, whether enough pages are free for what it does next, and
+    /// answers that they are not in its reply. Else a request whose plan needs more pages than are free is not
+    /// executed.
     const CHECKS_SPACE: bool = false;
 
     /// The machine as it is before the first op.
@@ -256,8 +257,8 @@ pub trait StateMachine:
         None
     }
 
-    /// Does a bounded amount of work that is due at `context.timestamp`. It must come nearer to a deadline that lies after
-    /// it: until then pulse follows pulse, and reads wait.
+    /// Does a bounded amount of work that is due at `context.timestamp`. It must come nearer to a deadline that lies
+    /// after it: until then pulse follows pulse, and reads wait.
     fn pulse(&mut self, pages: &mut Pages, context: &Context) {
         let _ = (pages, context);
     }

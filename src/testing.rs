@@ -16,13 +16,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing is simulated: these are the replicas, the journal, the checkpoints and the TCP connections of production, only
-//! smaller. A cluster starts within some tenths of a second, takes some 20 MB of disk and 40 MB of memory for each replica,
-//! and its directory is removed when it is dropped (a process that is killed leaves it in the system's temporary
-//! directory, as `viewstone-test-...`). Any number may run at once. It needs what a replica needs: Linux with io_uring.
+//! Nothing is simulated: these are the replicas, the journal, the checkpoints and the TCP connections of production,
+//! only smaller. A cluster starts within some tenths of a second, takes some 20 MB of disk and 40 MB of memory for
+//! each replica, and its directory is removed when it is dropped (a process that is killed leaves it in the system's
+//! temporary directory, as `viewstone-test-...`). Any number may run at once. It needs what a replica needs: Linux
+//! with io_uring.
 //!
-//! The module comes with the feature `server`, which is on by default: it is a few hundred lines above what the server has
-//! anyway, and what nobody calls is not linked.
+//! The module comes with the feature `server`, which is on by default: it is a few hundred lines above what the server
+//! has anyway, and what nobody calls is not linked.
 //!
 //! # Your own state machine
 //!
@@ -73,15 +74,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/own_service.rs` has a larger one, with a typed client. A machine that panics takes its replica along, and then the
-//! others, since they execute the same: the message is on standard error, calls end at their deadlines, and
+//! `examples/own_service.rs` has a larger one, with a typed client. A machine that panics takes its replica along, and
+//! then the others, since they execute the same: the message is on standard error, calls end at their deadlines, and
 //! [`Cluster::stop`] says what happened.
 //!
 //! # What it can show, and what not
 //!
-//! [`Cluster::kill`] takes a replica away without a word to the others, at any time; [`Cluster::stop`] as a planned stop
-//! does; [`Cluster::restart`] brings it back on its data file and address. Power cuts, damaged disks, partitions and skewed
-//! clocks are not for threads in one process: the project's own simulator covers those (`docs/testing.md`).
+//! [`Cluster::kill`] takes a replica away without a word to the others, at any time; [`Cluster::stop`] as a planned
+//! stop does; [`Cluster::restart`] brings it back on its data file and address. Power cuts, damaged disks, partitions
+//! and skewed clocks are not for threads in one process: the project's own simulator covers those (`docs/testing.md`).
 
 mod directory;
 
@@ -250,8 +251,8 @@ impl<M: Machines> Cluster<M> {
         Client::connect(&self.client_options())
     }
 
-    /// What a client of this cluster is made with: its id and its addresses, and a deadline of half a minute, since tests
-    /// share their machine with others.
+    /// What a client of this cluster is made with: its id and its addresses, and a deadline of half a minute, since
+    /// tests share their machine with others.
     pub fn client_options(&self) -> ClientOptions {
         ClientOptions {
             deadline: Duration::from_secs(30),
@@ -316,7 +317,7 @@ impl<M: Machines> Cluster<M> {
         }
     }
 
-    /// Stops a replica as SIGTERM does: if it leads, it lets the others know, and one of them takes over at once. Returns
+    /// Stops a replica as SIGTERM does: if it leads, it lets the others know, so that they need not find out. Returns
     /// when it is gone; nothing happens if it does not run.
     ///
     /// # Errors
@@ -326,8 +327,8 @@ impl<M: Machines> Cluster<M> {
         Ok(self.embedded.stop_replica(replica)?)
     }
 
-    /// Stops a replica without a word to the others: they have to find out, which takes them about half a second. Returns
-    /// when it is gone; nothing happens if it does not run.
+    /// Stops a replica without a word to the others: they have to find out, which takes them about half a second.
+    /// Returns when it is gone; nothing happens if it does not run.
     ///
     /// # Errors
     /// There is no such replica, or it had stopped by itself, and why.
@@ -336,8 +337,8 @@ impl<M: Machines> Cluster<M> {
         Ok(self.embedded.kill_replica(replica)?)
     }
 
-    /// Starts a replica that was stopped, on its data file and its address. Returns when it listens and has read its file;
-    /// what it missed it fetches in the background. Nothing happens if it runs.
+    /// Starts a replica that was stopped, on its data file and its address. Returns when it listens and has read its
+    /// file; what it missed it fetches in the background. Nothing happens if it runs.
     ///
     /// # Errors
     /// There is no such replica, or it does not start.

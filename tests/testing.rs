@@ -248,6 +248,23 @@ fn a_machine_of_ones_own_is_replicated_beside_others() {
 }
 
 #[test]
+fn reads_and_writes_that_are_confused_do_no_harm() {
+    let cluster = Cluster::<(Account,)>::start(1).expect("it starts");
+    let client = cluster.client().expect("it starts");
+    let (deposit, balance) = (operation(1, 1), operation(1, 3));
+    client.write(deposit, &[5; 8]).expect("an answer");
+    let read = client.write(balance, &[]).expect("a read, after all");
+    assert_eq!(read.body, [5; 8]);
+    let error = client
+        .read(deposit, &[1; 8])
+        .expect_err("it would change the state");
+    assert_eq!(error, CallError::Definite(Definite::Invalid));
+    assert_eq!(client.read(balance, &[]).expect("an answer").body, [5; 8]);
+    client.write(deposit, &[1; 8]).expect("an answer");
+    assert_eq!(client.read(balance, &[]).expect("an answer").body, [6; 8]);
+}
+
+#[test]
 fn a_full_state_is_an_error_to_the_one_who_asks() {
     let options = ClusterOptions {
         geometry: viewstone::storage::layout::Geometry {

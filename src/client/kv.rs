@@ -21,9 +21,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Several things in one request: [`KvClient::batch`], each for itself, and [`KvClient::transaction`], all or nothing, on
-//! conditions. Several requests at once: [`KvClient::submit`]. How calls end, and what sessions and deadlines are, is told in
-//! [`crate::client`].
+//! Several things in one request: [`KvClient::batch`], each for itself, and [`KvClient::transaction`], all or nothing,
+//! on conditions. Several requests at once: [`KvClient::submit`]. How calls end, and what sessions and deadlines are,
+//! is told in [`crate::client`].
 
 mod answer;
 mod several;
@@ -190,8 +190,9 @@ impl KvClient {
         self.item(&Item::Put { key, value }, version_done)
     }
 
-    /// Sets the key's value on a condition, with an expiry, and tells the old value, as the options say. (The old value must
-    /// fit the answer to a write, which is the geometry's reply size: [`KvError::TooLarge`], and nothing is changed.)
+    /// Sets the key's value on a condition, with an expiry, and tells the old value, as the options say. (The old
+    /// value must fit the answer to a write, which is the geometry's reply size: [`KvError::TooLarge`], and nothing is
+    /// changed.)
     ///
     /// ```
     /// # let cluster = viewstone::testing::KvCluster::start(1)?;
@@ -324,8 +325,8 @@ impl KvClient {
         self.item(&item, Swap::of)
     }
 
-    /// Sets the key's value if the key has this version; zero: if there is no such key. Cheaper than by value, and immune to
-    /// a value that was changed and changed back.
+    /// Sets the key's value if the key has this version; zero: if there is no such key. Cheaper than by value, and
+    /// immune to a value that was changed and changed back.
     ///
     /// ```
     /// # let cluster = viewstone::testing::KvCluster::start(1)?;

@@ -64,8 +64,11 @@ impl ReplyRef<'_> {
 /// The call had no effect and will have none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Definite {
-    /// The cluster refuses it whatever its state: sending it again is useless.
-    #[error("the request is malformed, or larger than this cluster allows")]
+    /// The cluster refuses it whatever its state: sending it again is useless. The machine's `validate` did not let it pass, or
+    /// an operation that changes the state was submitted as a read.
+    #[error(
+        "the request is malformed, or larger than this cluster allows, or a write that was submitted as a read"
+    )]
     Invalid,
     /// Larger than a message of this cluster may be.
     #[error(

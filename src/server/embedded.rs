@@ -1,8 +1,8 @@
-//! A whole cluster in this process: real replicas on threads of their own, real data files, real TCP on loopback. For the
-//! load generator, and, behind [`crate::testing`], for tests that want the real thing.
+//! A whole cluster in this process: real replicas on threads of their own, real data files, real TCP on loopback. For
+//! the load generator, and, behind [`crate::testing`], for tests that want the real thing.
 //!
-//! A replica can be stopped and started again by itself; all keep their addresses. Nothing here touches what belongs to the
-//! process: no signal handlers, no log; its memory is locked only if that is asked for.
+//! A replica can be stopped and started again by itself; all keep their addresses. Nothing here touches what belongs
+//! to the process: no signal handlers, no log; its memory is locked only if that is asked for.
 
 use super::data_file::{self, DataFileError};
 use super::{ListenError, Listener, Published, ReservedPort, Running, ServerError, ServerOptions};
@@ -161,8 +161,8 @@ impl<M: Machines> EmbeddedCluster<M> {
         results.into_iter().collect()
     }
 
-    /// Stops a replica as SIGTERM would, and waits until it is gone: a primary lets the others know. Does nothing if it does
-    /// not run.
+    /// Stops a replica as SIGTERM would, and waits until it is gone: a primary lets the others know. Does nothing if
+    /// it does not run.
     ///
     /// # Errors
     /// Why it had stopped by itself.
@@ -170,8 +170,8 @@ impl<M: Machines> EmbeddedCluster<M> {
         self.join(replica)
     }
 
-    /// Stops a replica without a word to the others, which have to find out, and waits until it is gone. What its disk was
-    /// doing is waited for; what it had not yet given to the disk is lost. Does nothing if it does not run.
+    /// Stops a replica without a word to the others, which have to find out, and waits until it is gone. What its disk
+    /// was doing is waited for; what it had not yet given to the disk is lost. Does nothing if it does not run.
     ///
     /// # Errors
     /// Why it had stopped by itself.

@@ -1,7 +1,7 @@
 //! A real replica behind the server: what it asks of its host, and how one is put together from a data file.
 //!
-//! This is also how a program of your own hosts your own state machines. The data file is made by `viewstone format`, which does
-//! not care what the machines are; every replica of a cluster runs the same ones, in the same order.
+//! This is also how a program of your own hosts your own state machines. The data file is made by `viewstone format`,
+//! which does not care what the machines are; every replica of a cluster runs the same ones, in the same order.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -46,9 +46,9 @@ use storage::checkpoint::Damages;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
 
-/// How long a data file or a port that is in use is waited for, and how often it is tried. The kernel tears the ring of a
-/// killed process down in the background. Until then the lock stays: rightly, since writes may still be under way; and
-/// so does the port, on which an accept is.
+/// How long a data file or a port that is in use is waited for, and how often it is tried. The kernel tears the ring
+/// of a killed process down in the background. Until then the lock stays: rightly, since writes may still be under
+/// way; and so does the port, on which an accept is.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -261,8 +261,8 @@ pub fn open(path: &Path, development: bool) -> Result<DataFile, DataFileError> {
     }
 }
 
-/// Listens. A port that is in use is waited for, for a while: whoever starts with another data file than the one that was
-/// killed, because that is lost, does not wait for its lock.
+/// Listens. A port that is in use is waited for, for a while: whoever starts with another data file than the one that
+/// was killed, because that is lost, does not wait for its lock.
 ///
 /// # Errors
 /// See [`ListenError`].

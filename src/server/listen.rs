@@ -101,8 +101,8 @@ impl Listener {
     }
 }
 
-/// A port of the loopback interface that nobody else gets while this exists, and on which a [`Listener`] can be bound again
-/// and again. While none is, connections are refused.
+/// A port of the loopback interface that nobody else gets while this exists, and on which a [`Listener`] can be bound
+/// again and again. While none is, connections are refused.
 #[derive(Debug)]
 pub struct ReservedPort {
     /// Bound and not listening: the kernel gives its port to no other socket, except to one that asks for it by number.

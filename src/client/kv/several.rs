@@ -1,5 +1,5 @@
-//! Calls about several keys, and several calls at once: scans, batches, transactions, and what is submitted and waited for
-//! later.
+//! Calls about several keys, and several calls at once: scans, batches, transactions, and what is submitted and waited
+//! for later.
 
 use super::super::outcome::Unknown;
 use super::super::{Kind, Pending, Reply};
@@ -233,9 +233,9 @@ impl KvClient {
         CountReply::decode(&reply.body).ok_or(KvError::Answer(reply.op))
     }
 
-    /// Executes items in order, in one request: all of them, or, if the call fails definitely, none. They are independent:
-    /// what becomes of each is in its result, and one that fails undoes no other. (For what must stand or fall together
-    /// there is [`Self::transaction`], and an item of a batch may be one.)
+    /// Executes items in order, in one request: all of them, or, if the call fails definitely, none. They are
+    /// independent: what becomes of each is in its result, and one that fails undoes no other. (For what must stand or
+    /// fall together there is [`Self::transaction`], and an item of a batch may be one.)
     ///
     /// ```
     /// # let cluster = viewstone::testing::KvCluster::start(1)?;
@@ -259,7 +259,8 @@ impl KvClient {
         self.submit(items)?.wait()
     }
 
-    /// Starts a [batch](Self::batch) and returns at once, so that many may be under way; those are executed in any order.
+    /// Starts a [batch](Self::batch) and returns at once, so that many may be under way; those are executed in any
+    /// order.
     ///
     /// ```
     /// # let cluster = viewstone::testing::KvCluster::start(1)?;
@@ -299,9 +300,9 @@ impl KvClient {
         })
     }
 
-    /// Waits again for a change whose outcome was unknown ([`KvError::unknown`]), and tells what became of its items: one, if
-    /// the call was not a batch. Nothing is executed a second time. See [`Client::resolve`](super::super::Client::resolve); the
-    /// documentation of [`crate::client`] has an example.
+    /// Waits again for a change whose outcome was unknown ([`KvError::unknown`]), and tells what became of its items:
+    /// one, if the call was not a batch. Nothing is executed a second time. See
+    /// [`Client::resolve`](super::super::Client::resolve); the documentation of [`crate::client`] has an example.
     ///
     /// # Errors
     /// [`KvError`]; indeterminate again, if the deadline passes again.
