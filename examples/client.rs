@@ -28,27 +28,15 @@ fn one_by_one(kv: &KvClient) -> Result<(), KvError> {
 
 fn several_at_once(kv: &KvClient) -> Result<(), KvError> {
     let results = kv.batch(&[
-        Item::Put {
-            key: b"example/ada",
-            value: b"100",
-        },
-        Item::Put {
-            key: b"example/bob",
-            value: b"0",
-        },
+        Item::put(b"example/ada", b"100"),
+        Item::put(b"example/bob", b"0"),
     ])?;
     assert!(results.iter().all(|it| it.status.is_done()));
     let transfer = kv.transaction(
         &[Condition::value(b"example/ada", b"100")],
         &[
-            Item::Increment {
-                key: b"example/ada",
-                delta: -30,
-            },
-            Item::Increment {
-                key: b"example/bob",
-                delta: 30,
-            },
+            Item::increment(b"example/ada", -30),
+            Item::increment(b"example/bob", 30),
         ],
         &[],
     )?;
@@ -58,10 +46,7 @@ fn several_at_once(kv: &KvClient) -> Result<(), KvError> {
 }
 
 fn many_in_flight(kv: &KvClient) -> Result<(), KvError> {
-    let visit = [Item::Increment {
-        key: b"example/visits",
-        delta: 1,
-    }];
+    let visit = [Item::increment(b"example/visits", 1)];
     kv.put(b"example/visits", b"0")?;
     let start = Instant::now();
     let calls: Result<Vec<_>, _> = (0..CALLS).map(|_| kv.submit(&visit)).collect();

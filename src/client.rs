@@ -35,7 +35,7 @@
 //! let keys: Vec<String> = (0..100).map(|number| format!("key-{number}")).collect();
 //! let mut pending = Vec::new();
 //! for key in &keys {
-//!     pending.push(kv.submit(&[Item::Put { key: key.as_bytes(), value: b"x" }])?);
+//!     pending.push(kv.submit(&[Item::put(key.as_bytes(), b"x")])?);
 //! }
 //! for call in pending {
 //!     call.wait()?;

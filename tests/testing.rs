@@ -150,10 +150,7 @@ fn one_client_serves_many_threads_and_calls() {
         for _ in 0..4 {
             let kv = kv.clone();
             scope.spawn(move || {
-                let add = Item::Increment {
-                    key: b"sum",
-                    delta: 1,
-                };
+                let add = Item::increment(b"sum", 1);
                 let calls: Vec<_> = (0..50)
                     .map(|_| kv.submit(&[add, add]).expect("the key is short"))
                     .collect();

@@ -83,10 +83,10 @@ impl KvClient {
     /// let transfer = kv.transaction(
     ///     &[Condition::value(b"bank", b"open"), Condition::present(b"ada")],
     ///     &[
-    ///         Item::Increment { key: b"ada", delta: -10 },
-    ///         Item::Increment { key: b"bob", delta: 10 },
+    ///         Item::increment(b"ada", -10),
+    ///         Item::increment(b"bob", 10),
     ///     ],
-    ///     &[Item::Get { key: b"bank", size_max: u32::MAX }],
+    ///     &[Item::get(b"bank")],
     /// )?;
     /// assert!(transfer.succeeded);
     /// assert_eq!(transfer.results[0].number, Some(90));
@@ -243,9 +243,9 @@ impl KvClient {
     /// use viewstone::client::kv::{Item, Status};
     ///
     /// let results = kv.batch(&[
-    ///     Item::Put { key: b"name", value: b"Ada" },
-    ///     Item::Increment { key: b"name", delta: 1 }, // a mistake, which harms nobody else
-    ///     Item::Increment { key: b"visits", delta: 1 },
+    ///     Item::put(b"name", b"Ada"),
+    ///     Item::increment(b"name", 1), // a mistake, which harms nobody else
+    ///     Item::increment(b"visits", 1),
     /// ])?;
     /// assert!(results[0].status.is_done());
     /// assert_eq!(results[1].status, Status::NotANumber);
@@ -267,7 +267,7 @@ impl KvClient {
     /// # let kv = cluster.kv()?;
     /// use viewstone::client::kv::Item;
     ///
-    /// let visit = [Item::Increment { key: b"visits", delta: 1 }];
+    /// let visit = [Item::increment(b"visits", 1)];
     /// let calls: Result<Vec<_>, _> = (0..20).map(|_| kv.submit(&visit)).collect();
     /// for call in calls? {
     ///     call.wait()?;
