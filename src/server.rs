@@ -20,12 +20,14 @@ pub mod log_sink;
 pub mod memory;
 mod published;
 mod resolve;
+mod running;
 mod standing;
 
 pub use identity::Identity;
-pub use listen::{ListenError, Listener};
+pub use listen::{ListenError, Listener, ReservedPort};
 pub use published::Published;
 pub use resolve::{AddressError, Addresses, check_address, check_addresses};
+pub use running::{Running, Stop};
 pub use standing::{FETCHED_STEP, Standing};
 
 use crate::log_choice::Contradiction;
@@ -41,7 +43,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::checkpoint::Damages;
 use storage::header::Header;
@@ -128,6 +130,8 @@ pub struct ServerOptions {
     pub addresses: Vec<String>,
     /// Most connections of clients.
     pub clients_max: usize,
+    /// Lock the memory of the whole process, if the system lets us. Not for a guest in somebody else's process.
+    pub lock_memory: bool,
     /// Fail if memory cannot be locked.
     pub require_locked: bool,
     /// How durable writes become durable.
@@ -147,6 +151,7 @@ impl ServerOptions {
         Self {
             addresses,
             clients_max: Self::CLIENTS_MAX_DEFAULT,
+            lock_memory: true,
             require_locked: false,
             durability: Durability::default(),
             seed: u64::from(std::process::id()),
@@ -190,33 +195,6 @@ pub enum ServerError {
     Panicked,
 }
 
-/// Tells a server to stop. Clones mean the same server.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// Tells it.
-    pub fn stop(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was told.
-    pub fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// SIGTERM and SIGINT tell it, too.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn on_signals(&self) -> std::io::Result<()> {
-        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            signal_hook::flag::register(signal, Arc::clone(&self.0))?;
-        }
-        Ok(())
-    }
-}
-
 /// A replica and all that serves it.
 #[derive(Debug)]
 pub struct Server<R> {
@@ -233,6 +211,8 @@ pub struct Server<R> {
     /// The time of this turn.
     now: Now,
     address: SocketAddr,
+    /// Its index in the cluster.
+    index: u8,
 }
 
 impl<R: Hosted> Server<R> {
@@ -274,7 +254,9 @@ impl<R: Hosted> Server<R> {
         let faults = options.fault_file.as_ref().map(watch).transpose()?;
         let now = read_clocks();
         let replica = build(now)?;
-        memory.lock(options.require_locked)?;
+        if options.lock_memory {
+            memory.lock(options.require_locked)?;
+        }
         Ok(Self {
             uring,
             bus: Bus::new(identity, bus_options, addresses),
@@ -286,6 +268,7 @@ impl<R: Hosted> Server<R> {
             faults,
             now,
             address: listener.address,
+            index: identity.replica,
         })
     }
 
@@ -314,7 +297,9 @@ impl<R: Hosted> Server<R> {
             self.turn()?;
         }
         drop(seal);
-        self.hand_over()?;
+        if !stop.is_killed() {
+            self.hand_over()?;
+        }
         self.finish()
     }
 
@@ -376,6 +361,7 @@ impl<R: Hosted> Server<R> {
         }
         let standing = self.replica.standing();
         if standing != self.logged {
+            self.published.on_standing(self.index, standing);
             standing::log(self.logged, standing);
             self.logged = standing;
         }
@@ -553,45 +539,5 @@ pub fn read_clocks() -> Now {
     Now {
         monotonic_ns: nanoseconds(ClockId::Monotonic),
         realtime_ns: nanoseconds(ClockId::Realtime),
-    }
-}
-
-/// A server on a thread of its own.
-#[derive(Debug)]
-pub struct Running {
-    /// Tells it to stop.
-    pub stop: Stop,
-    thread: std::thread::JoinHandle<Result<(), ServerError>>,
-}
-
-impl Running {
-    /// Starts `run` on a new thread. It makes its server there, since a server does not move between threads.
-    ///
-    /// # Errors
-    /// The operating system gives no thread.
-    pub fn spawn(
-        name: String,
-        run: impl FnOnce(&Stop) -> Result<(), ServerError> + Send + 'static,
-    ) -> std::io::Result<Self> {
-        let stop = Stop::default();
-        let told = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || run(&told))?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Whether it has ended by itself.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Tells it to stop and waits for its end.
-    ///
-    /// # Errors
-    /// Why it had ended before, if it had.
-    pub fn stop(self) -> Result<(), ServerError> {
-        self.stop.stop();
-        self.thread.join().unwrap_or(Err(ServerError::Panicked))
     }
 }

@@ -4,11 +4,73 @@
 //! replicated. Everything else it keeps in collections over [`Pages`] whose handles are plain values inside the record.
 //! It manages no files, no snapshots and no serialisation of its state, and it never sees a clock or a source of
 //! randomness: time and order come with [`Context`].
+//!
+//! ```
+//! use viewstone::client::operation;
+//! use viewstone::state_machine::{Context, Invalid, Limits, Pages, Plan, ReplyBuffer, StateMachine};
+//! use viewstone::storage::collections::ordered_map::OrderedMap;
+//! use viewstone::testing::Cluster;
+//! use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+//!
+//! /// Names, and when each was seen last. Operation 1 sees a name; 2, a read, tells the time.
+//! #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+//! #[repr(C)]
+//! struct LastSeen {
+//!     names: OrderedMap,
+//! }
+//!
+//! impl StateMachine for LastSeen {
+//!     const NAME: &'static str = "last_seen";
+//!
+//!     fn create(_: &mut Pages) -> Self {
+//!         Self { names: OrderedMap::new() }
+//!     }
+//!
+//!     fn validate(limits: &Limits, operation: u8, body: &[u8]) -> Result<Plan, Invalid> {
+//!         match operation {
+//!             1 if body.len() <= 100 => Ok(limits.map_plan(1, 0, 8)),
+//!             2 => Ok(Plan { read_only: true, reply_size: 8, ..Plan::default() }),
+//!             _ => Err(Invalid),
+//!         }
+//!     }
+//!
+//!     fn read(&self, pages: &Pages, _: &Context, _: u8, body: &[u8], reply: &mut ReplyBuffer<'_>) {
+//!         if let Some(time) = self.names.get(pages, body) {
+//!             time.pieces(0).for_each(|piece| reply.push(piece));
+//!         }
+//!     }
+//!
+//!     fn commit(
+//!         &mut self,
+//!         pages: &mut Pages,
+//!         context: &Context,
+//!         _: u8,
+//!         body: &[u8],
+//!         _: &mut ReplyBuffer<'_>,
+//!     ) {
+//!         // The cluster's time, the same on all replicas; a clock would not be.
+//!         self.names.insert(pages, body, &[&context.timestamp.to_le_bytes()]);
+//!     }
+//! }
+//!
+//! let cluster = Cluster::<(LastSeen,)>::start(3)?;
+//! let client = cluster.client()?;
+//! let seen = client.write(operation(1, 1), b"ada")?;
+//! let found = client.read(operation(1, 2), b"ada")?;
+//! assert_eq!(found.body, seen.timestamp.to_le_bytes());
+//! assert!(client.read(operation(1, 2), b"bob")?.body.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! (The derives come from the crate `zerocopy`, version 0.8, with its feature `derive`.) `docs/state-machines.md` says
+//! what follows from all this for the author of a machine; `examples/own_service.rs` is a larger one with a typed
+//! client; [`crate::server::hosting`] runs it in production.
 
 pub mod kv;
 
+use storage::collections::ordered_map::Cost;
 use storage::header::{HEADER_SIZE, SUB_HEADER_SIZE};
-use storage::layout::Geometry;
+use storage::layout::{Geometry, PAGE_SIZE};
 pub use storage::pages::{PageId, Pages};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -40,6 +102,31 @@ impl Limits {
             read_reply_size_max: body_size_max,
             page_count: geometry.page_count(),
             pages_touched_max: geometry.pages_touched_max(),
+        }
+    }
+
+    /// The plan of a write that makes so many inserts, of values of at most so many bytes each, and so many removes in
+    /// one [`OrderedMap`]. What it answers is for the machine to say.
+    ///
+    /// ```
+    /// # use viewstone::state_machine::{Limits, Plan};
+    /// # let limits = Limits::new(&viewstone::storage::layout::Geometry::DEFAULT);
+    /// let plan = Plan { reply_size: 8, ..limits.map_plan(1, 0, 100) };
+    /// assert!(!plan.read_only && plan.pages_new > 0);
+    /// assert_eq!(limits.map_plan(0, 1, 0).pages_new, 0); // a remove needs nothing
+    /// ```
+    ///
+    /// [`OrderedMap`]: storage::collections::ordered_map::OrderedMap
+    pub fn map_plan(&self, inserts: u32, removes: u32, value_size_max: usize) -> Plan {
+        let cost = Cost::new(self.page_count);
+        let changes = inserts.saturating_add(removes);
+        let value_pages = inserts.saturating_mul(Cost::value_pages(value_size_max));
+        let bitmap_pages = self.page_count.div_ceil(PAGE_SIZE as u32 * 8);
+        let nodes_touched = cost.nodes_touched_max(changes) + bitmap_pages;
+        Plan {
+            pages_new: cost.nodes_new_max(inserts).saturating_add(value_pages),
+            pages_touched: nodes_touched.saturating_add(value_pages),
+            ..Plan::default()
         }
     }
 }
@@ -124,8 +211,9 @@ pub trait StateMachine:
     /// Name for people: `kv`, `ledger`.
     const NAME: &'static str;
 
-    /// Whether the machine itself looks, while it executes, whether enough pages are free for what it does next, and answers
-    /// that they are not in its reply. Else a request whose plan needs more pages than are free is not executed.
+    /// Whether the machine itself looks, while it executes, whether enough pages are free for what it does next, and
+    /// answers that they are not in its reply. Else a request whose plan needs more pages than are free is not
+    /// executed.
     const CHECKS_SPACE: bool = false;
 
     /// The machine as it is before the first op.
@@ -169,8 +257,8 @@ pub trait StateMachine:
         None
     }
 
-    /// Does a bounded amount of work that is due at `context.timestamp`. It must come nearer to a deadline that lies after
-    /// it: until then pulse follows pulse, and reads wait.
+    /// Does a bounded amount of work that is due at `context.timestamp`. It must come nearer to a deadline that lies
+    /// after it: until then pulse follows pulse, and reads wait.
     fn pulse(&mut self, pages: &mut Pages, context: &Context) {
         let _ = (pages, context);
     }

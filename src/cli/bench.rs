@@ -8,7 +8,7 @@ use crate::bench::load::{self, LoadError, LoadOptions, Stop};
 use crate::bench::measure::{Latencies, Measurements, human_bytes, human_us};
 use crate::bench::verify::{self, Verification, VerifyError};
 use crate::client::{ClientOptions, ConnectError, Host};
-use crate::server::embedded::EmbeddedCluster;
+use crate::server::embedded::{EmbeddedCluster, EmbeddedError};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -154,6 +154,9 @@ pub enum BenchError {
     },
     /// The embedded cluster does not start or stop.
     #[error("the embedded cluster: {0}")]
+    Embedded(#[from] EmbeddedError),
+    /// The replicas that are killed do not start or stop.
+    #[error("the cluster: {0}")]
     Cluster(String),
     /// The client does not start.
     #[error(transparent)]
@@ -342,8 +345,7 @@ fn prepare(
     let directory = make_directory(&args.directory)?;
     warn_of_memory(&directory.path);
     let id = u128::from(args.seed) << 64 | u128::from(std::process::id());
-    let cluster = EmbeddedCluster::format(id, args.replicas, geometry, &directory.path)
-        .map_err(BenchError::Cluster)?;
+    let cluster = EmbeddedCluster::format(id, args.replicas, geometry, &directory.path)?;
     Ok((directory, id, cluster))
 }
 
@@ -351,14 +353,14 @@ fn run_embedded(args: &BenchArgs) -> Result<Report, BenchError> {
     let geometry = args.geometry.resolve()?;
     let mut ledger = args.ledger(&geometry)?;
     let (directory, id, mut cluster) = prepare(args, geometry)?;
-    cluster.start().map_err(BenchError::Cluster)?;
+    cluster.start()?;
     let client_options = args.client_options(id, cluster.addresses());
     let measurements = load_and_drop(args, &client_options, &mut ledger, None)?;
     let footprint = Footprint::of(&cluster);
-    cluster.stop().map_err(BenchError::Cluster)?;
-    cluster.start().map_err(BenchError::Cluster)?;
+    cluster.stop()?;
+    cluster.start()?;
     let verification = read_back(args, id, cluster.addresses(), &ledger)?;
-    cluster.stop().map_err(BenchError::Cluster)?;
+    cluster.stop()?;
     let report = Report {
         measurements,
         verification,

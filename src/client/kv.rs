@@ -1,283 +1,60 @@
 //! The key-value machine, typed: encodes calls, decodes answers, and adds nothing else.
+//!
+//! ```
+//! # let cluster = viewstone::testing::KvCluster::start(1)?;
+//! # let kv = cluster.kv()?;
+//! use viewstone::client::kv::{Expiry, SetCondition, SetOptions, Swap};
+//!
+//! // Keys and values are bytes. Each change gives the key a new version, and versions never come back.
+//! let version = kv.put(b"lamp", b"off")?;
+//! assert_eq!(kv.compare_version_and_set(b"lamp", version, b"on")?, Swap::Done(version + 1));
+//! assert_eq!(kv.compare_and_set(b"lamp", Some(b"off"), b"on")?, Swap::Mismatch(version + 1));
+//!
+//! // A lock that expires by itself, by the cluster's time.
+//! let lock = SetOptions {
+//!     condition: SetCondition::Absent,
+//!     expiry: Expiry::In(30_000),
+//!     ..SetOptions::default()
+//! };
+//! assert!(kv.set(b"lock", b"me", lock)?.is_done());
+//! assert!(!kv.set(b"lock", b"you", lock)?.is_done());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Several things in one request: [`KvClient::batch`], each for itself, and [`KvClient::transaction`], all or nothing,
+//! on conditions. Several requests at once: [`KvClient::submit`]. How calls end, and what sessions and deadlines are,
+//! is told in [`crate::client`].
 
-use super::outcome::{CallError, Definite, NotSent, Unknown};
+mod answer;
+mod several;
+
+pub use answer::{Change, Committed, Entry, ItemResult, KvError, Page, Stat, Swap, Versioned};
+pub use several::PendingItems;
+
 use super::{Client, ClientOptions, ConnectError, Reply};
-use crate::state_machine::kv::wire::{
-    BatchReply, Condition, CountReply, Expiry, ExpiryCondition, Item, ItemReply, KEY_SIZE_MAX,
-    Operation, Scan, ScanReply, SetCondition, SetOptions, Status, TransactionBytes, prefix_end,
+pub use crate::state_machine::kv::wire::{
+    Comparison, Condition, CountReply, Expiry, ExpiryCondition, Item, KEY_SIZE_MAX, Scan,
+    SetCondition, SetOptions, Status, Target,
 };
-use std::ops::Bound;
+use crate::state_machine::kv::wire::{ItemReply, Operation};
+use answer::{error_of, stat_of, version_done};
+use std::time::Duration;
 
 /// The machine's number in a cluster of the released binary: the high byte of its operations.
 pub const MACHINE: u8 = 1;
 
 /// The operation's number on the wire.
 pub const fn operation(operation: Operation) -> u16 {
-    (MACHINE as u16) << 8 | operation as u16
+    super::operation(MACHINE, operation as u8)
 }
 
-/// How a call ends if it does not do what it says.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KvError {
-    /// The call ended without an answer of the machine, or the state is out of space.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// A key is too long. Nothing was sent.
-    #[error("a key has at most {KEY_SIZE_MAX} bytes; this one has {0}")]
-    Key(usize),
-    /// A batch without items, a scan of no entries, or a transaction with a list too long or with a transaction in it.
-    /// Nothing was sent.
-    #[error("the request asks for nothing, or for what cannot be asked")]
-    Empty,
-    /// The value does not fit an answer. Nothing was changed.
-    #[error("the value has {0} bytes, more than an answer holds")]
-    TooLarge(u32),
-    /// The value would be longer than a value may be. Nothing was changed.
-    #[error("the value would be longer than this cluster's values may be")]
-    TooLong,
-    /// The value is not a decimal number of 64 bits. Nothing was changed.
-    #[error("the value is not a decimal number of 64 bits")]
-    NotANumber,
-    /// The sum does not fit 64 bits. Nothing was changed.
-    #[error("the sum does not fit 64 bits")]
-    Overflow,
-    /// The value is of another type. Nothing was changed.
-    #[error("the value is of another type")]
-    WrongType,
-    /// The answer is not one: the cluster runs another machine, or another release. What was asked for was executed.
-    #[error("the answer of op {0} is not one of the key-value machine")]
-    Answer(u64),
-}
-
-/// The error that an item's status is, if it is one.
-fn error_of(reply: &ItemReply<'_>) -> Option<KvError> {
-    Some(match reply.status {
-        Status::OutOfSpace => Definite::OutOfSpace.into(),
-        Status::TooLarge => KvError::TooLarge(reply.value_size),
-        Status::TooLong => KvError::TooLong,
-        Status::NotANumber => KvError::NotANumber,
-        Status::Overflow => KvError::Overflow,
-        Status::WrongType => KvError::WrongType,
-        _ => return None,
-    })
-}
-
-impl KvError {
-    /// Whether a change may have been made.
-    pub fn is_indeterminate(&self) -> bool {
-        matches!(self, Self::Call(error) if error.is_indeterminate())
-    }
-
-    /// Under what the outcome may be settled, if it is unknown.
-    pub fn unknown(&self) -> Option<&Unknown> {
-        match self {
-            Self::Call(CallError::Indeterminate(unknown)) => Some(unknown),
-            _ => None,
-        }
-    }
-}
-
-impl From<Definite> for KvError {
-    fn from(error: Definite) -> Self {
-        Self::Call(error.into())
-    }
-}
-
-impl From<NotSent> for KvError {
-    fn from(error: NotSent) -> Self {
-        Self::Call(error.into())
-    }
-}
-
-/// A value and what it is worth comparing by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Versioned {
-    /// The value.
-    pub value: Vec<u8>,
-    /// Names the change that made it, for ever.
-    pub version: u64,
-}
-
-impl Versioned {
-    /// Of a reply that has a value.
-    fn of(reply: &ItemReply<'_>) -> Self {
-        let version = if reply.status.is_done() {
-            reply.old_version
-        } else {
-            reply.version
-        };
-        Self {
-            value: reply.value.to_vec(),
-            version,
-        }
-    }
-}
-
-/// How a set, an expire or a rename ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It was done.
-    Done {
-        /// The key's new version.
-        version: u64,
-        /// The value there was before, if it was asked for and there was one.
-        old: Option<Versioned>,
-    },
-    /// The condition did not hold; nothing was changed.
-    Mismatch {
-        /// The key's version (of a rename, that of the new key); zero if it is absent.
-        version: u64,
-        /// Its value, if it was asked for and there is one.
-        current: Option<Versioned>,
-    },
-    /// There is no such key. Never the outcome of a set.
-    NotFound,
-}
-
-impl Change {
-    /// Whether it was done.
-    pub fn is_done(&self) -> bool {
-        matches!(self, Self::Done { .. })
-    }
-
-    fn of(reply: &ItemReply<'_>) -> Option<Self> {
-        let (version, value) = (reply.version, Versioned::of(reply));
-        Some(match reply.status {
-            Status::Done => Self::Done { version, old: None },
-            Status::DoneValue => Self::Done {
-                version,
-                old: Some(value),
-            },
-            Status::Mismatch => Self::Mismatch {
-                version,
-                current: None,
-            },
-            Status::MismatchValue => Self::Mismatch {
-                version,
-                current: Some(value),
-            },
-            Status::NotFound => Self::NotFound,
-            _ => return None,
-        })
-    }
-}
-
-/// What is known of a key beside its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Its version.
-    pub version: u64,
-    /// When it expires, in milliseconds since 1970; none: never.
-    pub expiry_ms: Option<u64>,
-    /// Bytes of its value.
-    pub size: u32,
-    /// The value's type; zero: bytes.
-    pub kind: u8,
-}
-
-/// How a transaction ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// Whether the conditions held: the first list was executed, else the second.
-    pub succeeded: bool,
-    /// What became of its items.
-    pub results: Vec<ItemResult>,
-}
-
-/// How a compare-and-set ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Swap {
-    /// The key had the expected value, and has the new one, of this version.
-    Done(u64),
-    /// It had another, of this version, or none: zero. Nothing was changed.
-    Mismatch(u64),
-}
-
-impl Swap {
-    fn of(reply: &ItemReply<'_>) -> Option<Self> {
-        match reply.status {
-            Status::Done => Some(Self::Done(reply.version)),
-            Status::Mismatch => Some(Self::Mismatch(reply.version)),
-            _ => None,
-        }
-    }
-}
-
-/// A key that a scan found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The key.
-    pub key: Vec<u8>,
-    /// The version of its value.
-    pub version: u64,
-    /// Its value; none if it was not asked for, or does not fit an answer.
-    pub value: Option<Vec<u8>>,
-}
-
-/// What one answer held of a range.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// In the order of the scan.
-    pub entries: Vec<Entry>,
-    /// The range goes on: scan again behind this key (before it, in reverse order). None: it does not.
-    pub next: Option<Vec<u8>>,
-    /// The store's revision.
-    pub revision: u64,
-}
-
-/// What became of an item of a batch or transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ItemResult {
-    /// How it ended.
-    pub status: Status,
-    /// The version that it made or found; zero where the answer tells none.
-    pub version: u64,
-    /// The value, where the status says that there is one.
-    pub value: Option<Vec<u8>>,
-    /// The number, where the status says that there is one.
-    pub number: Option<i64>,
-    /// Of a stat.
-    pub stat: Option<Stat>,
-    /// Of a transaction: what became of the items of the list that was executed.
-    pub results: Vec<ItemResult>,
-}
-
-impl ItemResult {
-    fn of(reply: &ItemReply<'_>) -> Self {
-        let has_value = matches!(
-            reply.status,
-            Status::Value | Status::DoneValue | Status::MismatchValue
-        );
-        let has_number = matches!(reply.status, Status::Number | Status::DoneNumber);
-        Self {
-            status: reply.status,
-            version: reply.version,
-            value: has_value.then(|| reply.value.to_vec()),
-            number: has_number.then_some(reply.number),
-            stat: stat_of(reply),
-            results: reply.results.map(|reply| Self::of(&reply)).collect(),
-        }
-    }
-}
-
-fn stat_of(reply: &ItemReply<'_>) -> Option<Stat> {
-    (reply.status == Status::Stat).then_some(Stat {
-        version: reply.version,
-        expiry_ms: Some(reply.expiry_ms).filter(|&time| time != 0),
-        size: reply.value_size,
-        kind: reply.kind,
-    })
-}
-
-fn version_done(reply: &ItemReply<'_>) -> Option<u64> {
-    (reply.status == Status::Done).then_some(reply.version)
-}
-
-/// A client of the key-value machine.
-#[derive(Debug)]
+/// A client of the key-value machine. `Send` and `Sync`, and cheap to clone, as the [`Client`] in it is.
+#[derive(Clone, Debug)]
 pub struct KvClient {
     client: Client,
 }
+
+static_assertions::assert_impl_all!(KvClient: Send, Sync);
 
 impl KvClient {
     /// Starts a client; see [`Client::connect`].
@@ -285,9 +62,26 @@ impl KvClient {
     /// # Errors
     /// [`ConnectError`].
     pub fn connect(options: &ClientOptions) -> Result<Self, ConnectError> {
-        Ok(Self {
-            client: Client::connect(options)?,
-        })
+        Ok(Self::new(Client::connect(options)?))
+    }
+
+    /// Calls with a client that there is already.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The same client, with another deadline for its calls.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// let patient = kv.with_deadline(std::time::Duration::from_mins(5));
+    /// patient.clear()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self::new(self.client.with_deadline(deadline))
     }
 
     /// The client that it calls with.
@@ -296,6 +90,16 @@ impl KvClient {
     }
 
     /// The key's value.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// assert_eq!(kv.get(b"key")?, None);
+    /// let version = kv.put(b"key", b"value")?;
+    /// let found = kv.get(b"key")?.expect("it was just put");
+    /// assert_eq!((found.value, found.version), (b"value".to_vec(), version));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -310,6 +114,15 @@ impl KvClient {
 
     /// Bytes of the key's value, from `start` to `end`, included. Negative: from the end; -1 is the last byte. What is
     /// outside of the value is left out.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// kv.put(b"key", b"0123456789")?;
+    /// assert_eq!(kv.get_range(b"key", 2, 4)?.expect("it is there").value, b"234");
+    /// assert_eq!(kv.get_range(b"key", -3, -1)?.expect("it is there").value, b"789");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -334,6 +147,15 @@ impl KvClient {
 
     /// Version, expiry and size of a key; none if there is no such key.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// let version = kv.put(b"key", b"value")?;
+    /// let stat = kv.stat(b"key")?.expect("it is there");
+    /// assert_eq!((stat.version, stat.size, stat.expiry_ms), (version, 5, None));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn stat(&self, key: &[u8]) -> Result<Option<Stat>, KvError> {
@@ -353,14 +175,43 @@ impl KvClient {
 
     /// Sets the key's value, which never expires. Returns its version.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// let first = kv.put(b"key", b"value")?;
+    /// let second = kv.put(b"key", b"value")?; // a change, though to the same value
+    /// assert!(second > first);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<u64, KvError> {
         self.item(&Item::Put { key, value }, version_done)
     }
 
-    /// Sets the key's value on a condition, with an expiry, and tells the old value, as the options say. (The old value must
-    /// fit the answer to a write, which is the geometry's reply size: [`KvError::TooLarge`], and nothing is changed.)
+    /// Sets the key's value on a condition, with an expiry, and tells the old value, as the options say. (The old
+    /// value must fit the answer to a write, which is the geometry's reply size: [`KvError::TooLarge`], and nothing is
+    /// changed.)
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::{Change, Expiry, SetCondition, SetOptions};
+    ///
+    /// kv.put(b"key", b"old")?;
+    /// let options = SetOptions {
+    ///     condition: SetCondition::Present,
+    ///     expiry: Expiry::In(60_000),
+    ///     old: true,
+    /// };
+    /// let Change::Done { old: Some(old), .. } = kv.set(b"key", b"new", options)? else {
+    ///     panic!("it is present")
+    /// };
+    /// assert_eq!(old.value, b"old");
+    /// assert!(kv.stat(b"key")?.expect("it is there").expiry_ms.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -374,6 +225,14 @@ impl KvClient {
     }
 
     /// Sets the key's value, which never expires, and returns the one before.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// assert_eq!(kv.get_and_put(b"key", b"one")?, None);
+    /// assert_eq!(kv.get_and_put(b"key", b"two")?.expect("the one before").value, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -394,6 +253,15 @@ impl KvClient {
 
     /// Removes the key. Returns the change's version; none if there was no such key.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// kv.put(b"key", b"value")?;
+    /// assert!(kv.delete(b"key")?.is_some());
+    /// assert!(kv.delete(b"key")?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn delete(&self, key: &[u8]) -> Result<Option<u64>, KvError> {
@@ -405,6 +273,16 @@ impl KvClient {
     }
 
     /// Removes the key and returns its value, which must fit the answer to a write.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// kv.put(b"job", b"sweep the yard")?;
+    /// let taken = kv.get_and_delete(b"job")?.expect("nobody was faster");
+    /// assert_eq!(taken.value, b"sweep the yard");
+    /// assert_eq!(kv.get_and_delete(b"job")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -418,6 +296,18 @@ impl KvClient {
     }
 
     /// Sets the key's value if it is `expected`; none: if there is no such key.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::Swap;
+    ///
+    /// let Swap::Done(version) = kv.compare_and_set(b"leader", None, b"ada")? else {
+    ///     panic!("there was none")
+    /// };
+    /// assert_eq!(kv.compare_and_set(b"leader", None, b"bob")?, Swap::Mismatch(version));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -435,8 +325,25 @@ impl KvClient {
         self.item(&item, Swap::of)
     }
 
-    /// Sets the key's value if the key has this version; zero: if there is no such key. Cheaper than by value, and immune to
-    /// a value that was changed and changed back.
+    /// Sets the key's value if the key has this version; zero: if there is no such key. Cheaper than by value, and
+    /// immune to a value that was changed and changed back.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::Swap;
+    ///
+    /// kv.put(b"text", b"hello")?;
+    /// // Read, change, and write if nobody else has: until it works.
+    /// loop {
+    ///     let mut text = kv.get(b"text")?.expect("it is there");
+    ///     text.value.make_ascii_uppercase();
+    ///     if let Swap::Done(_) = kv.compare_version_and_set(b"text", text.version, &text.value)? {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -460,6 +367,17 @@ impl KvClient {
 
     /// Adds to the key's value, a decimal number of 64 bits; an absent one is 0. Returns the sum. The expiry stays.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::KvError;
+    ///
+    /// assert_eq!(kv.increment(b"visits", 3)?, 3);
+    /// assert_eq!(kv.increment(b"visits", -1)?, 2);
+    /// assert_eq!(kv.increment(b"visits", i64::MAX), Err(KvError::Overflow));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`]; [`KvError::NotANumber`] and [`KvError::Overflow`] change nothing.
     pub fn increment(&self, key: &[u8], delta: i64) -> Result<i64, KvError> {
@@ -469,6 +387,14 @@ impl KvClient {
     }
 
     /// Adds bytes to the end of the key's value; an absent one is empty. Returns the new size. The expiry stays.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// assert_eq!(kv.append(b"log", b"one;")?, 4);
+    /// assert_eq!(kv.append(b"log", b"two;")?, 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`].
@@ -481,6 +407,15 @@ impl KvClient {
     /// Overwrites bytes of the key's value, after zeros where it is shorter. Returns its size; with no bytes to write,
     /// nothing is changed. The expiry stays.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// kv.put(b"key", b"0123456789")?;
+    /// assert_eq!(kv.set_range(b"key", 4, b"xy")?, 10);
+    /// assert_eq!(kv.get(b"key")?.expect("it is there").value, b"0123xy6789");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn set_range(&self, key: &[u8], offset: u32, value: &[u8]) -> Result<u64, KvError> {
@@ -491,6 +426,19 @@ impl KvClient {
     }
 
     /// Sets or clears the key's expiry. One that is reached already removes the key.
+    ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::{Expiry, ExpiryCondition};
+    ///
+    /// kv.put(b"key", b"value")?;
+    /// assert!(kv.expire(b"key", Expiry::In(60_000), ExpiryCondition::Always)?.is_done());
+    /// // Only to a later time: it is not.
+    /// assert!(!kv.expire(b"key", Expiry::In(1_000), ExpiryCondition::Later)?.is_done());
+    /// assert!(kv.persist(b"key")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KvError`]; [`KvError::Empty`] for [`Expiry::Keep`].
@@ -523,6 +471,17 @@ impl KvClient {
 
     /// Moves value and expiry to another key; what that had is gone, unless `if_absent` forbids it.
     ///
+    /// ```
+    /// # let cluster = viewstone::testing::KvCluster::start(1)?;
+    /// # let kv = cluster.kv()?;
+    /// use viewstone::client::kv::Change;
+    ///
+    /// kv.put(b"draft", b"text")?;
+    /// assert!(kv.rename(b"draft", b"final", true)?.is_done());
+    /// assert_eq!(kv.rename(b"draft", b"final", true)?, Change::NotFound);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KvError`].
     pub fn rename(&self, key: &[u8], to: &[u8], if_absent: bool) -> Result<Change, KvError> {
@@ -536,159 +495,6 @@ impl KvClient {
     /// [`KvError`].
     pub fn clear(&self) -> Result<u64, KvError> {
         self.item(&Item::Clear, version_done)
-    }
-
-    /// Some key, chosen by a number that the caller draws at random; none if there is none.
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn random_key(&self, seed: u64) -> Result<Option<Vec<u8>>, KvError> {
-        let number = operation(Operation::Random);
-        let reply = self.client.read(number, &seed.to_le_bytes())?;
-        let page = ScanReply::decode(&reply.body).ok_or(KvError::Answer(reply.op))?;
-        let found = page.entries().next().map(|entry| entry.key.to_vec());
-        Ok(found)
-    }
-
-    /// Executes `then` if all conditions hold, `otherwise` if not: in one op, as one. If the state is out of space for
-    /// that list, nothing of it is executed.
-    ///
-    /// ```no_run
-    /// # use viewstone::client::kv::{KvClient, KvError};
-    /// # fn transfer(client: &KvClient) -> Result<(), KvError> {
-    /// use viewstone::state_machine::kv::wire::{Condition, Item};
-    ///
-    /// let moved = client.transaction(
-    ///     &[Condition::value(b"owner", b"ada")],
-    ///     &[
-    ///         Item::Increment { key: b"ada", delta: -10 },
-    ///         Item::Increment { key: b"bob", delta: 10 },
-    ///     ],
-    ///     &[Item::Get { key: b"owner", size_max: u32::MAX }],
-    /// )?;
-    /// assert!(moved.succeeded);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`KvError`]; what becomes of single items is in their results.
-    pub fn transaction(
-        &self,
-        conditions: &[Condition<'_>],
-        then: &[Item<'_>],
-        otherwise: &[Item<'_>],
-    ) -> Result<Committed, KvError> {
-        for condition in conditions {
-            check_key(condition.key)?;
-        }
-        for item in then.iter().chain(otherwise) {
-            check_item(item)?;
-        }
-        let bytes = TransactionBytes::new(conditions, then, otherwise).ok_or(KvError::Empty)?;
-        let item = bytes.item().ok_or(KvError::Empty)?;
-        self.item(&item, |reply| {
-            let succeeded = match reply.status {
-                Status::Succeeded => true,
-                Status::Failed => false,
-                _ => return None,
-            };
-            let results = reply.results.map(|reply| ItemResult::of(&reply));
-            Some(Committed {
-                succeeded,
-                results: results.collect(),
-            })
-        })
-    }
-
-    /// Reads a range, as much of it as an answer holds.
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn scan(&self, scan: &Scan<'_>) -> Result<Page, KvError> {
-        for bound in [scan.from, scan.to] {
-            if let Bound::Included(key) | Bound::Excluded(key) = bound
-                && key.len() > KEY_SIZE_MAX
-            {
-                return Err(KvError::Key(key.len()));
-            }
-        }
-        if scan.count_max == 0 {
-            return Err(KvError::Empty);
-        }
-        let mut body = Vec::new();
-        scan.encode(&mut body);
-        let reply = self.client.read(operation(Operation::Scan), &body)?;
-        let page = ScanReply::decode(&reply.body).ok_or(KvError::Answer(reply.op))?;
-        let last = page.entries().last();
-        let next = last.filter(|_| page.more).map(|entry| entry.key.to_vec());
-        let keys = page.entries().filter(|entry| entry.is_key);
-        let entries = keys.map(|entry| Entry {
-            key: entry.key.to_vec(),
-            version: entry.version,
-            value: entry.value.map(<[u8]>::to_vec),
-        });
-        Ok(Page {
-            entries: entries.collect(),
-            next,
-            revision: page.revision,
-        })
-    }
-
-    /// Reads the keys that begin with `prefix`, behind `after` if that is given, as many as an answer holds, at most
-    /// `limit`.
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn scan_prefix(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: u32,
-    ) -> Result<Page, KvError> {
-        check_key(prefix)?;
-        let mut buffer = [0; KEY_SIZE_MAX];
-        self.scan(&Scan {
-            from: after.map_or(Bound::Included(prefix), Bound::Excluded),
-            to: prefix_end(prefix, &mut buffer),
-            count_max: limit,
-            ..Scan::ALL
-        })
-    }
-
-    /// Counts the keys.
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn count(&self) -> Result<CountReply, KvError> {
-        let reply = self.client.read(operation(Operation::Count), &[])?;
-        CountReply::decode(&reply.body).ok_or(KvError::Answer(reply.op))
-    }
-
-    /// Executes items in order, in one request: all of them, or, if the call fails definitely, none. They are independent:
-    /// what becomes of each is in its result, and one that fails undoes no other. (For what must stand or fall together
-    /// there is [`Self::transaction`], and an item of a batch may be one.)
-    ///
-    /// # Errors
-    /// [`KvError`].
-    pub fn batch(&self, items: &[Item<'_>]) -> Result<Vec<ItemResult>, KvError> {
-        if items.is_empty() {
-            return Err(KvError::Empty);
-        }
-        let mut body = Vec::with_capacity(items.iter().map(Item::size).sum());
-        for item in items {
-            check_item(item)?;
-            item.encode(&mut body);
-        }
-        let number = operation(Operation::Batch);
-        let reply = if items.iter().all(Item::is_read) {
-            self.client.read(number, &body)?
-        } else {
-            self.client.write(number, &body)?
-        };
-        let results = BatchReply::decode(&reply.body).filter(|it| it.len() == items.len());
-        let results = results.ok_or(KvError::Answer(reply.op))?.results();
-        Ok(results.map(|reply| ItemResult::of(&reply)).collect())
     }
 
     /// One item in a request. None of `outcome`: the answer is an error of the machine, or none of its answers.

@@ -1,6 +1,28 @@
 //! How a call ends. Every call ends in exactly one of four ways: a [`Reply`]; a [`Definite`] error (it had no
 //! effect and will have none); [`NotSent`] (no replica ever had it); or [`Unknown`]: it may have been executed, once,
 //! or be executed later, once.
+//!
+//! ```
+//! use viewstone::client::{CallError, Client};
+//!
+//! /// What a caller may do, by the kind of error.
+//! fn advice(error: &CallError) -> &'static str {
+//!     match error {
+//!         CallError::Definite(_) => "it had no effect: change the request, or give up",
+//!         CallError::NotSent(_) => "it had no effect: call again",
+//!         CallError::Indeterminate(_) => "ask for the outcome with Client::resolve, or look at the state",
+//!     }
+//! }
+//!
+//! # let cluster = viewstone::testing::KvCluster::start(1)?;
+//! let client: Client = cluster.client()?;
+//! // Machine 1 has no operation 255, and this cluster no machine 9.
+//! for operation in [0x01ff, 0x0900] {
+//!     let error = client.write(operation, b"").expect_err("nobody knows it");
+//!     assert!(advice(&error).starts_with("it had no effect: change"), "{error}");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fmt;
 
@@ -42,8 +64,11 @@ impl ReplyRef<'_> {
 /// The call had no effect and will have none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Definite {
-    /// The cluster refuses it whatever its state: sending it again is useless.
-    #[error("the request is malformed, or larger than this cluster allows")]
+    /// The cluster refuses it whatever its state: sending it again is useless. The machine's `validate` did not let it pass, or
+    /// an operation that changes the state was submitted as a read.
+    #[error(
+        "the request is malformed, or larger than this cluster allows, or a write that was submitted as a read"
+    )]
     Invalid,
     /// Larger than a message of this cluster may be.
     #[error(

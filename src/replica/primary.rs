@@ -81,8 +81,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             };
         }
         if sub.operation != operation::REGISTER {
-            if sub.request == 0 {
-                return Err(Rejection::Invalid); // it would be taken for one that is executed already
+            // The number 0 would be taken for one that is executed already. Without a session it is a change that was
+            // submitted as a read, and its client has none that could be evicted.
+            if sub.request == 0 || sub.session == 0 {
+                return Err(Rejection::Invalid);
             }
             match self.engine.session(sub.client) {
                 Some(session) if session.session == sub.session => {

@@ -1,4 +1,31 @@
 //! A real replica behind the server: what it asks of its host, and how one is put together from a data file.
+//!
+//! This is also how a program of your own hosts your own state machines. The data file is made by `viewstone format`,
+//! which does not care what the machines are; every replica of a cluster runs the same ones, in the same order.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use viewstone::server::{ServerOptions, Stop, hosting};
+//! use viewstone::state_machine::kv::Kv;
+//!
+//! # let mut cluster = viewstone::testing::KvCluster::start(1)?;
+//! # cluster.stop_all()?;
+//! # let path = cluster.files()[0].clone();
+//! # let addresses = cluster.addresses().to_vec();
+//! let file = hosting::open(&path, true)?; // in production false: insists on a file system with O_DIRECT
+//! let own = usize::from(file.superblock.state.replica);
+//! let listener = hosting::listen(&addresses[own])?;
+//! let options = ServerOptions::new(addresses);
+//! let stop = Stop::default();
+//! stop.on_signals()?;
+//! # let ready = stop.clone();
+//! hosting::run::<(Kv,)>(file, listener, &options, &stop, &Arc::default(), |address, replica| {
+//!     // Sealed from here on, if the program has the sealed allocator: nothing may be allocated.
+//!     assert_eq!(replica, 0);
+//! #   ready.stop();
+//! })?; // returns when it was told to stop
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use super::data_file::{self, DataFile, DataFileError};
 use super::memory::Term;
@@ -19,9 +46,9 @@ use storage::checkpoint::Damages;
 use storage::header::{Header, ReplicaStatus};
 use storage::layout::{Geometry, Layout};
 
-/// How long a data file or a port that is in use is waited for, and how often it is tried. The kernel tears the ring of a
-/// killed process down in the background. Until then the lock stays: rightly, since writes may still be under way; and
-/// so does the port, on which an accept is.
+/// How long a data file or a port that is in use is waited for, and how often it is tried. The kernel tears the ring
+/// of a killed process down in the background. Until then the lock stays: rightly, since writes may still be under
+/// way; and so does the port, on which an accept is.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -234,8 +261,8 @@ pub fn open(path: &Path, development: bool) -> Result<DataFile, DataFileError> {
     }
 }
 
-/// Listens. A port that is in use is waited for, for a while: whoever starts with another data file than the one that was
-/// killed, because that is lost, does not wait for its lock.
+/// Listens. A port that is in use is waited for, for a while: whoever starts with another data file than the one that
+/// was killed, because that is lost, does not wait for its lock.
 ///
 /// # Errors
 /// See [`ListenError`].

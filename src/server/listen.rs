@@ -101,6 +101,39 @@ impl Listener {
     }
 }
 
+/// A port of the loopback interface that nobody else gets while this exists, and on which a [`Listener`] can be bound
+/// again and again. While none is, connections are refused.
+#[derive(Debug)]
+pub struct ReservedPort {
+    /// Bound and not listening: the kernel gives its port to no other socket, except to one that asks for it by number.
+    _fd: OwnedFd,
+    /// Which port.
+    pub address: SocketAddr,
+}
+
+impl ReservedPort {
+    /// Reserves a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn on_loopback() -> Result<Self, ListenError> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let reserve = || -> rustix::io::Result<Self> {
+            let flags = SocketFlags::CLOEXEC;
+            let family = AddressFamily::INET;
+            let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+            sockopt::set_socket_reuseaddr(&fd, true)?;
+            rustix::net::bind(&fd, &any)?;
+            let address = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+            Ok(Self { _fd: fd, address })
+        };
+        reserve().map_err(|errno| ListenError::Other {
+            address: any.to_string(),
+            errno,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +148,17 @@ mod tests {
             error,
             ListenError::Address(AddressError::Malformed(_))
         ));
+    }
+
+    #[test]
+    fn a_reserved_port_can_be_listened_on_again_and_again() {
+        let port = ReservedPort::on_loopback().expect("a port is free");
+        for _ in 0..2 {
+            let refused = std::net::TcpStream::connect(port.address).expect_err("nobody listens");
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+            let listener = Listener::bind(&port.address.to_string()).expect("it is ours");
+            assert_eq!(listener.address, port.address);
+            std::net::TcpStream::connect(port.address).expect("somebody listens");
+        }
     }
 }

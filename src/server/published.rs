@@ -1,7 +1,9 @@
 //! What a server counts, for other threads to read: plain numbers, each by itself, without locks.
 
+use super::Standing;
 use crate::replica::Metrics;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use storage::header::ReplicaStatus;
 use storage::io::IoOwner;
 
 /// Counts since the start of a server.
@@ -23,6 +25,8 @@ pub struct Published {
     pub memory_bytes: AtomicU64,
     /// Turns of the event loop.
     pub turns: AtomicU64,
+    /// One more than the view that the replica leads; zero: it leads none.
+    pub leads: AtomicU64,
 }
 
 impl Published {
@@ -42,5 +46,41 @@ impl Published {
         self.checkpoints.store(metrics.checkpoints, Relaxed);
         self.prepares.store(metrics.prepares, Relaxed);
         self.requests.store(metrics.requests, Relaxed);
+    }
+
+    /// Takes over what the replica is in its cluster. `own` is its index.
+    pub fn on_standing(&self, own: u8, standing: Option<Standing>) {
+        let leading = standing.filter(|it| it.primary == own && it.status == ReplicaStatus::Normal);
+        let leads = leading.map_or(0, |it| u64::from(it.view) + 1);
+        self.leads.store(leads, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_leads_while_it_is_the_primary_of_a_view_that_runs() {
+        let standing = |primary, status| {
+            Some(Standing {
+                view: 4,
+                primary,
+                status,
+                nowhere: None,
+                fetched_steps: None,
+                awaited_op: None,
+            })
+        };
+        let published = Published::default();
+        let leads = |standing| {
+            published.on_standing(1, standing);
+            published.leads.load(Relaxed)
+        };
+        assert_eq!(leads(standing(1, ReplicaStatus::Normal)), 5);
+        assert_eq!(leads(standing(1, ReplicaStatus::ViewChange)), 0);
+        assert_eq!(leads(standing(1, ReplicaStatus::Normal)), 5);
+        assert_eq!(leads(standing(2, ReplicaStatus::Normal)), 0);
+        assert_eq!(leads(None), 0);
     }
 }

@@ -230,6 +230,27 @@ pub enum Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// A get of a value of any size.
+    pub const fn get(key: &'a [u8]) -> Self {
+        let size_max = u32::MAX;
+        Self::Get { key, size_max }
+    }
+
+    /// A put.
+    pub const fn put(key: &'a [u8], value: &'a [u8]) -> Self {
+        Self::Put { key, value }
+    }
+
+    /// A delete.
+    pub const fn delete(key: &'a [u8]) -> Self {
+        Self::Delete { key }
+    }
+
+    /// An increment.
+    pub const fn increment(key: &'a [u8], delta: i64) -> Self {
+        Self::Increment { key, delta }
+    }
+
     /// The operation that this item is, if it is not part of a batch.
     pub fn operation(&self) -> Operation {
         match self {
