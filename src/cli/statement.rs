@@ -620,7 +620,7 @@ mod tests {
             ),
             (
                 "transaction then get a ; incr b x",
-                32,
+                33,
                 "'x' is not a whole number",
             ),
             (

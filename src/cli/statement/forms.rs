@@ -333,7 +333,7 @@ mod tests {
         assert!(names.is_sorted_by(|a, b| a < b));
         assert!(overview().iter().all(|line| line.len() < 120));
         for form in all() {
-            assert!(explain(form).iter().all(|line| line.len() < 130));
+            assert!(explain(form).iter().all(|line| line.len() < 150));
             assert!(
                 form.keywords
                     .iter()
