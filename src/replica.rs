@@ -544,11 +544,19 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             }
             Command::Page => self.on_page(from, &message, effects),
             _ if self.start_state() != Start::Begun => self.metrics.ignored(Ignored::NotReady),
+            // What is asked for by its hash may be read from any file.
+            Command::RequestPages => self.on_request_pages(from, &message, effects),
+            Command::RequestHeaders => {
+                self.on_request_headers(from, message.header().typed(), effects);
+            }
+            Command::RequestPrepare => {
+                self.on_request_prepare(from, *message.header().typed(), effects);
+            }
+            _ if !self.is_confirmed() => self.metrics.ignored(Ignored::NotReady),
             Command::Prepare => self.on_prepare(from, message.freeze(), effects),
             Command::PrepareOk => self.on_prepare_ok(from, message.header().typed(), effects),
             Command::Commit => self.on_commit(from, *message.header().typed(), effects),
             Command::CommitOk => self.on_commit_ok(from, message.header().typed(), effects),
-            Command::RequestPages => self.on_request_pages(from, &message, effects),
             Command::StartViewChange => {
                 self.on_start_view_change(from, message.header().frame.view, effects);
             }
@@ -557,13 +565,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             Command::RequestStartView => {
                 self.on_request_start_view(from, message.header().typed(), effects);
             }
-            Command::RequestHeaders => {
-                self.on_request_headers(from, message.header().typed(), effects);
-            }
             Command::Headers => self.on_headers(from, &message),
-            Command::RequestPrepare => {
-                self.on_request_prepare(from, *message.header().typed(), effects);
-            }
             Command::NoPrepare => self.on_no_prepare(from, message.header().typed()),
             _ => self.metrics.ignored(Ignored::Unexpected),
         }

@@ -427,6 +427,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         // Pages that are still being fetched are not in it.
         let syncing = u8::from(!self.checkpoint.is_complete());
         let whole = self.is_checkpoint_whole();
+        let keeps_previous = self.checkpoint.keeps_previous(record);
         let sequence = self.superblock.update(
             |state, _| {
                 let before = state.checkpoint;
@@ -434,7 +435,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                     // What is executed beyond the one before is committed beyond its reach.
                     state.previous = before;
                     state.sync.quorum_op = state.sync.quorum_op.max(before.prepare.op);
-                } else {
+                } else if !keeps_previous {
                     state.previous = CheckpointRecord::new_zeroed();
                 }
                 state.checkpoint = *record;

@@ -57,7 +57,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         self.lost.view = self.lost.view.max(ping.frame.view);
         self.lost.committed = self.lost.committed.max(ping.commit_min);
-        self.lost.ops[from as usize] = Some(ping.op.max(ping.op_acknowledged));
+        // Also what it can no longer see of its own log.
+        self.lost.ops[from as usize] = Some(ping.op_max.max(ping.op_acknowledged));
         let heard = self.lost.ops.iter().flatten();
         if self.lost.op.is_none() && heard.clone().count() >= self.quorums.view_change as usize {
             let highest = heard.max().copied().unwrap_or(0);
@@ -74,7 +75,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Goes on, if what has been heard is enough.
     pub(super) fn advance_lost(&mut self, effects: &mut Effects) {
         let ready = self.lost.op.is_some_and(|op| self.lost.committed >= op);
-        if self.status == ReplicaStatus::Lost && ready && self.lost.beginning.is_none() {
+        let may_write = self.is_confirmed() && self.lost.beginning.is_none();
+        if self.status == ReplicaStatus::Lost && ready && may_write {
             self.ask_for_record(0, effects);
         }
     }
@@ -82,7 +84,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// A checkpoint to begin with.
     pub(super) fn on_record_for_lost(&mut self, record: &CheckpointRecord, effects: &mut Effects) {
         let ready = self.lost.op.is_some_and(|op| self.lost.committed >= op);
-        if !ready || self.lost.beginning.is_some() {
+        if !ready || self.lost.beginning.is_some() || !self.is_confirmed() {
             return;
         }
         let count = u32::from(self.options.replica_count);

@@ -32,8 +32,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let log_view = state.log_view;
         self.view = state.view;
         self.log_view = log_view;
-        self.begin_life();
-        let state = self.superblock.working();
         self.checkpoint_op = record.prepare.op;
         self.commit_max = state.commit_max.max(record.prepare.op);
         let solo = self.is_solo();
@@ -108,27 +106,31 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.rebuild_chain();
         self.metrics.ops_recovered = self.head.op - self.commit_min;
         self.status = ReplicaStatus::Starting;
+        if !self.is_solo() {
+            self.timers.starting(self.now);
+            if self.superblock.working().sync.recovering == 1 {
+                self.become_lost();
+            }
+            // Those who were connected while there was nothing true to say do not know us before they hear us.
+            self.ping_others(effects);
+        }
+        if self.is_confirmed() {
+            self.take_part(effects);
+        }
+    }
+
+    /// Nothing is wrong with the file, as far as anybody knows: from here on it is written to.
+    pub(super) fn take_part(&mut self, effects: &mut Effects) {
         if self.state_ready && !self.is_checkpoint_whole() {
             // All was fetched before the process ended, and not all written: now, before anything is executed on it.
             self.write_checkpoint_anew(effects);
         }
         if self.is_solo() {
             self.open_solo(effects);
-        } else {
-            if self.start_state() == Start::Begun {
-                self.open_one_of_many(effects);
-            } else {
-                self.timers.starting(self.now);
-                if self.superblock.working().sync.recovering == 1 {
-                    self.become_lost();
-                }
-            }
-            if !self.is_confirmed() {
-                self.timers.starting(self.now); // until some others have found nothing wrong with this file
-            }
-            // Those who were connected while there was nothing true to say do not know us before they hear us.
-            self.ping_others(effects);
+        } else if self.start_state() == Start::Begun {
+            self.open_one_of_many(effects);
         }
+        // Otherwise what is heard decides: see `advance_start` and `advance_lost`.
     }
 
     /// The header of the newest op: from the journal, or of the checkpoint if nothing is above it.

@@ -9,9 +9,10 @@
 //! [`Remembered::judge`].
 //!
 //! Invariants:
-//! * After opening its file, a replica of several acknowledges and votes only once so many others have found nothing wrong that
-//!   they make a view-change quorum with it. Until then its greetings are *fresh*: they say what its file held when it was
-//!   opened.
+//! * After opening its file, a replica of several takes part only once so many others have found nothing wrong that they make a
+//!   view-change quorum with it. Until then it writes nothing: its greetings say what the file held when it was opened, in
+//!   this life and, if it ends before it was told, in the next one. (If it wrote, a view that it leaves for one, a disk that
+//!   went back would catch up with what others remember of it, and not with what it had promised.)
 //! * A verdict is about one life of a process and its file, and is echoed with both: greetings may be late, repeated and out of
 //!   order.
 //! * A file is new only while it is blank, and a blank one neither acknowledges nor votes ([`Begun`]). It leaves that state by
@@ -141,7 +142,6 @@ impl Remembered {
 /// What this replica's own file held when it was opened, who has found nothing wrong with that, and what was promised since.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Promises {
-    sequence: u64,
     /// No op above this can have been acknowledged before this life.
     op_max: u64,
     /// The highest op acknowledged in this life.
@@ -182,11 +182,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             || 1 + self.promises.confirmed.count() >= self.quorums.view_change
     }
 
-    /// The superblock is open.
-    pub(super) fn begin_life(&mut self) {
-        self.promises.sequence = self.superblock.working().sequence;
-    }
-
     /// Names this life of the process.
     pub(super) fn life(&self) -> u64 {
         self.election.nonce
@@ -194,15 +189,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Says in a greeting what may have been promised here.
     pub(super) fn say_promises(&self, ping: &mut Ping) {
-        let fresh = !self.is_confirmed();
         ping.life = if self.promises.opened { self.life() } else { 0 };
-        ping.fresh = u8::from(fresh);
         ping.file = self.superblock.working().file;
         ping.op_max = self.promises.op_max.max(self.head.op);
         ping.op_acknowledged = self.promises.op;
-        if fresh {
-            ping.superblock_sequence = self.promises.sequence;
-        }
     }
 
     /// Another replica has compared this life with what it remembers.
@@ -224,9 +214,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         }
         let before = self.is_confirmed();
         self.promises.confirmed.insert(from);
-        if !before && self.may_promise().is_some() {
-            self.acknowledge_withheld(effects);
-            self.vote_if_durable(effects);
+        if !before && self.is_confirmed() {
+            self.take_part(effects);
         }
     }
 }

@@ -14,7 +14,8 @@ use storage::header::{ReplicaStatus, Start};
 impl<M: Machines, R: Rules> Replica<M, R> {
     /// Records the next state, if what was heard allows it.
     pub(super) fn advance_start(&mut self, effects: &mut Effects) {
-        if self.status != ReplicaStatus::Starting || self.superblock.is_updating() {
+        let may_write = self.is_confirmed() && !self.superblock.is_updating();
+        if self.status != ReplicaStatus::Starting || !may_write {
             return;
         }
         let any_begun = self
@@ -46,6 +47,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         if self.status != ReplicaStatus::Starting {
             return;
         }
+        assert!(self.is_confirmed(), "written to before it was confirmed");
         if self.start_state() == Start::Begun {
             self.enter_normal();
         } else {

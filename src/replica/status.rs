@@ -133,6 +133,8 @@ pub struct Progress {
     pub checkpoint_op: u64,
     /// Its id; zero while the data file is being opened.
     pub checkpoint_id: u128,
+    /// Whether it cannot tell where its log ends, since its journal is damaged there.
+    pub is_head_uncertain: bool,
     /// Whether pages of state are being fetched from others.
     pub fetching: bool,
     /// Of a file that stands in for one that was lost: the op whose commit it waits for.
@@ -168,6 +170,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             } else {
                 self.superblock.working().checkpoint.id
             },
+            is_head_uncertain: self.uncertain.is_some(),
             fetching: !opening && !self.checkpoint.is_complete(),
             awaited_op: self.lost.op.filter(|_| self.status == ReplicaStatus::Lost),
             pages_missing: self.checkpoint.fetch_progress().missing,

@@ -125,9 +125,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_tick(&mut self, effects: &mut Effects) {
         let now = self.now;
         if self.timers.ping.fires(now) {
-            // Whom nobody has heard of yet may promise nothing, and is waited for.
-            let starting = matches!(self.status, ReplicaStatus::Starting | ReplicaStatus::Lost)
-                || !self.is_confirmed();
+            // Whom nobody has heard of yet does not take part, and is waited for.
+            let starting = matches!(self.status, ReplicaStatus::Starting | ReplicaStatus::Lost);
             self.timers
                 .ping
                 .set(now, if starting { PING_STARTING_NS } else { PING_NS });

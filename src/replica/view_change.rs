@@ -245,7 +245,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Leaves the view for a higher one: from now on nothing is acknowledged in the old one. The vote follows when the view
     /// is durable.
     pub(super) fn enter_view_change(&mut self, view: u32, effects: &mut Effects) {
-        assert!(view > self.view && !self.is_solo());
+        assert!(view > self.view && !self.is_solo() && self.is_confirmed());
         // The log's end is recorded by who has acted in the view that it leaves. Otherwise the superblock holds it already:
         // as it was when the replica last acted in a view, or as the log with which it was about to begin one.
         let acted = self.log_view == self.view && self.installing.is_none();
@@ -273,7 +273,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             &mut effects.io,
         );
         self.timers.view_change.set(self.now, self.patience_ns());
-        // Who may not promise anything yet does not vote, and must ask again whether it may.
         self.timers.vote.set(self.now, VOTE_RESEND_NS);
         if !R::VOTE_AWAITS_DURABLE_VIEW {
             self.vote(effects);
@@ -537,8 +536,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             return;
         }
         if self.may_promise().is_none() {
-            self.ping_others(effects); // until they have said that nothing is wrong with this file
-            return;
+            return; // its state is not that of the others
         }
         if durable.log_view() == self.view {
             // Back in a view whose log this replica cannot tell from its own disk.

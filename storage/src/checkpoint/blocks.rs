@@ -157,7 +157,7 @@ impl Blocks {
     }
 
     /// What was in this block has a new place in the checkpoint being written, or none. The block stays untouched
-    /// until that checkpoint and the one after are durable. Zero: nothing to let go.
+    /// until that checkpoint is durable, and the one after if that is not the same one in another place. Zero: nothing to let go.
     pub(super) fn release(&mut self, block: u32) {
         if block != 0 {
             assert!(self.writing.remove(block as usize));
@@ -178,9 +178,12 @@ impl Blocks {
         }
     }
 
-    /// The checkpoint that was being written is durable, superblock included.
-    pub(super) fn install(&mut self) {
-        self.previous.copy_from(&self.durable);
+    /// The checkpoint that was being written is durable, superblock included. If it is not the next one but the durable one
+    /// in another place, the one before stays.
+    pub(super) fn install(&mut self, next: bool) {
+        if next {
+            self.previous.copy_from(&self.durable);
+        }
         self.durable.copy_from(&self.writing);
         self.unite();
     }
@@ -297,7 +300,7 @@ mod tests {
         assert_eq!(size, 32);
         blocks.take(Zone::Data, first);
         blocks.assert_writable(first, 1);
-        blocks.install();
+        blocks.install(true);
         assert_eq!(blocks.free(), all - 1);
 
         let (second, _) = blocks.find(Zone::Data, 1);
@@ -305,9 +308,9 @@ mod tests {
         blocks.take(Zone::Data, second);
         blocks.release(first);
         assert_eq!(blocks.free(), all - 2);
-        blocks.install();
+        blocks.install(true);
         assert_eq!(blocks.free(), all - 2); // first belongs to the previous one
-        blocks.install();
+        blocks.install(true);
         assert_eq!(blocks.free(), all - 1);
     }
 
@@ -337,7 +340,7 @@ mod tests {
         let mut blocks = Blocks::new(&Geometry::SMALL);
         let (block, _) = blocks.find(Zone::Data, 1);
         blocks.take(Zone::Data, block);
-        blocks.install();
+        blocks.install(true);
         blocks.assert_writable(block, 1);
     }
 }

@@ -57,6 +57,8 @@ impl Generation {
 pub(super) struct Generations {
     pub(super) durable: Generation,
     pub(super) previous: Generation,
+    /// Whether anything of the one before is here; not all of it may be.
+    pub(super) has_previous: bool,
     /// Logical pages that the checkpoint being written has moved.
     written: Bits,
     /// Those that the durable one had moved.
@@ -70,6 +72,7 @@ impl Generations {
         Self {
             durable,
             previous: Generation::new(page_count),
+            has_previous: false,
             written: Bits::new(logical_count),
             written_before: Bits::new(logical_count),
         }
@@ -100,6 +103,7 @@ impl Generations {
 
     /// What the one before the durable one has is known.
     pub(super) fn previous_opened(&mut self) {
+        self.has_previous = true;
         let (durable, previous) = (&self.durable, &self.previous);
         for logical in 0..durable.tags.logical_count() {
             let tags_differ = durable.tags.tag(logical) != previous.tags.tag(logical);
@@ -114,6 +118,7 @@ impl Generations {
 
     /// Nothing is known of the one before the durable one.
     pub(super) fn forget_previous(&mut self) {
+        self.has_previous = false;
         self.previous.record = None;
         self.previous.tags.open(0);
         self.previous.map.open(BlockReference::new_zeroed());
@@ -129,20 +134,26 @@ impl Generations {
         self.written.insert(logical as usize);
     }
 
-    /// The checkpoint being written is durable. Work for each page that it or the last one has moved.
+    /// The checkpoint being written is durable: the next one, or the durable one in another place. Work for each page that it
+    /// or the last one has moved.
     pub(super) fn install(
         &mut self,
         tags: &TagTree,
         map: &AddressMap,
         record: Option<&CheckpointRecord>,
+        next: bool,
     ) {
-        std::mem::swap(&mut self.durable, &mut self.previous);
-        for logical in ones(&self.written_before) {
-            let (tag, block) = (
-                self.previous.tags.tag(logical),
-                self.previous.map.address(logical),
-            );
-            self.durable.record_block(logical, tag, block);
+        if next {
+            self.has_previous = true;
+            std::mem::swap(&mut self.durable, &mut self.previous);
+            for logical in ones(&self.written_before) {
+                let (tag, block) = (
+                    self.previous.tags.tag(logical),
+                    self.previous.map.address(logical),
+                );
+                self.durable.record_block(logical, tag, block);
+            }
+            self.written_before.clear();
         }
         for logical in ones(&self.written) {
             self.durable
@@ -150,7 +161,9 @@ impl Generations {
         }
         self.durable.map.copy_nodes_from(map);
         self.durable.record = record.copied();
-        std::mem::swap(&mut self.written, &mut self.written_before);
+        for logical in ones(&self.written) {
+            self.written_before.insert(logical as usize);
+        }
         self.written.clear();
     }
 

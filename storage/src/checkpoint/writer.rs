@@ -434,15 +434,24 @@ impl<R: Rules> Checkpoint<R> {
         CheckpointEvent::Written(self.writer.record)
     }
 
-    /// The superblock that names the checkpoint is durable. The one before it stays readable until the next time.
+    /// Whether the checkpoint before the durable one stays the one before, once the checkpoint that was written is named: it
+    /// is the durable one written anew, in another place. Others may need the one before all the same.
+    pub fn keeps_previous(&self, record: &CheckpointRecord) -> bool {
+        let anew = (self.record.prepare.op, self.record.id) == (record.prepare.op, record.id);
+        anew && self.generations.has_previous
+    }
+
+    /// The superblock that names the checkpoint is durable. The one before it, or before the one that it writes anew, stays
+    /// readable until the next time.
     pub fn installed(&mut self, record: &CheckpointRecord) {
         assert_eq!(self.mode, Mode::Written);
         assert_eq!(*record, self.writer.record);
+        let next = !self.keeps_previous(record);
         self.record = *record;
         self.fetch.target.map = record.map;
-        self.blocks.install();
+        self.blocks.install(next);
         let whole = self.is_complete().then_some(record);
-        self.generations.install(&self.tags, &self.map, whole);
+        self.generations.install(&self.tags, &self.map, whole, next);
         self.statistics.checkpoints += 1;
         self.mode = Mode::Idle;
     }

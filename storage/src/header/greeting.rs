@@ -76,10 +76,8 @@ typed_header! {
         start: u8,
         /// Number of replicas the sender believes in.
         replica_count: u8,
-        /// One: the sender has promised nothing in this life. The sequence is that which it began with.
-        fresh: u8,
         /// Zero.
-        pad: [u8; 9],
+        pad: [u8; 10],
     }
     rules |this| {
         bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;

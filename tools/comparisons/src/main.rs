@@ -1,10 +1,11 @@
-//! Measures ratios: Viewstone against the floor of the machine, and against itself, in runs that alternate, so that
-//! whatever else the machine does at the time is on both sides.
+//! Measures ratios: Viewstone against the floor of the machine, against itself, and against other stores, in runs that
+//! alternate, so that whatever else the machine does at the time is on both sides.
 
 mod floor;
 mod machine;
 mod own;
 mod raw;
+mod redis;
 mod report;
 mod subject;
 mod tail;
@@ -61,7 +62,10 @@ enum Command {
     Start,
     /// Bytes written to the disk for each byte put.
     Bytes,
-    /// All of these; the tail with three replicas and with one.
+    /// SET and GET of three replicas behind the gateway, over one redis-server with appendfsync always. Needs redis-server
+    /// and redis-benchmark.
+    Redis,
+    /// All of these but Redis; the tail with three replicas and with one.
     All,
 }
 
@@ -110,6 +114,7 @@ fn compare(
         }
         Command::Start => Ok(vec![one(own::start(common))?]),
         Command::Bytes => Ok(vec![one(own::bytes(common))?]),
+        Command::Redis => Ok(vec![one(redis::redis(common))?]),
         Command::All => ALL
             .iter()
             .map(|comparison| one(comparison(common)))

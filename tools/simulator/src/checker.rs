@@ -345,9 +345,7 @@ impl<W: Workload> Checker<W> {
             watched.promised,
             progress.head_op
         );
-        let stays = progress.view == progress.log_view;
-        let asks = progress.status == ReplicaStatus::ViewChange && stays;
-        self.checked.heads_uncertain += u64::from(asks);
+        self.checked.heads_uncertain += u64::from(progress.is_head_uncertain);
         watched.opened = true;
         watched.commit_min = progress.commit_min;
         self.checked.restarts += 1;

@@ -264,9 +264,8 @@ impl Nemesis {
     }
 
     fn crash_by<W: Workload>(&mut self, replica: u8, power: bool, cluster: &mut Cluster<W>) {
-        // Who went back must be remembered. Nor may it end itself before it has been told: what it writes to its superblock until
-        // then, a view that it leaves for one, would make it look newer than it is (docs/protocol.md).
-        if cluster.untold().is_some() {
+        // Whose disk went back must be remembered by the others; it may itself restart as often as it likes.
+        if cluster.untold().is_some_and(|untold| untold != replica) {
             return;
         }
         self.faults.primaries += u64::from(cluster.primary() == Some(replica));

@@ -5,7 +5,7 @@ use crate::run::run;
 use crate::workload::KvWorkload;
 
 /// A seed and its cause.
-pub const PINNED: [(u64, &str); 6] = [
+pub const PINNED: [(u64, &str); 7] = [
     (
         9_499_136_068_412,
         "a batch executed in part, because a checkpoint left no spare page for its next request, has answered \
@@ -24,6 +24,11 @@ pub const PINNED: [(u64, &str); 6] = [
     (
         245_568_317_149_841,
         "a vote whose list ended above an op that had lost its header, and was not committed, said that it was",
+    ),
+    (
+        234_166_920_892_618,
+        "a damaged checkpoint that was written anew gave up the one before it, and another replica that had not come further \
+         and was damaged needed that",
     ),
     (
         92_006_744_281_199,

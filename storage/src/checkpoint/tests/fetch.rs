@@ -33,7 +33,10 @@ impl Host {
     fn name(&mut self, record: &CheckpointRecord, syncing: bool) {
         let before = self.disk.named.filter(|(_, syncing)| !syncing);
         let newer = before.filter(|(before, _)| before.prepare.op < record.prepare.op && !syncing);
-        self.disk.previous = newer.map(|(before, _)| before);
+        let anew = self.disk.named.is_some_and(|(it, _)| it.id == record.id);
+        if !anew {
+            self.disk.previous = newer.map(|(before, _)| before);
+        }
         self.disk.named = Some((*record, syncing));
         if let Some(cuts) = &mut self.cuts {
             cuts.push(self.disk.clone());
@@ -530,6 +533,49 @@ fn what_is_damaged_itself_serves_the_checkpoint_before() {
     // It executes on, and then the other can be helped.
     advance(&mut behind, 440);
     ahead.sync(&mut behind);
+}
+
+/// A damaged checkpoint is written anew: the one before it is still served, in this life and after the next start. Somebody may
+/// need it who has not come further, when the newest is damaged once more.
+#[test]
+fn a_checkpoint_that_is_written_anew_keeps_the_one_before() {
+    let (mut host, mut behind) = (at(400, 1), at(400, 2));
+    let before = *host.checkpoint.record();
+    let old = host.frozen.clone();
+    advance(&mut host, 440);
+    let mut source = Host::reopen(host.layout, 5, host.disk.clone()).0;
+    source.frozen.clone_from(&host.frozen);
+    for round in 0..3 {
+        let mut disk = host.disk.clone();
+        for (block, item) in located(&host, host.checkpoint.record()) {
+            if matches!(item, DamagedItem::Page(page) if page.0 % 3 == round) {
+                disk.damage(host.layout.block_at(block));
+            }
+        }
+        let damages;
+        (host, damages) = Host::reopen(host.layout, 6, disk);
+        assert!(damages.is_some());
+        host.sync(&mut source);
+        let ids: Vec<_> = host.checkpoint.records().map(|it| it.id).collect();
+        assert!(ids.len() == 2 && ids.contains(&before.id), "round {round}");
+    }
+    let target = host.checkpoint.records().last().expect("the one before");
+    assert_eq!(target.id, before.id);
+    let mut disk = behind.disk.clone();
+    for (block, item) in located(&behind, behind.checkpoint.record()) {
+        if matches!(item, DamagedItem::Page(_)) {
+            disk.damage(behind.layout.block_at(block));
+        }
+    }
+    behind = Host::reopen(behind.layout, 7, disk).0;
+    behind.fetch_all(&mut host);
+    behind.finish();
+    assert!(snapshot(&behind.pages) == old);
+    // The next checkpoint takes its place as always.
+    host.find_live();
+    advance(&mut host, 480);
+    let ids: Vec<_> = host.checkpoint.records().map(|it| it.id).collect();
+    assert!(ids.len() == 2 && !ids.contains(&before.id));
 }
 
 #[test]

@@ -119,6 +119,7 @@ impl Run {
     fn progress(&self) -> Progress {
         Progress {
             nowhere: None,
+            is_head_uncertain: false,
             fetching: false,
             awaited_op: None,
             pages_missing: 0,

@@ -113,6 +113,36 @@ fn a_vote_between_two_greetings_is_remembered() {
     assert_eq!(halts_on(&mut it, 2, old), Regressed::Peer(1));
 }
 
+/// A disk goes back, and its replica restarts before it was told: several times, and each time it hears of what has happened
+/// since. It must not catch up with what the others remember of it, for it has forgotten what it promised.
+#[test]
+fn a_rollback_is_noticed_however_often_the_replica_restarts_before_it_is_told() {
+    let mut it = experienced(3);
+    let old = copy(&mut it, 1);
+    it.writes(2);
+    it.settle();
+    it.kill(0);
+    it.until("replica 1 leads", |it| it.is_normal(1) && it.view(1) == 1);
+    it.start(0);
+    it.writes(2);
+    it.settle();
+    it.pass(2 * SECOND);
+    it.kill(1);
+    it.put_back(1, old);
+    it.lose(All, R(1), &[Command::Pong]);
+    for _ in 0..3 {
+        it.start(1);
+        it.writes(RING);
+        it.pass(SECOND);
+        it.kill(1);
+    }
+    it.lose_nothing();
+    let old = it.cluster.disk_mut(1).state().clone();
+    let how = halts_on(&mut it, 1, old);
+    assert!(matches!(how, Regressed::Peer(_)), "{how:?}");
+    it.writes(2);
+}
+
 /// A recovered file is a file like any other: it must not go back either.
 #[test]
 fn a_recovered_file_that_goes_back_is_caught() {
