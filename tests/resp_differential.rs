@@ -557,7 +557,10 @@ fn differ(commands: usize, seed: u64, protocol: &str) {
             queued.push(line.clone());
         }
         match line[0].to_ascii_uppercase().as_slice() {
-            b"MULTI" if reply == Value::Simple(b"OK".into()) => in_transaction = true,
+            b"MULTI" if reply == Value::Simple(b"OK".into()) => {
+                in_transaction = true;
+                queued.clear();
+            }
             b"EXEC" | b"DISCARD" if line.len() == 1 => {
                 in_transaction = false;
                 queued.clear();
