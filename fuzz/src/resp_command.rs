@@ -39,6 +39,7 @@ pub fn run(data: &[u8]) {
                         items: &mut items,
                         shared: &mut shared,
                         in_transaction: false,
+                        prediction: None,
                         is_large: false,
                     };
                     match (spec.run)(&mut context, &arguments) {
