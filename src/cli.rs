@@ -53,6 +53,8 @@ pub enum Exit {
     Unavailable = 9,
     /// The state is not that of the other replicas, or the machine's memory fails.
     Diverged = 10,
+    /// Of `repl`: what the last statement asked for may have been done, or may still be.
+    Indeterminate = 11,
 }
 
 /// Shown below `--help`.
@@ -68,7 +70,8 @@ Exit status:
   7  too little disk space or memory
   8  the kernel or the file system lacks O_DIRECT or io_uring
   9  the cluster cannot be reached or has no primary
-  10 the state differs from that of the other replicas, or the machine's memory fails";
+  10 the state differs from that of the other replicas, or the machine's memory fails
+  11 (repl) what the last statement asked for may have been done, or may still be";
 
 /// Why a command failed, for people, and its exit status.
 #[derive(Debug)]
@@ -137,6 +140,20 @@ impl From<DataFileError> for Failure {
     }
 }
 
+impl From<repl::ReplError> for Failure {
+    fn from(error: repl::ReplError) -> Self {
+        use crate::client::ConnectError;
+        let repl::ReplError::Connect(cause) = &error;
+        let exit = match cause {
+            ConnectError::NoAddress | ConnectError::Address(_) | ConnectError::Sessions(_) => {
+                Exit::Usage
+            }
+            ConnectError::System(_) => Exit::Resources,
+        };
+        Self::new(exit, &error)
+    }
+}
+
 /// A replicated state machine you can trust with money: Viewstamped Replication on a storage engine of its own.
 #[derive(Parser)]
 #[command(name = "viewstone", version, after_long_help = EXIT_STATUS_HELP, propagate_version = true)]
@@ -173,7 +190,9 @@ impl Command {
             Self::Status(arguments) => {
                 return status::run(&arguments).map_err(|error| failed(&error));
             }
-            Self::Repl(arguments) => return repl::run(&arguments).map_err(|error| failed(&error)),
+            Self::Repl(arguments) => {
+                return repl::run(&arguments).map_err(Failure::from);
+            }
             Self::Resp(arguments) => resp::run(&arguments)?,
             Self::Inspect(arguments) => inspect::inspect(&arguments)?,
             Self::Verify(arguments) => inspect::verify(&arguments)?,

@@ -13,6 +13,7 @@ pub mod glob;
 mod inline;
 pub mod items;
 pub mod number;
+pub mod prediction;
 pub mod reply;
 pub mod request;
 pub mod shared;

@@ -37,8 +37,9 @@ fn shell(address: SocketAddr, command: &str) -> u8 {
             cluster: CLUSTER,
             timeout: std::time::Duration::from_secs(10),
         },
-        command: Some(command.to_owned()),
+        command: vec![command.into()],
         json: command.len().is_multiple_of(2),
+        timing: false,
     };
     run(&args).expect("it runs")
 }

@@ -39,6 +39,7 @@ pub fn run(data: &[u8]) {
                         items: &mut items,
                         shared: &mut shared,
                         in_transaction: false,
+                        prediction: None,
                         is_large: false,
                     };
                     match (spec.run)(&mut context, &arguments) {
@@ -55,7 +56,7 @@ pub fn run(data: &[u8]) {
                             let _ = steps.ask(&mut body);
                             assert!(!body.is_empty());
                         }
-                        Ok(Then::Replied | Then::Close | Then::Clients(_)) => {}
+                        Ok(Then::Replied | Then::Close | Then::Clients(_) | Then::Lists(_)) => {}
                         Err(failure) => failure.write(&mut Replies::new(&mut reply, Protocol::Two)),
                     }
                 }

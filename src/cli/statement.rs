@@ -3,11 +3,17 @@
 //! A word ends at a blank. Quotes, single or double, keep blanks; in and out of quotes, `\n \r \t \0 \\ \" \'`, a
 //! backslash before a blank, and `\xNN` stand for one byte. A quoted word is never a keyword.
 
+pub mod forms;
+mod words;
+
 use crate::state_machine::kv::wire::{
     Comparison, Condition, EXPIRY_MAX, Expiry, ExpiryCondition, Item, SetCondition, SetOptions,
     Target, TransactionBytes,
 };
-use std::fmt;
+use forms::Form;
+use words::{Word, words};
+
+pub use words::{Escaped, Quoted};
 
 /// What the shell can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +28,10 @@ pub enum Statement {
     Prefix(Vec<u8>, u32),
     /// Reads some key.
     Random,
-    /// Explains the statements.
-    Help,
+    /// Explains the statements, or one.
+    Help(Option<&'static Form>),
+    /// Says how long answers take, or does not.
+    Timing(bool),
     /// Ends the shell.
     Exit,
 }
@@ -140,53 +148,36 @@ impl OwnedCondition {
     }
 }
 
-/// What `help` prints.
-pub const HELP: &str = "\
-put KEY VALUE [keep | in MS | at MS] [if absent|present|version N]
-                                  set a value; it expires in so many, or at so many, milliseconds; keep: as before
-get KEY                           read a value
-getrange KEY FIRST LAST           read some bytes of it; negative: from the end
-stat KEY                          read version, expiry and size
-delete KEY                        remove a key
-take KEY                          read a value and remove the key
-cas KEY OLD NEW                   set NEW if the value is OLD; the bare word `absent` for OLD: if there is no such key
-incr KEY [N]                      add N, or 1, to a decimal number
-append KEY VALUE                  add bytes to a value
-setrange KEY OFFSET VALUE         overwrite bytes of a value
-expire KEY in MS|at MS|never      set or clear when a key expires
-rename KEY TO [if absent]         move a value
-scan [FROM [TO]] [limit N]        keys in order, FROM included, TO excluded
-prefix PREFIX [limit N]           keys that begin so, in order
-random                            some key
-count                             number of keys
-clear                             remove all keys
-transaction [if CONDITION [and CONDITION]..] then STATEMENT [; STATEMENT].. [else STATEMENT [; STATEMENT]..]
-                                  do one list or the other, as one; CONDITION is KEY absent, KEY present,
-                                  KEY version N, or KEY = VALUE (or != or < or >)
-help, exit
-Quote a word with blanks: \"two words\". Bytes: \\n \\r \\t \\0 \\\\ \\\" \\xNN.";
-
 /// Entries of a scan without a limit.
 const SCAN_LIMIT: u32 = 1000;
 
-/// A word, and whether any of it was quoted: a quoted word is never a keyword.
-#[derive(Debug, PartialEq, Eq)]
-struct Word {
-    bytes: Vec<u8>,
-    quoted: bool,
+/// What is wrong with a line, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// The byte of the line; none: the statement as a whole.
+    pub at: Option<usize>,
+    /// What is wrong, and what would be right.
+    pub message: String,
 }
 
-impl Word {
-    fn is(&self, keyword: &str) -> bool {
-        !self.quoted && self.bytes.eq_ignore_ascii_case(keyword.as_bytes())
+impl Wrong {
+    fn at(at: usize, message: String) -> Self {
+        let at = Some(at);
+        Self { at, message }
+    }
+
+    /// The column, from 1, as an editor counts it.
+    pub fn column(&self, line: &[u8]) -> usize {
+        let before = &line[..self.at.unwrap_or(0).min(line.len())];
+        String::from_utf8_lossy(before).chars().count() + 1
     }
 }
 
 /// The statement of a line; none if the line is empty or a comment (`#`).
 ///
 /// # Errors
-/// A sentence for the user.
-pub fn parse(line: &[u8]) -> Result<Option<Statement>, String> {
+/// For the user.
+pub fn parse(line: &[u8]) -> Result<Option<Statement>, Wrong> {
     if line.trim_ascii_start().first() == Some(&b'#') {
         return Ok(None);
     }
@@ -197,38 +188,57 @@ pub fn parse(line: &[u8]) -> Result<Option<Statement>, String> {
     let statement = match verb.bytes.to_ascii_lowercase().as_slice() {
         b"scan" => scan(rest),
         b"prefix" => {
-            let (rest, limit) = limited(rest, "prefix PREFIX [limit N]")?;
-            take(rest, "prefix PREFIX [limit N]")
-                .map(|[prefix]| Statement::Prefix(prefix.bytes.clone(), limit))
+            let (rest, limit) = limited(rest, "prefix")?;
+            take(rest, "prefix").map(|[prefix]| Statement::Prefix(prefix.bytes.clone(), limit))
         }
         b"random" => take(rest, "random").map(|[]| Statement::Random),
         b"transaction" => parse_transaction(rest),
-        b"help" => take(rest, "help").map(|[]| Statement::Help),
+        b"help" => help(rest),
+        b"timing" => match rest {
+            [on] if on.is("on") => Ok(Statement::Timing(true)),
+            [off] if off.is("off") => Ok(Statement::Timing(false)),
+            _ => Err(usage("timing")),
+        },
         b"exit" | b"quit" => take(rest, "exit").map(|[]| Statement::Exit),
         _ => change(&words).map(Statement::Item),
     };
-    statement.map(Some)
+    let at_verb = |wrong: Wrong| Wrong {
+        at: wrong.at.or(Some(verb.at)),
+        ..wrong
+    };
+    statement.map(Some).map_err(at_verb)
 }
 
 /// A statement that may be part of a transaction.
-fn change(words: &[Word]) -> Result<Change, String> {
+fn change(words: &[Word]) -> Result<Change, Wrong> {
     let Some((verb, rest)) = words.split_first() else {
-        return Err("a statement is missing".to_owned());
+        return Err(Wrong {
+            at: None,
+            message: "a statement is missing before or after a word like `;`, `then` or `else`"
+                .to_owned(),
+        });
     };
+    let at_verb = |wrong: Wrong| Wrong {
+        at: wrong.at.or(Some(verb.at)),
+        ..wrong
+    };
+    change_of(verb, rest).map_err(at_verb)
+}
+
+fn change_of(verb: &Word, rest: &[Word]) -> Result<Change, Wrong> {
     let own = |word: &Word| word.bytes.clone();
     match verb.bytes.to_ascii_lowercase().as_slice() {
         b"put" => put(rest),
-        b"get" => take(rest, "get KEY").map(|[key]| Change::Get(own(key))),
+        b"get" => take(rest, "get").map(|[key]| Change::Get(own(key))),
         b"getrange" => {
-            let usage = "getrange KEY FIRST LAST";
-            let [key, first, last] = take(rest, usage)?;
-            let (first, last) = (number(first, usage)?, number(last, usage)?);
+            let [key, first, last] = take(rest, "getrange")?;
+            let (first, last) = (number(first, "getrange")?, number(last, "getrange")?);
             Ok(Change::GetRange(own(key), first, last))
         }
-        b"stat" => take(rest, "stat KEY").map(|[key]| Change::Stat(own(key))),
-        b"delete" => take(rest, "delete KEY").map(|[key]| Change::Delete(own(key))),
-        b"take" => take(rest, "take KEY").map(|[key]| Change::Take(own(key))),
-        b"cas" => take(rest, "cas KEY OLD NEW").map(|[key, old, new]| {
+        b"stat" => take(rest, "stat").map(|[key]| Change::Stat(own(key))),
+        b"delete" => take(rest, "delete").map(|[key]| Change::Delete(own(key))),
+        b"take" => take(rest, "take").map(|[key]| Change::Take(own(key))),
+        b"cas" => take(rest, "cas").map(|[key, old, new]| {
             let expected = (!old.is("absent")).then(|| own(old));
             Change::Cas(own(key), expected, own(new))
         }),
@@ -236,61 +246,102 @@ fn change(words: &[Word]) -> Result<Change, String> {
             if let [key] = rest {
                 return Ok(Change::Increment(own(key), 1));
             }
-            let [key, delta] = take(rest, "incr KEY [N]")?;
-            Ok(Change::Increment(own(key), number(delta, "incr KEY [N]")?))
+            let [key, delta] = take(rest, "incr")?;
+            Ok(Change::Increment(own(key), number(delta, "incr")?))
         }
-        b"append" => {
-            take(rest, "append KEY VALUE").map(|[key, value]| Change::Append(own(key), own(value)))
-        }
+        b"append" => take(rest, "append").map(|[key, value]| Change::Append(own(key), own(value))),
         b"setrange" => {
-            let usage = "setrange KEY OFFSET VALUE";
-            let [key, offset, value] = take(rest, usage)?;
-            Ok(Change::SetRange(
-                own(key),
-                number(offset, usage)?,
-                own(value),
-            ))
+            let [key, offset, value] = take(rest, "setrange")?;
+            let offset = number(offset, "setrange")?;
+            Ok(Change::SetRange(own(key), offset, own(value)))
         }
         b"expire" => expire(rest),
         b"rename" => match rest {
             [key, to, when, absent] if when.is("if") && absent.is("absent") => {
                 Ok(Change::Rename(own(key), own(to), true))
             }
-            _ => take(rest, "rename KEY TO [if absent]")
-                .map(|[key, to]| Change::Rename(own(key), own(to), false)),
+            _ => take(rest, "rename").map(|[key, to]| Change::Rename(own(key), own(to), false)),
         },
         b"count" => take(rest, "count").map(|[]| Change::Count),
         b"clear" => take(rest, "clear").map(|[]| Change::Clear),
-        other => Err(format!("no statement '{}': try help", Escaped(other))),
+        _ => Err(unknown(verb)),
     }
 }
 
-fn usage(usage: &str) -> String {
-    format!("the statement is: {usage}")
+/// The error of a word that is no statement, or none that may stand here.
+fn unknown(verb: &Word) -> Wrong {
+    let name = Escaped(&verb.bytes);
+    let message = match (forms::find(&verb.bytes), forms::nearest(&verb.bytes)) {
+        (Some(_), _) => format!("'{name}' cannot be part of a transaction: help transaction"),
+        (None, Some(nearest)) => format!("no statement '{name}': did you mean {nearest}?"),
+        (None, None) => format!("no statement '{name}': `help` lists them"),
+    };
+    Wrong::at(verb.at, message)
 }
 
-fn take<'a, const N: usize>(words: &'a [Word], form: &str) -> Result<&'a [Word; N], String> {
-    words.try_into().map_err(|_| usage(form))
+fn help(words: &[Word]) -> Result<Statement, Wrong> {
+    let Some(word) = words.first() else {
+        return Ok(Statement::Help(None));
+    };
+    let [_] = take(words, "help")?;
+    let name = if word.is("quit") {
+        &b"exit"[..]
+    } else {
+        &word.bytes
+    };
+    let form = forms::find(name).ok_or_else(|| unknown(word))?;
+    Ok(Statement::Help(Some(form)))
 }
 
-fn number<T: std::str::FromStr>(word: &Word, form: &str) -> Result<T, String> {
-    let text = std::str::from_utf8(&word.bytes).map_err(|_| usage(form))?;
-    text.parse().map_err(|_| usage(form))
+/// The statement of this name is written differently.
+fn usage(name: &str) -> Wrong {
+    Wrong {
+        at: None,
+        message: format!("the statement is: {}", forms::usage(name)),
+    }
+}
+
+fn take<'a, const N: usize>(words: &'a [Word], name: &str) -> Result<&'a [Word; N], Wrong> {
+    words.try_into().map_err(|_| match words.get(N) {
+        Some(extra) => {
+            let text = format!(
+                "'{}' is one word too many (quote a word with blanks); the statement is: {}",
+                Escaped(&extra.bytes),
+                forms::usage(name)
+            );
+            Wrong::at(extra.at, text)
+        }
+        None => usage(name),
+    })
+}
+
+fn number<T: std::str::FromStr>(word: &Word, name: &str) -> Result<T, Wrong> {
+    let text = std::str::from_utf8(&word.bytes).ok();
+    let number = text.and_then(|text| text.parse().ok());
+    number.ok_or_else(|| {
+        let text = format!(
+            "'{}' is not a whole number that can stand here; the statement is: {}",
+            Escaped(&word.bytes),
+            forms::usage(name)
+        );
+        Wrong::at(word.at, text)
+    })
 }
 
 /// An expiry in milliseconds.
-fn time(word: &Word, form: &str) -> Result<u64, String> {
-    let time: u64 = number(word, form)?;
+fn time(word: &Word, name: &str) -> Result<u64, Wrong> {
+    let time: u64 = number(word, name)?;
     if time > EXPIRY_MAX {
-        return Err(format!("a time is at most {EXPIRY_MAX} ms"));
+        let text = format!("a time is at most {EXPIRY_MAX} ms");
+        return Err(Wrong::at(word.at, text));
     }
     Ok(time)
 }
 
-fn put(words: &[Word]) -> Result<Change, String> {
-    let form = "put KEY VALUE [keep | in MS | at MS] [if absent|present|version N]";
+fn put(words: &[Word]) -> Result<Change, Wrong> {
+    let name = "put";
     let [key, value, rest @ ..] = words else {
-        return Err(usage(form));
+        return Err(usage(name));
     };
     let mut options = SetOptions::default();
     let rest = match rest {
@@ -299,11 +350,11 @@ fn put(words: &[Word]) -> Result<Change, String> {
             rest
         }
         [kind, at, rest @ ..] if kind.is("in") => {
-            options.expiry = Expiry::In(time(at, form)?);
+            options.expiry = Expiry::In(time(at, name)?);
             rest
         }
         [kind, at, rest @ ..] if kind.is("at") => {
-            options.expiry = Expiry::At(time(at, form)?);
+            options.expiry = Expiry::At(time(at, name)?);
             rest
         }
         _ => rest,
@@ -313,50 +364,50 @@ fn put(words: &[Word]) -> Result<Change, String> {
         [when, absent] if when.is("if") && absent.is("absent") => SetCondition::Absent,
         [when, present] if when.is("if") && present.is("present") => SetCondition::Present,
         [when, kind, version] if when.is("if") && kind.is("version") => {
-            SetCondition::Version(number(version, form)?)
+            SetCondition::Version(number(version, name)?)
         }
-        _ => return Err(usage(form)),
+        _ => return Err(usage(name)),
     };
     Ok(Change::Put(key.bytes.clone(), value.bytes.clone(), options))
 }
 
-fn expire(words: &[Word]) -> Result<Change, String> {
-    let form = "expire KEY in MS|at MS|never";
+fn expire(words: &[Word]) -> Result<Change, Wrong> {
+    let name = "expire";
     let (key, expiry) = match words {
         [key, never] if never.is("never") => (key, Expiry::Never),
-        [key, kind, at] if kind.is("in") => (key, Expiry::In(time(at, form)?)),
-        [key, kind, at] if kind.is("at") => (key, Expiry::At(time(at, form)?)),
-        _ => return Err(usage(form)),
+        [key, kind, at] if kind.is("in") => (key, Expiry::In(time(at, name)?)),
+        [key, kind, at] if kind.is("at") => (key, Expiry::At(time(at, name)?)),
+        _ => return Err(usage(name)),
     };
     let always = ExpiryCondition::Always;
     Ok(Change::Expire(key.bytes.clone(), expiry, always))
 }
 
 /// Words without a limit at their end, and the limit.
-fn limited<'a>(words: &'a [Word], form: &str) -> Result<(&'a [Word], u32), String> {
+fn limited<'a>(words: &'a [Word], name: &str) -> Result<(&'a [Word], u32), Wrong> {
     match words {
-        [rest @ .., keyword, limit] if keyword.is("limit") => match number(limit, form)? {
-            0 => Err(usage(form)),
+        [rest @ .., keyword, limit] if keyword.is("limit") => match number(limit, name)? {
+            0 => Err(Wrong::at(limit.at, "a limit is at least 1".to_owned())),
             limit => Ok((rest, limit)),
         },
         _ => Ok((words, SCAN_LIMIT)),
     }
 }
 
-fn scan(words: &[Word]) -> Result<Statement, String> {
-    let form = "scan [FROM [TO]] [limit N]";
-    let (words, limit) = limited(words, form)?;
+fn scan(words: &[Word]) -> Result<Statement, Wrong> {
+    let name = "scan";
+    let (words, limit) = limited(words, name)?;
     if words.len() > 2 {
-        return Err(usage(form));
+        return Err(usage(name));
     }
     let mut words = words.iter().map(|word| word.bytes.clone());
     Ok(Statement::Scan(words.next(), words.next(), limit))
 }
 
-fn parse_transaction(words: &[Word]) -> Result<Statement, String> {
-    let form = "transaction [if CONDITION [and CONDITION]..] then STATEMENT [; ..] [else STATEMENT [; ..]]";
+fn parse_transaction(words: &[Word]) -> Result<Statement, Wrong> {
+    let name = "transaction";
     let then_at = words.iter().position(|word| word.is("then"));
-    let (before, lists) = words.split_at(then_at.ok_or_else(|| usage(form))?);
+    let (before, lists) = words.split_at(then_at.ok_or_else(|| usage(name))?);
     let mut conditions = Vec::new();
     match before.split_first() {
         None => {}
@@ -365,7 +416,7 @@ fn parse_transaction(words: &[Word]) -> Result<Statement, String> {
                 conditions.push(condition(words)?);
             }
         }
-        Some(_) => return Err(usage(form)),
+        Some(_) => return Err(usage(name)),
     }
     let mut lists = lists[1..].splitn(2, |word| word.is("else")).map(|words| {
         let statements = words.split(|word| word.is(";"));
@@ -376,8 +427,13 @@ fn parse_transaction(words: &[Word]) -> Result<Statement, String> {
     Ok(Statement::Transaction(conditions, then, otherwise))
 }
 
-fn condition(words: &[Word]) -> Result<OwnedCondition, String> {
-    let form = "KEY absent, KEY present, KEY version N, or KEY = VALUE (or != or < or >)";
+fn condition(words: &[Word]) -> Result<OwnedCondition, Wrong> {
+    let wrong = || {
+        Wrong {
+        at: words.first().map(|word| word.at),
+        message: "a condition is: KEY absent, KEY present, KEY version N, or KEY = VALUE (or != or < or >)".to_owned(),
+    }
+    };
     let of_version = |key: &Word, comparison, version| OwnedCondition {
         key: key.bytes.clone(),
         comparison,
@@ -388,7 +444,7 @@ fn condition(words: &[Word]) -> Result<OwnedCondition, String> {
         [key, absent] if absent.is("absent") => of_version(key, Comparison::Equal, 0),
         [key, present] if present.is("present") => of_version(key, Comparison::Greater, 0),
         [key, kind, version] if kind.is("version") => {
-            of_version(key, Comparison::Equal, number(version, form)?)
+            of_version(key, Comparison::Equal, number(version, "transaction")?)
         }
         [key, sign, value] => {
             let comparison = match (&sign.bytes[..], sign.quoted) {
@@ -396,7 +452,7 @@ fn condition(words: &[Word]) -> Result<OwnedCondition, String> {
                 (b"!=", false) => Comparison::NotEqual,
                 (b"<", false) => Comparison::Less,
                 (b">", false) => Comparison::Greater,
-                _ => return Err(format!("a condition is: {form}")),
+                _ => return Err(wrong()),
             };
             OwnedCondition {
                 key: key.bytes.clone(),
@@ -405,102 +461,8 @@ fn condition(words: &[Word]) -> Result<OwnedCondition, String> {
                 value: Some(value.bytes.clone()),
             }
         }
-        _ => return Err(format!("a condition is: {form}")),
+        _ => return Err(wrong()),
     })
-}
-
-fn words(line: &[u8]) -> Result<Vec<Word>, String> {
-    let mut words = Vec::new();
-    let mut current: Option<Word> = None;
-    let mut quote = None;
-    let mut bytes = line.iter().copied();
-    while let Some(byte) = bytes.next() {
-        let is_blank = byte.is_ascii_whitespace() && quote.is_none();
-        if is_blank {
-            words.extend(current.take());
-            continue;
-        }
-        let word = current.get_or_insert(Word {
-            bytes: Vec::new(),
-            quoted: false,
-        });
-        match (byte, quote) {
-            (b'"' | b'\'', None) => {
-                quote = Some(byte);
-                word.quoted = true;
-            }
-            (_, Some(open)) if byte == open => quote = None,
-            (b'\\', _) => word.bytes.push(escape(&mut bytes)?),
-            _ => word.bytes.push(byte),
-        }
-    }
-    if quote.is_some() {
-        return Err("a quote is not closed".to_owned());
-    }
-    words.extend(current);
-    Ok(words)
-}
-
-fn escape(bytes: &mut impl Iterator<Item = u8>) -> Result<u8, String> {
-    let unknown = || "an escape is one of \\n \\r \\t \\0 \\\\ \\\" \\' or \\xNN".to_owned();
-    let mut digit = || {
-        let byte = bytes.next()?;
-        Some((byte, (byte as char).to_digit(16).map(|digit| digit as u8)))
-    };
-    let (byte, _) = digit().ok_or_else(unknown)?;
-    Ok(match byte {
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        b'0' => 0,
-        b'\\' | b'"' | b'\'' | b' ' => byte,
-        b'x' => {
-            let (high, low) = (digit().and_then(|it| it.1), digit().and_then(|it| it.1));
-            high.zip(low)
-                .map(|(high, low)| high << 4 | low)
-                .ok_or_else(unknown)?
-        }
-        _ => return Err(unknown()),
-    })
-}
-
-/// Bytes as a word that [`parse`] reads back: quoted, and escaped where they are not printable text.
-#[derive(Clone, Copy, Debug)]
-pub struct Quoted<'a>(pub &'a [u8]);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "\"{}\"", Escaped(self.0))
-    }
-}
-
-struct Escaped<'a>(&'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for letter in chunk.valid().chars() {
-                match letter {
-                    '\n' => formatter.write_str("\\n")?,
-                    '\r' => formatter.write_str("\\r")?,
-                    '\t' => formatter.write_str("\\t")?,
-                    '"' => formatter.write_str("\\\"")?,
-                    '\\' => formatter.write_str("\\\\")?,
-                    letter if letter.is_control() => {
-                        let mut bytes = [0; 4];
-                        for byte in letter.encode_utf8(&mut bytes).bytes() {
-                            write!(formatter, "\\x{byte:02x}")?;
-                        }
-                    }
-                    letter => fmt::Write::write_char(formatter, letter)?,
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(formatter, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -636,6 +598,67 @@ mod tests {
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn errors_say_where_and_what_would_be_right() {
+        for (line, column, message) in [
+            ("  gte a", 3, "no statement 'gte': did you mean get?"),
+            ("frob", 1, "no statement 'frob': `help` lists them"),
+            (
+                "put \u{e9} 'b",
+                7,
+                "a quote is not closed: end the word with ', or write \\'",
+            ),
+            ("get a\\q", 6, "an escape is one of"),
+            ("put a", 1, "the statement is: put KEY VALUE [keep"),
+            ("get a b c", 7, "'b' is one word too many"),
+            (
+                "incr n 1.5",
+                8,
+                "'1.5' is not a whole number that can stand here; the statement is: incr KEY [N]",
+            ),
+            (
+                "transaction then get a ; incr b x",
+                33,
+                "'x' is not a whole number",
+            ),
+            (
+                "transaction if a ~ b then get b",
+                16,
+                "a condition is: KEY absent",
+            ),
+            (
+                "transaction then scan",
+                18,
+                "'scan' cannot be part of a transaction",
+            ),
+            ("scan limit 0", 12, "a limit is at least 1"),
+            ("help frob", 6, "no statement 'frob'"),
+        ] {
+            let wrong = parse(line.as_bytes()).expect_err(line);
+            assert!(
+                wrong.message.starts_with(message),
+                "{line}: {}",
+                wrong.message
+            );
+            assert_eq!(wrong.column(line.as_bytes()), column, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_statement_has_help() {
+        for form in forms::all() {
+            let line = format!("help {}", form.name);
+            assert_eq!(
+                parse(line.as_bytes()),
+                Ok(Some(Statement::Help(Some(form))))
+            );
+        }
+        assert_eq!(parse(b"HELP"), Ok(Some(Statement::Help(None))));
+        assert!(
+            matches!(parse(b"help quit"), Ok(Some(Statement::Help(Some(form)))) if form.name == "exit")
+        );
     }
 
     proptest! {

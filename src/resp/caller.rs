@@ -49,11 +49,42 @@ impl Caller {
         };
     }
 
+    /// What commands of a transaction may set.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            protocol: self.protocol,
+            name: self.name.clone(),
+            library: self.library.clone(),
+        }
+    }
+
+    /// With these.
+    #[must_use]
+    pub fn with(mut self, settings: &Settings) -> Self {
+        self.set(settings);
+        self
+    }
+
+    /// Sets it.
+    pub fn set(&mut self, settings: &Settings) {
+        self.protocol = settings.protocol;
+        self.name.clone_from(&settings.name);
+        self.library.clone_from(&settings.library);
+    }
+
     /// Ends the transaction and watches nothing: EXEC and DISCARD.
     pub fn end_transaction(&mut self) {
         self.transaction = None;
         self.watched = Vec::new();
     }
+}
+
+/// What a connection says of itself, and how it is spoken to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    protocol: Protocol,
+    name: Vec<u8>,
+    library: (Vec<u8>, Vec<u8>),
 }
 
 /// The commands of a transaction that has not been executed yet.
@@ -65,6 +96,12 @@ pub struct Transaction {
     ends: Vec<usize>,
     /// A command was refused: EXEC will be, too.
     pub broken: bool,
+    /// There is a command whose items depend on what those before it leave.
+    pub is_predicted: bool,
+    /// Lists of connections that its commands ask for, in their order, as they are when it is executed.
+    pub lists: Vec<String>,
+    /// They are there.
+    pub is_listed: bool,
 }
 
 /// The transaction is longer than can be executed.
@@ -90,8 +127,10 @@ impl Transaction {
         Ok(())
     }
 
-    fn memory(&self) -> usize {
-        self.bytes.capacity() + 8 * self.places.capacity() + 8 * self.ends.capacity()
+    /// The memory that it holds, in bytes, about.
+    pub fn memory(&self) -> usize {
+        let lists: usize = self.lists.iter().map(String::len).sum();
+        lists + self.bytes.capacity() + 8 * self.places.capacity() + 8 * self.ends.capacity()
     }
 
     /// Commands.

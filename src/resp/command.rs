@@ -18,11 +18,12 @@ mod table;
 mod transactions;
 
 pub use table::{Spec, TABLE, find};
-pub use transactions::queue;
+pub use transactions::{compose, enclose, queue};
 
 use super::caller::Caller;
 use super::finish::Finish;
 use super::items::ItemList;
+use super::prediction::Prediction;
 use super::reply::Replies;
 use super::request::Arguments;
 use super::shared::Shared;
@@ -86,6 +87,8 @@ pub struct Context<'a> {
     pub shared: &'a mut Shared,
     /// It runs in EXEC: its items become a part of a transaction.
     pub in_transaction: bool,
+    /// What it will find there, if it must know that.
+    pub prediction: Option<&'a mut Prediction>,
     /// Its results had no room in one reply: it is to fetch them otherwise.
     pub is_large: bool,
 }
@@ -99,6 +102,8 @@ pub enum Then {
     Close,
     /// Its reply is the list of all connections, or of this one; the gateway makes it.
     Clients(Clients),
+    /// It is EXEC, and some of its commands ask for such lists: first these, then once more.
+    Lists(Vec<Clients>),
     /// This makes a reply of the results of its items.
     Items(Finish),
     /// It takes several requests.

@@ -1,8 +1,8 @@
 //! What makes a reply of the results of a command's items.
 
-use super::caller::Caller;
+use super::caller::{Caller, Settings};
 use super::command::{Failure, NOT_AN_INTEGER, TOO_LONG};
-use super::reply::Replies;
+use super::reply::{Protocol, Replies};
 use crate::state_machine::kv::wire::{ItemReply, Results, Status};
 use std::fmt::Write;
 
@@ -48,8 +48,12 @@ pub enum Finish {
     ErrorIfPresent(Failure),
     /// The keys of WATCH: remembers their versions.
     Watched(Vec<Box<[u8]>>),
+    /// 1 if all of so many were done.
+    AllDoneBit(usize),
+    /// This sum: it was written, or its key has expired since.
+    Sum(Vec<u8>),
     /// A transaction: the replies of its commands, or nothing if its conditions did not hold.
-    Executed(Vec<Part>),
+    Executed(Executed),
     /// INFO: this text, and then the number of keys.
     Keyspace(String),
 }
@@ -59,8 +63,17 @@ pub enum Finish {
 pub enum Part {
     /// Its reply, which needed nothing of the cluster.
     Reply(Vec<u8>),
-    /// What makes its reply of so many results.
-    Items(Finish, usize),
+    /// What makes its reply of so many results, in this version of the protocol.
+    Items(Finish, usize, Protocol),
+}
+
+/// What a transaction comes to if its conditions hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Executed {
+    /// Its commands.
+    pub parts: Vec<Part>,
+    /// What they have set.
+    pub settings: Settings,
 }
 
 /// Why there is no reply.
@@ -99,7 +112,10 @@ impl Finish {
     /// Results that it takes.
     pub fn count(&self) -> usize {
         match self {
-            Self::Found(count) | Self::Values(count) | Self::AllDone(count) => *count,
+            Self::Found(count)
+            | Self::Values(count)
+            | Self::AllDone(count)
+            | Self::AllDoneBit(count) => *count,
             Self::Watched(keys) => keys.len(),
             _ => 1,
         }
@@ -125,7 +141,10 @@ impl Finish {
                 }
                 return Ok(());
             }
-            Self::AllDone(count) => return all_done(*count, results, replies),
+            Self::AllDone(count) | Self::AllDoneBit(count) => {
+                let bit = matches!(self, Self::AllDoneBit(_));
+                return all_done(*count, bit, results, replies);
+            }
             Self::Watched(keys) => return watched(keys, results, around, replies),
             _ => {}
         }
@@ -153,7 +172,7 @@ impl Finish {
             (Self::Size, Status::NotFound) => replies.integer(0),
             (Self::Enclosed, Status::Succeeded) => {
                 let count = result.results.len();
-                return all_done(count, &mut { result.results }, replies);
+                return all_done(count, false, &mut { result.results }, replies);
             }
             (Self::EnclosedBit, Status::Succeeded) => replies.integer(1),
             (Self::EnclosedBit, Status::Failed) => replies.integer(0),
@@ -178,8 +197,9 @@ impl Finish {
             }
             (Self::ErrorIfPresent(_), Status::NotFound) => replies.null(),
             (Self::ErrorIfPresent(failure), Status::Stat) => failure.write(replies),
-            (Self::Executed(parts), Status::Succeeded) => {
-                return executed(parts, result.results, around, replies);
+            (Self::Sum(sum), Status::Done | Status::Mismatch) => replies.bulk(sum),
+            (Self::Executed(executed), Status::Succeeded) => {
+                return finish_parts(executed, result.results, around, replies);
             }
             (Self::Executed(_), Status::Failed) => replies.null_array(),
             (Self::Keyspace(text), Status::Number) => keyspace(text, result.number, replies),
@@ -233,7 +253,12 @@ fn found(count: usize, results: &mut Results<'_>, replies: &mut Replies<'_>) -> 
     Ok(())
 }
 
-fn all_done(count: usize, results: &mut Results<'_>, replies: &mut Replies<'_>) -> Finished {
+fn all_done(
+    count: usize,
+    bit: bool,
+    results: &mut Results<'_>,
+    replies: &mut Replies<'_>,
+) -> Finished {
     let mut wrong = None;
     for _ in 0..count {
         let status = next(results)?.status;
@@ -242,6 +267,7 @@ fn all_done(count: usize, results: &mut Results<'_>, replies: &mut Replies<'_>) 
         }
     }
     match wrong {
+        None if bit => replies.integer(1),
         None => replies.simple("OK"),
         Some(status) => return failed(status, replies),
     }
@@ -269,18 +295,19 @@ fn watched(
     Ok(())
 }
 
-fn executed(
-    parts: &[Part],
+fn finish_parts(
+    executed: &Executed,
     mut results: Results<'_>,
     around: &mut Surroundings<'_>,
     replies: &mut Replies<'_>,
 ) -> Finished {
-    replies.array(parts.len());
+    replies.array(executed.parts.len());
     around.in_transaction = true;
-    for part in parts {
+    for part in &executed.parts {
         match part {
             Part::Reply(reply) => replies.raw(reply),
-            Part::Items(finish, count) => {
+            Part::Items(finish, count, protocol) => {
+                replies.set_protocol(*protocol);
                 let left = results.len();
                 finish.write(&mut results, around, replies)?;
                 if left - results.len() != *count {
@@ -289,6 +316,7 @@ fn executed(
             }
         }
     }
+    around.caller.set(&executed.settings);
     Ok(())
 }
 

@@ -37,6 +37,11 @@ impl<'a> Replies<'a> {
         self.protocol = protocol;
     }
 
+    /// Takes back what was written beyond so many bytes of the output.
+    pub fn truncate(&mut self, size: usize) {
+        self.out.truncate(size);
+    }
+
     /// Bytes in the output.
     pub fn size(&self) -> usize {
         self.out.len()

@@ -1,11 +1,14 @@
 //! Commands that take several requests, one after another: they read, decide, and write only if nothing has changed since.
 
+mod exec;
 mod float;
 mod scan;
 
+pub use exec::Exec;
 pub use float::Float;
 pub use scan::{Keys, Scan};
 
+use super::caller::Caller;
 use super::command::Failure;
 use super::reply::Replies;
 use super::shared::Shared;
@@ -46,6 +49,8 @@ pub enum Steps {
     Exchange(Exchange),
     /// MGET of large values.
     Many(Many),
+    /// EXEC with MSETNX or INCRBYFLOAT.
+    Exec(Box<Exec>),
 }
 
 impl Steps {
@@ -55,6 +60,7 @@ impl Steps {
             Self::Keys(keys) => keys.memory(),
             Self::Exchange(exchange) => exchange.memory(),
             Self::Many(many) => many.size + many.keys.len() * 128,
+            Self::Exec(exec) => exec.memory(),
             Self::Float(_) | Self::Scan(_) | Self::Random(_) => 1024,
         }
     }
@@ -71,6 +77,7 @@ impl Steps {
             }
             Self::Exchange(exchange) => exchange.ask(body),
             Self::Many(many) => many.ask(body),
+            Self::Exec(exec) => exec.ask(body),
         }
     }
 
@@ -78,6 +85,7 @@ impl Steps {
     pub fn answer(
         &mut self,
         reply: &ReplyRef<'_>,
+        caller: &mut Caller,
         shared: &mut Shared,
         replies: &mut Replies<'_>,
     ) -> Step {
@@ -94,6 +102,7 @@ impl Steps {
             }),
             Self::Exchange(exchange) => exchange.answer(reply, replies),
             Self::Many(many) => many.answer(reply, shared, replies),
+            Self::Exec(exec) => exec.answer(reply, caller, shared, replies),
         };
         step.unwrap_or(Step::Malformed)
     }

@@ -205,6 +205,16 @@ fn set_info(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     ok(context)
 }
 
+/// The list that a CLIENT command asks for; none: it asks for none, or wrongly.
+pub(super) fn list_of(arguments: &Arguments<'_>) -> Option<Clients> {
+    let subcommand = arguments.get(1)?.to_ascii_uppercase();
+    match subcommand.as_slice() {
+        b"INFO" => Some(Clients::Own),
+        b"LIST" => list(arguments).ok(),
+        _ => None,
+    }
+}
+
 fn list(arguments: &Arguments<'_>) -> Result<Clients, Failure> {
     const BAD_ID: Failure = Failure::new("ERR Invalid client ID");
     let option = arguments.get(2).map(<[u8]>::to_ascii_uppercase);

@@ -4,7 +4,7 @@ use super::{Context, Failure, Prepared, Then, check_key, integer};
 use crate::resp::finish::Finish;
 use crate::resp::request::Arguments;
 use crate::resp::steps::{Float, Steps};
-use crate::state_machine::kv::wire::Item;
+use crate::state_machine::kv::wire::{Expiry, Item, SetCondition, SetOptions};
 
 fn add(context: &mut Context<'_>, key: &[u8], delta: i64) -> Prepared {
     context.item(&Item::Increment { key, delta }, Finish::Number)
@@ -29,8 +29,29 @@ pub(super) fn decrby(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Pr
 }
 
 pub(super) fn incrbyfloat(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
-    let _ = context;
-    check_key(&arguments[1])?;
-    let float = Float::new(&arguments[1], &arguments[2])?;
+    let key = &arguments[1];
+    check_key(key)?;
+    let float = Float::new(key, &arguments[2])?;
+    if let Some(prediction) = context.prediction.as_deref_mut() {
+        let value = prediction.value(key)?;
+        let condition = if value.is_some() {
+            SetCondition::Present
+        } else {
+            SetCondition::Absent
+        };
+        let sum = float.sum(value)?;
+        let options = SetOptions {
+            condition,
+            expiry: Expiry::Keep,
+            old: false,
+        };
+        let item = Item::Set {
+            key,
+            value: &sum,
+            options,
+        };
+        context.push(&item)?;
+        return Ok(Then::Items(Finish::Sum(sum)));
+    }
     Ok(Then::Steps(Box::new(Steps::Float(float))))
 }

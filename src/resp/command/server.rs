@@ -133,20 +133,13 @@ fn get_keys(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     const NO_KEYS: Failure = Failure::new("ERR The command has no key arguments");
     const COUNT: Failure = Failure::new("ERR Invalid number of arguments specified for command");
     let spec = find(&arguments[0]).ok_or(INVALID)?;
-    let (first, last, step) = spec.keys;
-    if first == 0 {
+    if spec.keys.0 == 0 {
         return Err(NO_KEYS);
     }
     if !spec.takes(arguments.len()) {
         return Err(COUNT);
     }
-    let (first, step) = (first.unsigned_abs() as usize, step.unsigned_abs() as usize);
-    let last = if last < 0 {
-        arguments.len() - last.unsigned_abs() as usize
-    } else {
-        last.unsigned_abs() as usize
-    };
-    let places: Vec<usize> = (first..=last).step_by(step).collect();
+    let places: Vec<usize> = spec.key_positions(arguments.len()).collect();
     context.replies.array(places.len());
     for place in places {
         let key = arguments.get(place);

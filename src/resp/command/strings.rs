@@ -305,6 +305,18 @@ pub(super) fn mset(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prep
 
 pub(super) fn msetnx(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     let count = put_pairs(context, arguments)?;
+    if let Some(prediction) = context.prediction.as_deref_mut() {
+        let mut present = false;
+        for pair in 0..count {
+            present |= prediction.value(&arguments[1 + 2 * pair])?.is_some();
+        }
+        if !present {
+            return Ok(Then::Items(Finish::AllDoneBit(count)));
+        }
+        context.items.clear();
+        context.replies.integer(0);
+        return Ok(Then::Replied);
+    }
     let absent = |pair| Condition::absent(arguments.get(1 + 2 * pair).unwrap_or(&[]));
     let conditions: Vec<Condition<'_>> = (0..count).map(absent).collect();
     enclose(context.items, &conditions)?;

@@ -11,6 +11,10 @@ type Run = fn(&mut Context<'_>, &Arguments<'_>) -> Prepared;
 
 /// A command.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a column of the table"
+)]
 pub struct Spec {
     /// Its name, in small letters.
     pub name: &'static str,
@@ -28,6 +32,8 @@ pub struct Spec {
     pub is_immediate: bool,
     /// May be part of a transaction.
     pub is_transactional: bool,
+    /// In a transaction its items depend on what the commands before it leave.
+    pub is_predicted: bool,
     /// Its subcommands, each with the number of arguments, counted as [`Spec::arity`] is.
     pub subcommands: &'static [(&'static str, i32)],
     /// Its function.
@@ -54,6 +60,24 @@ impl Spec {
     const fn single(mut self) -> Self {
         self.is_transactional = false;
         self
+    }
+
+    const fn predicted(mut self) -> Self {
+        self.is_predicted = true;
+        self
+    }
+
+    /// Where its keys are among so many arguments.
+    pub fn key_positions(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let (first, last, step) = self.keys;
+        let size = last.unsigned_abs() as usize;
+        let end = match last {
+            ..0 => (count + 1).saturating_sub(size),
+            0 => 0,
+            _ => count.min(size + 1),
+        };
+        let (first, step) = (first.unsigned_abs() as usize, step.unsigned_abs() as usize);
+        (first..end).step_by(step.max(1))
     }
 
     /// Whether it takes so many arguments.
@@ -85,6 +109,7 @@ const fn spec(
         is_barrier: false,
         is_immediate: false,
         is_transactional: true,
+        is_predicted: false,
         subcommands: &[],
         run,
     }
@@ -144,15 +169,15 @@ pub static TABLE: &[Spec] = &[
     spec("getex", -2, ONE, "write fast", "@write @string @fast", strings::getex),
     spec("getrange", 4, ONE, "readonly", "@read @string @slow", strings::getrange),
     spec("getset", 3, ONE, "write denyoom fast", "@write @string @fast", strings::getset),
-    spec("hello", -1, NO, HANDSHAKE, "@fast @connection", connection::hello).barrier().single(),
+    spec("hello", -1, NO, HANDSHAKE, "@fast @connection", connection::hello).barrier(),
     spec("incr", 2, ONE, "write denyoom fast", "@write @string @fast", numbers::incr),
     spec("incrby", 3, ONE, "write denyoom fast", "@write @string @fast", numbers::incrby),
-    spec("incrbyfloat", 3, ONE, "write denyoom fast", "@write @string @fast", numbers::incrbyfloat).single(),
+    spec("incrbyfloat", 3, ONE, "write denyoom fast", "@write @string @fast", numbers::incrbyfloat).predicted(),
     spec("info", -1, NO, "loading stale", "@slow @dangerous", info::info),
     spec("keys", 2, NO, "readonly", "@keyspace @read @slow @dangerous", keys::keys).single(),
     spec("mget", -2, ALL, "readonly fast", "@read @string @fast", strings::mget),
     spec("mset", -3, PAIRS, "write denyoom", "@write @string @slow", strings::mset),
-    spec("msetnx", -3, PAIRS, "write denyoom", "@write @string @slow", strings::msetnx).single(),
+    spec("msetnx", -3, PAIRS, "write denyoom", "@write @string @slow", strings::msetnx).predicted(),
     spec("multi", 1, NO, CONTROL, "@fast @transaction", transactions::multi).immediate(),
     spec("persist", 2, ONE, "write fast", "@keyspace @write @fast", expiry::persist),
     spec("pexpire", -3, ONE, "write fast", "@keyspace @write @fast", expiry::pexpire),
@@ -213,6 +238,20 @@ mod tests {
         for name in ["", "ge", "gets", "hset", "a-name-that-is-much-too-long"] {
             assert!(find(name.as_bytes()).is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn keys_are_where_the_table_says() {
+        let positions = |name: &str, count| -> Vec<usize> {
+            let spec = find(name.as_bytes()).expect("known");
+            spec.key_positions(count).collect()
+        };
+        assert_eq!(positions("get", 2), [1]);
+        assert_eq!(positions("rename", 3), [1, 2]);
+        assert_eq!(positions("del", 4), [1, 2, 3]);
+        assert_eq!(positions("msetnx", 5), [1, 3]);
+        assert_eq!(positions("msetnx", 1), [0; 0]);
+        assert_eq!(positions("ping", 2), [0; 0]);
     }
 
     #[test]

@@ -1,17 +1,24 @@
 //! Transactions: MULTI, EXEC, WATCH. A transaction is optimistic: WATCH remembers versions, MULTI keeps the commands, and
 //! EXEC is one transaction of the key-value machine, whose conditions are the versions.
 
-use super::{Context, Failure, Prepared, Spec, Then, check_key, find};
-use crate::resp::caller::{Transaction, WATCHED_MAX};
-use crate::resp::finish::{Finish, Part};
+use super::connection::list_of;
+use super::{Clients, Context, Failure, Prepared, Spec, Then, find};
+use crate::resp::caller::{Caller, Transaction, WATCHED_MAX};
+use crate::resp::finish::{Executed, Finish, Part};
 use crate::resp::items::ItemList;
+use crate::resp::prediction::Prediction;
 use crate::resp::reply::Replies;
 use crate::resp::request::Arguments;
+use crate::resp::shared::{KvLimits, Shared};
+use crate::resp::steps::{Exec, Steps};
 use crate::state_machine::kv::wire::{Condition, Item};
 
 const TOO_LARGE: Failure = Failure::new(
     "EXECABORT Transaction discarded because it is larger than a request of the cluster may be.",
 );
+
+const TOO_MANY_LISTS: Failure =
+    Failure::new("ERR the lists of connections are too long for a transaction");
 
 pub(super) fn multi(context: &mut Context<'_>, _: &Arguments<'_>) -> Prepared {
     const NESTED: Failure = Failure::new("ERR MULTI calls can not be nested");
@@ -68,6 +75,7 @@ pub fn queue(
     spec: &Spec,
     arguments: &Arguments<'_>,
 ) -> Result<(), Failure> {
+    transaction.is_predicted |= spec.is_predicted;
     let kept = if spec.is_transactional {
         transaction.push(arguments).map_err(|_| TOO_LARGE)
     } else {
@@ -83,88 +91,135 @@ pub(super) fn exec(context: &mut Context<'_>, _: &Arguments<'_>) -> Prepared {
     const WITHOUT: Failure = Failure::new("ERR EXEC without MULTI");
     const BROKEN: Failure =
         Failure::new("EXECABORT Transaction discarded because of previous errors.");
+    let transaction = context.caller.transaction.as_ref().ok_or(WITHOUT)?;
+    if !transaction.broken && !transaction.is_listed {
+        let lists = lists(transaction);
+        if !lists.is_empty() {
+            return Ok(Then::Lists(lists));
+        }
+    }
     let transaction = context.caller.transaction.take().ok_or(WITHOUT)?;
     let watched = std::mem::take(&mut context.caller.watched);
     if transaction.broken {
         return Err(BROKEN);
     }
-    let parts = parts(context, &transaction)?;
-    for (key, _) in &watched {
-        check_key(key)?;
+    if transaction.is_predicted {
+        let exec = Exec::new(transaction, watched)?;
+        return Ok(Then::Steps(Box::new(Steps::Exec(Box::new(exec)))));
     }
+    let (caller, shared) = (&*context.caller, &mut *context.shared);
+    let executed = compose(caller, shared, &transaction, None, context.items)?;
     if context.items.is_empty() && watched.is_empty() {
-        let mut around = Vec::new();
-        for part in &parts {
+        context.replies.array(executed.parts.len());
+        for part in &executed.parts {
             match part {
-                Part::Reply(reply) => around.extend_from_slice(reply),
+                Part::Reply(reply) => context.replies.raw(reply),
                 Part::Items(..) => unreachable!("there are no items"),
             }
         }
-        context.replies.array(parts.len());
-        context.replies.raw(&around);
+        context.caller.set(&executed.settings);
         return Ok(Then::Replied);
     }
-    let condition = |(key, version): &(Box<[u8]>, u64)| (key.clone(), *version);
-    let watched: Vec<(Box<[u8]>, u64)> = watched.iter().map(condition).collect();
-    let conditions: Vec<Condition<'_>> = watched
+    enclose(context.items, &watched, &context.shared.limits)?;
+    Ok(Then::Items(Finish::Executed(executed)))
+}
+
+/// The lists of connections that commands ask for, in their order.
+fn lists(transaction: &Transaction) -> Vec<Clients> {
+    let commands = transaction.commands();
+    let client = commands.filter(|arguments| arguments[0].eq_ignore_ascii_case(b"client"));
+    client.filter_map(|it| list_of(&it)).collect()
+}
+
+/// Puts the items of a transaction under the condition that these keys have these versions.
+///
+/// # Errors
+/// It is larger than a request may be.
+pub fn enclose(
+    items: &mut ItemList,
+    versions: &[(Box<[u8]>, u64)],
+    limits: &KvLimits,
+) -> Result<(), Failure> {
+    let conditions: Vec<Condition<'_>> = versions
         .iter()
         .map(|(key, version)| Condition::version(key, *version))
         .collect();
-    context.items.enclose(&conditions).ok_or(TOO_LARGE)?;
-    let limits = &context.shared.limits;
-    let reply_size_max = if context.items.is_read() {
+    items.enclose(&conditions).ok_or(TOO_LARGE)?;
+    let reply_size_max = if items.is_read() {
         limits.reply_size_max
     } else {
         limits.write_reply_size_max
     };
-    let fits = context.items.bytes().len() <= limits.request_size_max
-        && context.items.reply_size() <= reply_size_max;
-    if !fits {
-        return Err(TOO_LARGE);
-    }
-    Ok(Then::Items(Finish::Executed(parts)))
+    let fits =
+        items.bytes().len() <= limits.request_size_max && items.reply_size() <= reply_size_max;
+    if fits { Ok(()) } else { Err(TOO_LARGE) }
 }
 
-/// What each command of a transaction comes to: its reply, or what makes one of its items' results.
-fn parts(context: &mut Context<'_>, transaction: &Transaction) -> Result<Vec<Part>, Failure> {
+/// What the commands of a transaction come to: replies, or what makes them of the results of items, which are added. Nothing
+/// is set yet: whether the transaction will be executed is not known.
+///
+/// # Errors
+/// It must be discarded.
+pub fn compose(
+    caller: &Caller,
+    shared: &mut Shared,
+    transaction: &Transaction,
+    mut prediction: Option<&mut Prediction>,
+    all: &mut ItemList,
+) -> Result<Executed, Failure> {
+    let mut caller = Caller {
+        number: caller.number,
+        last: caller.last,
+        ..Caller::default()
+    }
+    .with(&caller.settings());
+    let mut lists = transaction.lists.iter();
     let mut parts = Vec::with_capacity(transaction.len());
     for arguments in transaction.commands() {
         let spec = find(&arguments[0]).expect("it was found when it was kept");
         let mut items = ItemList::new();
         let mut reply = Vec::new();
+        let before = caller.protocol;
         let mut inner = Context {
             spec,
-            caller: &mut *context.caller,
-            replies: Replies::new(&mut reply, context.replies.protocol()),
+            caller: &mut caller,
+            replies: Replies::new(&mut reply, before),
             items: &mut items,
-            shared: &mut *context.shared,
+            shared: &mut *shared,
             in_transaction: true,
+            prediction: prediction.as_deref_mut(),
             is_large: false,
         };
-        let then = (spec.run)(&mut inner, &arguments);
-        let part = match then {
+        let part = match (spec.run)(&mut inner, &arguments) {
             Ok(Then::Items(finish)) => {
-                let count = items.count();
-                context.items.extend(&items);
-                Part::Items(finish, count)
+                if let Some(prediction) = prediction.as_deref_mut() {
+                    prediction.apply(&items);
+                }
+                all.extend(&items);
+                Part::Items(finish, items.count(), before)
             }
             Ok(Then::Replied) => Part::Reply(reply),
             Err(failure) => {
-                failure.write(&mut Replies::new(&mut reply, context.replies.protocol()));
+                failure.write(&mut Replies::new(&mut reply, before));
                 Part::Reply(reply)
             }
-            // The list of connections, as it is without others.
             Ok(Then::Clients(_)) => {
-                let mut replies = Replies::new(&mut reply, context.replies.protocol());
-                replies
-                    .error(&"ERR CLIENT LIST and CLIENT INFO are not supported in a transaction");
+                let mut replies = Replies::new(&mut reply, before);
+                match lists.next() {
+                    Some(list) => replies.verbatim(list.as_bytes()),
+                    None => TOO_MANY_LISTS.write(&mut replies),
+                }
                 Part::Reply(reply)
             }
-            Ok(Then::Close | Then::Steps(_)) => {
+            Ok(Then::Close | Then::Lists(_) | Then::Steps(_)) => {
                 unreachable!("{} is not kept for a transaction", spec.name)
             }
         };
         parts.push(part);
+        if let Some(failure) = prediction.as_deref().and_then(Prediction::failure) {
+            return Err(failure);
+        }
     }
-    Ok(parts)
+    let settings = caller.settings();
+    Ok(Executed { parts, settings })
 }

@@ -43,6 +43,21 @@ fn describe(connection: &Connection, now_ns: u64) -> String {
 }
 
 impl Front {
+    /// Lists for commands of a transaction, as long as they have room in its reply.
+    pub fn list_for_transaction(&mut self, name: Name, which: &[Clients]) {
+        let (mut lists, mut size) = (Vec::new(), 0);
+        for which in which {
+            if size <= self.shared.output_size_max {
+                lists.push(self.list(name, which));
+                size += lists.last().map_or(0, String::len);
+            }
+        }
+        let connection = self.find(name);
+        if let Some(transaction) = connection.and_then(|it| it.caller.transaction.as_mut()) {
+            (transaction.lists, transaction.is_listed) = (lists, true);
+        }
+    }
+
     /// A line for each of these connections.
     pub fn list(&self, own: Name, which: &Clients) -> String {
         let now = self.now_ns();

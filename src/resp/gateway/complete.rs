@@ -199,7 +199,8 @@ impl Front {
             Ok(reply) => {
                 let protocol = connection.caller.protocol;
                 let mut replies = crate::resp::reply::Replies::new(&mut connection.out, protocol);
-                steps.answer(reply, &mut self.shared, &mut replies)
+                let caller = &mut connection.caller;
+                steps.answer(reply, caller, &mut self.shared, &mut replies)
             }
             Err(error) => {
                 failure(error).write(&mut connection.replies());

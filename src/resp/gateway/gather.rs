@@ -214,10 +214,7 @@ impl Front {
                 Replies::new(&mut reply, protocol).simple("QUEUED");
                 return self.local(name, reply);
             }
-            Err(failure) => {
-                failure.write(&mut Replies::new(&mut reply, protocol));
-                return self.local(name, reply);
-            }
+            Err(failure) => return self.fail(name, &failure),
         };
         if spec.is_barrier && !connection.run.is_empty() {
             return Taken::Left(End::Enough);
@@ -241,6 +238,7 @@ impl Front {
             items: &mut self.scratch,
             shared: &mut self.shared,
             in_transaction: false,
+            prediction: None,
             is_large,
         };
         match (spec.run)(&mut context, &arguments) {
@@ -254,10 +252,11 @@ impl Front {
                 Replies::new(&mut reply, protocol).verbatim(text.as_bytes());
                 self.local(name, reply)
             }
-            Err(failure) => {
-                failure.write(&mut Replies::new(&mut reply, protocol));
-                self.local(name, reply)
+            Ok(Then::Lists(which)) => {
+                self.list_for_transaction(name, &which);
+                self.take(name)
             }
+            Err(failure) => self.fail(name, &failure),
             Ok(Then::Items(finish)) if is_exec => self.place_alone(name, finish),
             Ok(Then::Items(finish)) => self.place(name, finish),
             Ok(Then::Steps(_)) if !connection.run.is_empty() => Taken::Left(End::Enough),
@@ -268,6 +267,13 @@ impl Front {
                 Taken::Last(End::Step)
             }
         }
+    }
+
+    /// An error, which is written alike in all versions of the protocol.
+    fn fail(&mut self, name: Name, failure: &Failure) -> Taken {
+        let mut reply = Vec::new();
+        failure.write(&mut Replies::new(&mut reply, Protocol::default()));
+        self.local(name, reply)
     }
 
     /// A reply that needs nothing of the cluster: at once, or behind those that are to come.
@@ -324,9 +330,7 @@ impl Front {
             return Taken::Left(End::Full { writes });
         }
         if self.scratch.bytes().len() > self.sizes.limits.request_size_max {
-            let mut reply = Vec::new();
-            REFUSED_SIZE.write(&mut Replies::new(&mut reply, Protocol::default()));
-            return self.local(name, reply);
+            return self.fail(name, &REFUSED_SIZE);
         }
         self.put(name, finish, writes);
         if alone {

@@ -87,6 +87,23 @@ impl Float {
         })
     }
 
+    /// The sum of this value, or of zero if there is none, and the increment.
+    ///
+    /// # Errors
+    /// The value is no number, or the sum is too large.
+    pub fn sum(&self, value: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
+        let value = match value {
+            Some(value) => parse(value).ok_or(NOT_A_FLOAT)?,
+            None => 0.0,
+        };
+        let sum = value + self.increment;
+        if !sum.is_finite() {
+            return Err(NOT_FINITE);
+        }
+        // Not "-0".
+        Ok((sum + 0.0).to_string().into_bytes())
+    }
+
     pub(super) fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
         let key = &self.key;
         match &self.sum {
@@ -127,24 +144,22 @@ impl Float {
             }
             return Some(Step::Done);
         }
-        let (version, value) = match result.status {
-            Status::Value => (result.version, parse(result.value)),
-            Status::NotFound => (0, Some(0.0)),
-            Status::TooLarge => (0, None),
+        let (version, sum) = match result.status {
+            Status::Value => (result.version, self.sum(Some(result.value))),
+            Status::NotFound => (0, self.sum(None)),
+            Status::TooLarge => (0, Err(NOT_A_FLOAT)),
             _ => return None,
         };
-        let Some(value) = value else {
-            NOT_A_FLOAT.write(replies);
-            return Some(Step::Done);
-        };
-        let sum = value + self.increment;
-        if !sum.is_finite() {
-            NOT_FINITE.write(replies);
-            return Some(Step::Done);
+        match sum {
+            Ok(sum) => {
+                self.sum = Some((version, sum));
+                Some(Step::Ask)
+            }
+            Err(failure) => {
+                failure.write(replies);
+                Some(Step::Done)
+            }
         }
-        // Not "-0".
-        self.sum = Some((version, (sum + 0.0).to_string().into_bytes()));
-        Some(Step::Ask)
     }
 }
 
