@@ -189,9 +189,9 @@ impl Finish {
             }
             (Self::Type, Status::Stat) => replies.simple("string"),
             (Self::Type, Status::NotFound) => replies.simple("none"),
-            (Self::Renamed, Status::Done) => replies.simple("OK"),
+            (Self::Renamed, Status::Done | Status::Stat) => replies.simple("OK"),
             (Self::RenamedIfAbsent, Status::Done) => replies.integer(1),
-            (Self::RenamedIfAbsent, Status::Mismatch) => replies.integer(0),
+            (Self::RenamedIfAbsent, Status::Mismatch | Status::Stat) => replies.integer(0),
             (Self::Renamed | Self::RenamedIfAbsent, Status::NotFound) => {
                 NO_SUCH_KEY.write(replies);
             }

@@ -27,7 +27,7 @@ pub fn failed(client: &KvClient, error: &KvError) -> Answer {
         fields.insert("request".to_owned(), unknown.request.into());
     }
     // An answer that cannot be read: the statement was executed, but how it ended is not known.
-    let is_unknown = error.is_indeterminate() || matches!(error, KvError::Answer(_));
+    let is_unknown = error.is_indeterminate();
     Answer {
         outcome: if is_unknown {
             Outcome::Indeterminate

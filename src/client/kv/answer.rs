@@ -52,7 +52,11 @@ pub(super) fn error_of(reply: &ItemReply<'_>) -> Option<KvError> {
 impl KvError {
     /// Whether a change may have been made.
     pub fn is_indeterminate(&self) -> bool {
-        matches!(self, Self::Call(error) if error.is_indeterminate())
+        match self {
+            Self::Call(error) => error.is_indeterminate(),
+            Self::Answer(_) => true, // it was made, if it was asked for: whether, the answer does not say
+            _ => false,
+        }
     }
 
     /// Under what the outcome may be settled, if it is unknown.

@@ -35,10 +35,11 @@ pub(super) fn kind(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prep
 fn move_to(context: &mut Context<'_>, arguments: &Arguments<'_>, if_absent: bool) -> Prepared {
     let to = &arguments[2];
     check_key(to)?;
-    let item = Item::Rename {
-        key: &arguments[1],
-        to,
-        if_absent,
+    let key = &arguments[1];
+    let item = if key == to {
+        Item::Stat { key } // nothing changes, not even for who watches it
+    } else {
+        Item::Rename { key, to, if_absent }
     };
     let finish = if if_absent {
         Finish::RenamedIfAbsent
