@@ -30,6 +30,8 @@ pub(super) struct Election {
     pub(super) votes: KeptVotes,
     /// The own vote has been sent.
     pub(super) voted: bool,
+    /// When the view was entered.
+    entered_ns: u64,
     /// An op that may be committed, and that no vote can supply though all have voted.
     pub(super) lost_op: Option<u64>,
     /// Votes that contradicted each other and are still to be told; and the last that were.
@@ -51,6 +53,7 @@ impl Election {
             suspicions: Suspicions::default(),
             votes: KeptVotes::new(),
             voted: false,
+            entered_ns: 0,
             lost_op: None,
             heard: [Heard::default(); REPLICAS_MAX],
             contradiction: None,
@@ -67,6 +70,10 @@ impl Election {
         self.heard = [Heard::default(); REPLICAS_MAX];
     }
 }
+
+/// So many writes of a superblock follow each other from the first vote to the last replica that has begun the view: the last
+/// one's vote and the new primary's log. Each may take as long as the own one.
+const DISKS_AWAITED: u64 = 2;
 
 /// A log that votes have made, but for its headers.
 struct Chosen {
@@ -272,6 +279,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             },
             &mut effects.io,
         );
+        self.election.entered_ns = self.now.monotonic_ns;
         self.timers.view_change.set(self.now, self.patience_ns());
         self.timers.vote.set(self.now, VOTE_RESEND_NS);
         if !R::VOTE_AWAITS_DURABLE_VIEW {
@@ -303,6 +311,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             && self.installing.is_none()
             && self.may_promise().is_some();
         if due && !self.election.voted {
+            // If this disk is slow, those of the others may be as well: they record the view, and then its log.
+            let took_ns = self.now.monotonic_ns - self.election.entered_ns;
+            let patience_ns = self.patience_ns() + DISKS_AWAITED * took_ns;
+            self.timers.view_change.set(self.now, patience_ns);
             self.vote(effects);
         }
     }
@@ -509,7 +521,12 @@ impl<M: Machines, R: Rules> Replica<M, R> {
                 if self.timers.vote.fires(self.now) {
                     self.press_on(effects);
                 }
-                let late = self.timers.view_change.fires(self.now);
+                let mut late = self.timers.view_change.fires(self.now);
+                if late && self.superblock.is_updating() {
+                    // It is this disk that is waited for: in another view it would have to write once more.
+                    self.timers.view_change.set(self.now, self.patience_ns());
+                    late = false;
+                }
                 if late {
                     self.timers.view_change.set(self.now, self.patience_ns());
                 }

@@ -142,6 +142,32 @@ fn a_primary_with_a_slow_disk() {
     it.recovers();
 }
 
+/// Every disk takes half a second for a write, and the primary dies: a view whose log is still being made durable by slow
+/// disks is waited for, and not left for another, which would have to be waited for again.
+#[test]
+fn a_view_begins_however_slow_the_disks_are() {
+    for replicas in [3, 5] {
+        let mut it = serving(replicas);
+        for replica in 0..replicas {
+            it.cluster.disk_mut(replica).set_speed(DiskSpeed {
+                write_min_ns: 500 * MILLISECOND,
+                ..DiskSpeed::FAST
+            });
+        }
+        it.kill(0);
+        it.writes(1);
+        let view = it.view(1);
+        assert!(view <= 2, "{replicas} replicas: view {view}");
+        it.pass(20 * SECOND);
+        it.writes(1);
+        assert_eq!(it.view(1), view, "{replicas} replicas");
+        for replica in 0..replicas {
+            it.cluster.disk_mut(replica).set_speed(DiskSpeed::FAST);
+        }
+        it.recovers();
+    }
+}
+
 /// An op that was committed in an earlier view is acknowledged anew by who missed its commit, and counted once.
 #[test]
 fn an_acknowledgement_of_what_is_committed() {
