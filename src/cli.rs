@@ -51,7 +51,7 @@ pub enum Exit {
     Unsupported = 8,
     /// The cluster cannot be reached, or has no primary.
     Unavailable = 9,
-    /// The state is not that of the other replicas, or the machine's memory fails.
+    /// The state is not that of the other replicas or contradicts itself, or the machine's memory fails.
     Diverged = 10,
     /// Of `repl`: what the last statement asked for may have been done, or may still be.
     Indeterminate = 11,
@@ -70,7 +70,8 @@ Exit status:
   7  too little disk space or memory
   8  the kernel or the file system lacks O_DIRECT or io_uring
   9  the cluster cannot be reached or has no primary
-  10 the state differs from that of the other replicas, or the machine's memory fails
+  10 the state differs from that of the other replicas or contradicts itself, or the machine's
+     memory fails: the message says which, and what to do
   11 (repl) what the last statement asked for may have been done, or may still be";
 
 /// Why a command failed, for people, and its exit status.
@@ -131,7 +132,7 @@ impl From<DataFileError> for Failure {
             },
             E::Exists(_) | E::InUse(_) | E::DeviceNotEmpty(_) => Exit::InUse,
             E::Permission { .. } => Exit::Permission,
-            E::NoSpace { .. } | E::DeviceSmall { .. } => Exit::Resources,
+            E::NoSpace { .. } | E::NotAllowed { .. } | E::DeviceSmall { .. } => Exit::Resources,
             E::NoDirect(_) | E::Alignment { .. } => Exit::Unsupported,
             E::Format(_) => Exit::Usage,
             E::Os { .. } => Exit::Failed,
@@ -179,16 +180,19 @@ enum Command {
 impl Command {
     /// Runs it, and returns the exit status. `status`, `repl` and `bench` have statuses of their own meaning, in their help.
     fn run(self) -> Result<u8, Failure> {
-        let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, &error.to_string());
         let exit = match self {
             Self::Format(arguments) => format::run(&arguments)?,
             Self::Recover(arguments) => recover::run(&arguments)?,
             Self::Start(arguments) => start::run(&arguments)?,
             Self::Bench(arguments) => {
-                return bench::run(&arguments).map_err(|error| failed(&error));
+                // Its 1 says that a write is missing.
+                return bench::run(&arguments).map_err(|error| Failure::new(Exit::Usage, &error));
             }
             Self::Status(arguments) => {
-                return status::run(&arguments).map_err(|error| failed(&error));
+                return status::run(&arguments).or_else(|error| {
+                    eprintln!("error: {error}");
+                    Ok(status::EXIT_NOT_ASKED)
+                });
             }
             Self::Repl(arguments) => {
                 return repl::run(&arguments).map_err(Failure::from);

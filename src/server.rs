@@ -21,12 +21,13 @@ pub mod memory;
 mod published;
 mod resolve;
 mod running;
+pub mod size;
 mod standing;
 
 pub use identity::Identity;
 pub use listen::{ListenError, Listener, ReservedPort};
 pub use published::Published;
-pub use resolve::{AddressError, Addresses, check_address, check_addresses};
+pub use resolve::{AddressError, Addresses, check_address, check_addresses, check_addresses_alone};
 pub use running::{Running, Stop};
 pub use standing::{FETCHED_STEP, Standing};
 

@@ -1,6 +1,7 @@
 //! `bench`: load, figures, and the proof that nothing acknowledged is missing.
 
-use super::cluster::{cluster_id, duration, grouped, size, table};
+use super::cluster::{duration, grouped, table};
+use super::size::{parse_cluster, parse_size};
 use crate::bench::cluster::{Footprint, Machines};
 use crate::bench::failover::Failover;
 use crate::bench::ledger::{KEY_SIZE_MIN, Ledger, VALUE_SIZE_MIN};
@@ -34,7 +35,7 @@ pub struct BenchArgs {
     )]
     pub addresses: Vec<String>,
     /// The running cluster's id.
-    #[arg(long, value_parser = cluster_id)]
+    #[arg(long, value_parser = parse_cluster)]
     pub cluster: Option<u128>,
     /// Replicas of the embedded cluster.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=6))]
@@ -49,7 +50,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(KEY_SIZE_MIN as i64..=256))]
     pub key_size: u16,
     /// Bytes of a value.
-    #[arg(long, default_value = "100", value_parser = size)]
+    #[arg(long, default_value = "100", value_parser = parse_size)]
     pub value_size: u64,
     /// Keys in all; by default as many as fill an eighth of the state, at most 100,000.
     #[arg(long)]
@@ -97,10 +98,10 @@ pub struct BenchGeometry {
     #[arg(long, default_value = "default", value_parser = preset)]
     pub geometry: Geometry,
     /// Memory and disk for state.
-    #[arg(long, value_parser = size)]
+    #[arg(long, value_parser = parse_size)]
     pub state_size: Option<u64>,
     /// Largest message.
-    #[arg(long, value_parser = size)]
+    #[arg(long, value_parser = parse_size)]
     pub message_size: Option<u64>,
     /// Slots of the journal.
     #[arg(long)]
@@ -573,7 +574,10 @@ fn to_text(report: &mut Report) -> String {
         );
         facts.push(("journals", human_bytes(footprint.journal_bytes)));
         facts.push(("grids", checkpoints));
-        facts.push(("replicas' memory", human_bytes(footprint.memory_bytes)));
+        facts.push((
+            "replicas' memory",
+            format!("{} reserved", human_bytes(footprint.memory_bytes)),
+        ));
     }
     if let Some(gaps) = &report.failovers {
         let [p50, max] = [0.5, 1.0].map(|quantile| human_us(gaps.us(quantile)));
@@ -583,7 +587,10 @@ fn to_text(report: &mut Report) -> String {
         );
         facts.push(("primaries killed", gaps));
     }
-    facts.push(("process' memory", human_bytes(memory_resident())));
+    facts.push((
+        "process' memory",
+        format!("{} in use, of this process", human_bytes(memory_resident())),
+    ));
     facts.push(("machine", machine()));
     let facts = facts.iter().map(|(name, fact)| {
         format!(

@@ -1,5 +1,6 @@
 //! What the commands that talk to a running cluster have in common.
 
+use super::size::parse_cluster;
 use crate::client::ClientOptions;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub struct ClusterArgs {
     )]
     pub addresses: Vec<String>,
     /// The cluster's id, as given to `format`: replicas close connections that name another.
-    #[arg(long, value_parser = cluster_id)]
+    #[arg(long, value_parser = parse_cluster)]
     pub cluster: u128,
     /// How long an answer may take.
     #[arg(long, default_value = "10s", value_parser = duration)]
@@ -29,18 +30,6 @@ impl ClusterArgs {
         options.deadline = self.timeout;
         options
     }
-}
-
-/// Reads a cluster id: decimal, or hexadecimal after `0x`.
-///
-/// # Errors
-/// A sentence for the user.
-pub fn cluster_id(text: &str) -> Result<u128, String> {
-    let id = match text.strip_prefix("0x") {
-        Some(digits) => u128::from_str_radix(digits, 16),
-        None => text.parse(),
-    };
-    id.map_err(|_| "a cluster id is a number of up to 128 bits: 42, or 0x2a".to_owned())
 }
 
 /// Reads a duration: `10s`, `500ms`, `2m`; seconds if there is no unit.
@@ -65,24 +54,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         return Err("a duration is positive, and less than thirty years".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
-}
-
-/// Reads a size in bytes: `4096`, `256KiB`, `1MiB`, `2GiB`.
-///
-/// # Errors
-/// A sentence for the user.
-pub fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
-        "" | "B" => 0,
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        other => return Err(format!("'{other}' is not a unit: use KiB, MiB or GiB")),
-    };
-    let number: Option<u64> = digits.parse().ok();
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "give a size in bytes: 4096, 256KiB, 1MiB".to_owned())
 }
 
 /// Puts commas between thousands.
@@ -130,25 +101,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_and_durations_are_read() {
-        assert_eq!(cluster_id("42"), Ok(42));
-        assert_eq!(cluster_id("0xff"), Ok(255));
-        assert!(cluster_id("ff").is_err() && cluster_id("-1").is_err() && cluster_id("").is_err());
+    fn durations_are_read() {
         assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("1.5ms"), Ok(Duration::from_micros(1500)));
         assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         for bad in ["", "s", "-1s", "10 s", "5x", "nan", "1e300"] {
             assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_read() {
-        assert_eq!(size("4096"), Ok(4096));
-        assert_eq!(size("256KiB"), Ok(256 << 10));
-        assert_eq!(size("2GiB"), Ok(2 << 30));
-        for bad in ["", "KiB", "1.5MiB", "1TB", "99999999999GiB"] {
-            assert!(size(bad).is_err(), "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::size::{parse_cluster, parse_size, parse_size_u32, show_size};
 use super::{Exit, Failure, print};
-use crate::server::data_file::{Device, create, probe};
+use crate::server::data_file::{Device, check_place, create, probe};
 use clap::ValueEnum;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -126,6 +126,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         geometry,
     )
     .map_err(|error| Failure::new(Exit::Usage, &error))?;
+    check_place(&arguments.file, &format)?;
     warn(arguments, &device, ack);
     let mut progress = Progress::new();
     let result = create(&arguments.file, &format, |done, of| progress.show(done, of));

@@ -122,7 +122,10 @@ fn unreachable_cluster(answers: &[Answer]) -> Failure {
             format!("\n  {}: {trouble}", answer.address)
         })
         .collect();
-    let message = format!("no replica answers:{}", troubles.concat());
+    let message = format!(
+        "no replica answers: see whether they run, and whether --addresses and --cluster are right{}",
+        troubles.concat()
+    );
     Failure::new(Exit::Unavailable, &message)
 }
 

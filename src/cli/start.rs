@@ -4,7 +4,9 @@ use super::resp::GatewayArgs;
 use super::{Exit, Failure, print};
 use crate::client::ClientOptions;
 use crate::resp::gateway::{Gateway, GatewayError};
-use crate::server::{ServerOptions, Stop, check_addresses, hosting, log_sink};
+use crate::server::{
+    ServerOptions, Stop, check_addresses, check_addresses_alone, hosting, log_sink,
+};
 use crate::state_machine::kv::Kv;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -89,6 +91,9 @@ impl StartArguments {
 /// Whatever of file, addresses, memory, kernel or disk forbids it.
 pub fn run(arguments: &StartArguments) -> Result<Exit, Failure> {
     log_sink::install(arguments.level());
+    // What is wrong with the list as such is known without the file, which may be waited for.
+    check_addresses_alone(&arguments.addresses)
+        .map_err(|error| Failure::new(Exit::Usage, &error))?;
     let stop = Stop::default();
     let no_signals = |error: std::io::Error| Failure::new(Exit::Failed, &error);
     stop.on_signals().map_err(no_signals)?;

@@ -8,12 +8,27 @@ use std::time::Duration;
 use storage::header::{NowhereKind, PongClient, ReplicaStatus, Start};
 use storage::layout::REPLICAS_MAX;
 
+const NOTES: &str = "\
+Examples:
+  viewstone status --cluster 7 --addresses a:3001,b:3001,c:3001
+  viewstone status --cluster 7 --addresses a:3001,b:3001,c:3001 --json
+
+Exit status:
+  0  all replicas are well
+  1  degraded: the cluster serves, but a replica is missing, behind, not asked, or without
+     agreement on the time; or too few were asked to tell whether it serves
+  2  not serving: no primary with a quorum, or nobody answered; a wrong command line is 2 as well
+  3  nobody could be asked: the addresses make no sense, or the system gives no sockets";
+
+/// Exit status when nobody could be asked. Those below it say how a cluster is.
+pub const EXIT_NOT_ASKED: u8 = 3;
+
 /// Ask the replicas of a running cluster how they are.
 ///
-/// Exit status: 0 all replicas are well; 1 degraded: the cluster serves, but a replica is missing, behind, not asked, or
-/// without agreement on the time; 2 not serving: no primary with a quorum, or nobody answered.
+/// A replica answers for itself alone, so all of them are to be named. An answer is waited for for 2 s, or for
+/// --timeout if that is shorter.
 #[derive(Clone, Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = NOTES)]
 pub struct StatusArgs {
     /// Which cluster.
     #[command(flatten)]
@@ -31,14 +46,15 @@ const LAG_HEALTHY_MAX: u64 = 128;
 
 /// How a cluster is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub enum Health {
     /// All replicas are in normal status in one view.
-    Healthy = 0,
+    Healthy,
     /// A quorum serves.
-    Degraded = 1,
+    Degraded,
+    /// Those that were asked are no quorum, and with those that were not they may be one.
+    Unknown,
     /// No quorum, no primary, or no answer.
-    NotServing = 2,
+    NotServing,
 }
 
 impl Health {
@@ -46,7 +62,17 @@ impl Health {
         match self {
             Self::Healthy => "healthy",
             Self::Degraded => "degraded",
+            Self::Unknown => "unknown",
             Self::NotServing => "not serving",
+        }
+    }
+
+    /// The exit status that says so.
+    fn exit(self) -> u8 {
+        match self {
+            Self::Healthy => 0,
+            Self::Degraded | Self::Unknown => 1,
+            Self::NotServing => 2,
         }
     }
 }
@@ -74,7 +100,7 @@ pub fn run(args: &StatusArgs) -> Result<u8, ConnectError> {
     } else {
         print!("{}", to_table(&answers, health));
     }
-    Ok(health as u8)
+    Ok(health.exit())
 }
 
 /// Waits until each address has answered or failed, at most this long.
@@ -103,7 +129,25 @@ pub fn ask(options: &ClientOptions, timeout: Duration) -> Result<Vec<Answer>, Co
     }
 }
 
-/// How the cluster is, by what its replicas say. A replica that was not asked counts as missing.
+/// Replicas that an address was given for, each once, and replicas of the cluster, as far as one has said how many.
+fn asked(answers: &[Answer]) -> (usize, usize) {
+    let mut known = [false; REPLICAS_MAX];
+    let mut silent = 0;
+    let mut count = 0;
+    for answer in answers {
+        match &answer.pong {
+            None => silent += 1,
+            Some(pong) => {
+                known[pong.frame.replica as usize % REPLICAS_MAX] = true;
+                count = count.max(usize::from(pong.replica_count).min(REPLICAS_MAX));
+            }
+        }
+    }
+    (silent + known.iter().filter(|&&it| it).count(), count)
+}
+
+/// How the cluster is, by what its replicas say. A replica that was not asked counts as missing where a quorum serves
+/// without it, and keeps the answer open where one does not.
 pub fn assess(answers: &[Answer]) -> Health {
     let Some(newest) = newest(answers) else {
         return Health::NotServing;
@@ -128,8 +172,17 @@ pub fn assess(answers: &[Answer]) -> Health {
     let waits = stuck
         .clone()
         .any(|pong| pong.frame.replica == newest.primary);
-    if !led || waits || count < usize::from(Quorums::new(replicas).replication) {
+    let quorum = usize::from(Quorums::new(replicas).replication);
+    let (asked, of) = asked(answers);
+    if waits {
         Health::NotServing
+    } else if !led || count < quorum {
+        // Whoever was not asked may lead the others.
+        if asked < of && count + (of - asked) >= quorum {
+            Health::Unknown
+        } else {
+            Health::NotServing
+        }
     } else if stuck.next().is_some()
         || count < usize::from(newest.replica_count)
         || lag_max(answers) > LAG_HEALTHY_MAX
@@ -292,7 +345,20 @@ fn to_table(answers: &[Answer], health: Health) -> String {
         ]);
     }
     let missed = missed_lines(answers);
-    format!("{}{missed}cluster is {}\n", table(&rows), health.name())
+    format!("{}{missed}{}\n", table(&rows), verdict(answers, health))
+}
+
+fn verdict(answers: &[Answer], health: Health) -> String {
+    let (asked, of) = asked(answers);
+    match health {
+        Health::Unknown => format!(
+            "asked {asked} of {of} replicas: cannot tell whether a quorum serves; name all in --addresses"
+        ),
+        Health::Degraded if asked < of => format!(
+            "cluster is degraded, or not all were asked: {asked} of {of} replicas; name all in --addresses"
+        ),
+        health => format!("cluster is {}", health.name()),
+    }
 }
 
 fn to_json(answers: &[Answer], health: Health) -> Value {
@@ -393,10 +459,39 @@ mod tests {
         assert_eq!(assess(&split), Health::NotServing);
         // The same replica twice is one replica.
         assert_eq!(
-            assess(&[answer(0, 0, Normal), answer(0, 0, Normal)]),
-            Health::NotServing
+            assess(&[answer(0, 0, Normal), answer(0, 0, Normal), silent()]),
+            Health::Unknown
         );
         assert_eq!(assess(&[silent()]), Health::NotServing);
+    }
+
+    #[test]
+    fn too_few_who_were_asked_cannot_say_that_nobody_serves() {
+        use ReplicaStatus::{Normal, ViewChange};
+        for status in [Normal, ViewChange] {
+            for replica in 0..3 {
+                let alone = [answer(replica, 0, status)];
+                assert_eq!(assess(&alone), Health::Unknown, "{replica} {status:?}");
+                assert_eq!(assess(&alone).exit(), 1);
+                let text = to_table(&alone, assess(&alone));
+                assert!(
+                    text.contains("asked 1 of 3 replicas: cannot tell"),
+                    "{text}"
+                );
+            }
+        }
+        // The third may lead the one backup that follows; it cannot be a quorum by itself.
+        assert_eq!(assess(&[silent(), answer(1, 0, Normal)]), Health::Unknown);
+        let neither = [answer(0, 0, ViewChange), answer(1, 0, ViewChange)];
+        assert_eq!(assess(&neither), Health::NotServing);
+        let both = [answer(0, 0, Normal), answer(1, 0, Normal)];
+        assert_eq!(assess(&both), Health::Degraded);
+        assert!(to_table(&both, assess(&both)).contains("2 of 3 replicas; name all"));
+        // All were asked: nothing is open.
+        assert_eq!(
+            assess(&[answer(0, 0, Normal), silent(), silent()]),
+            Health::NotServing
+        );
     }
 
     #[test]

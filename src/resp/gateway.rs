@@ -92,7 +92,7 @@ pub enum GatewayError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// It cannot listen there.
-    #[error("cannot listen at {address}: {error}")]
+    #[error("cannot listen at {address}: {}", listen_advice(.error))]
     Listen {
         /// Where.
         address: String,
@@ -102,6 +102,24 @@ pub enum GatewayError {
     /// The system gives no descriptor, or refuses to wait.
     #[error("the system does not let the gateway work: {0}")]
     System(#[from] io::Error),
+}
+
+/// What went wrong, and what to do.
+fn listen_advice(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there (see `ss -ltnp`); stop it, or choose another port"
+                .to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this is no address of this machine".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "this user may not: ports below 1024 need CAP_NET_BIND_SERVICE".to_owned()
+        }
+        io::ErrorKind::InvalidInput => {
+            "write host:port, as in 127.0.0.1:6379 or [::1]:6379".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 impl From<rustix::io::Errno> for GatewayError {

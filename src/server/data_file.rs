@@ -12,11 +12,12 @@ mod device;
 mod lock;
 mod open;
 
-pub use create::{CHUNK_SIZE, create};
+pub use create::{CHUNK_SIZE, check_place, create};
 pub use device::{Device, probe};
 pub use lock::Lock;
 pub use open::{DataFile, Peek, StoppedFile, open, open_stopped, peek, read_sectors};
 
+use super::size::show_size;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use storage::format::FormatError;
@@ -25,9 +26,9 @@ use storage::superblock::{Mismatch, OpenError};
 /// Why a data file was not made or not opened: what was found, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataFileError {
-    /// Format never overwrites.
+    /// Never overwritten.
     #[error(
-        "{0} exists already, and format never overwrites. Choose another name, or remove it if it may be lost"
+        "{0} exists already, and is never overwritten. Choose another name, or remove it if it may be lost"
     )]
     Exists(PathBuf),
     /// There is no such file.
@@ -42,7 +43,7 @@ pub enum DataFileError {
     /// Nothing in it.
     #[error(
         "{0} is empty: it was never formatted, or it was truncated. `viewstone format` \
-         makes a new file under a free name"
+         makes a new file under a free name. If this replica was in use: `viewstone recover`"
     )]
     Empty(PathBuf),
     /// No permission.
@@ -55,9 +56,10 @@ pub enum DataFileError {
         /// On what.
         path: PathBuf,
     },
-    /// The disk, or the user's share of it, is full.
+    /// The disk is full.
     #[error(
-        "no space for {path}: it needs {needed} bytes, and {available} are free there. Nothing was left behind"
+        "no space for {path}: it needs {}, and {} are free there. Choose a smaller --state-size or another place. Nothing was \
+         left behind", show_size(*needed), show_size(*available)
     )]
     NoSpace {
         /// The file.
@@ -67,9 +69,23 @@ pub enum DataFileError {
         /// What the file system offers.
         available: u64,
     },
+    /// The user's share of the disk, or the file system's largest file.
+    #[error(
+        "{path} may not have the {} it needs: {errno} (the user's quota, or the largest file of this file system). Nothing \
+         was left behind", show_size(*needed)
+    )]
+    NotAllowed {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        needed: u64,
+        /// The operating system's reason.
+        errno: Errno,
+    },
     /// The device is smaller than the file would be.
     #[error(
-        "the device {path} has {found} bytes, and the geometry needs {needed}. Choose a smaller geometry"
+        "the device {path} has {}, and the geometry needs {}. Choose a smaller geometry", show_size(*found),
+        show_size(*needed)
     )]
     DeviceSmall {
         /// The device.
@@ -109,7 +125,8 @@ pub enum DataFileError {
     },
     /// The file ends before it should.
     #[error(
-        "{path} has {found} bytes, and its superblock says {expected}: it was truncated or copied in part"
+        "{path} has {found} bytes, and its superblock says {expected}: it was truncated or copied in part. \
+         If this replica was in use, move the file away and run `viewstone recover`"
     )]
     Truncated {
         /// The file.

@@ -71,17 +71,26 @@ pub fn check_address(address: &str) -> Result<(), AddressError> {
 /// # Errors
 /// One is malformed or listed twice, or there is not one for each replica.
 pub fn check_addresses(addresses: &[String], replica_count: u8) -> Result<(), AddressError> {
-    for (index, address) in addresses.iter().enumerate() {
-        check_address(address)?;
-        if !address.ends_with(":0") && addresses[..index].contains(address) {
-            return Err(AddressError::Twice(address.clone()));
-        }
-    }
+    check_addresses_alone(addresses)?;
     if addresses.len() != usize::from(replica_count) {
         return Err(AddressError::Count {
             found: addresses.len(),
             expected: usize::from(replica_count),
         });
+    }
+    Ok(())
+}
+
+/// Checks a list of addresses by itself, before it is known how many there must be.
+///
+/// # Errors
+/// One is malformed or listed twice.
+pub fn check_addresses_alone(addresses: &[String]) -> Result<(), AddressError> {
+    for (index, address) in addresses.iter().enumerate() {
+        check_address(address)?;
+        if !address.ends_with(":0") && addresses[..index].contains(address) {
+            return Err(AddressError::Twice(address.clone()));
+        }
     }
     Ok(())
 }

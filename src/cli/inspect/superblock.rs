@@ -20,7 +20,7 @@ pub(super) fn file_section(peek: &Peek) -> Section {
             "truncated: {} bytes, and the superblock says {expected}",
             peek.size
         );
-        let follows = "restore it from a backup, or recover this replica from the others";
+        let follows = "recover this replica from the others; in a cluster of one or two restore all files from one backup";
         damage.push(Damage::at(peek.size, what, follows));
     }
     let in_use = if peek.in_use {

@@ -14,6 +14,37 @@ use storage::layout::SUPERBLOCK_ZONE_SIZE;
 /// Bytes written at once: large enough that the device, not the number of calls, is the limit.
 pub const CHUNK_SIZE: usize = 4 << 20;
 
+/// Whether [`create`] can begin: there is no such file, its directory is there and has room. A device is not looked at.
+///
+/// # Errors
+/// As [`create`]'s.
+pub fn check_place(path: &Path, format: &Format) -> Result<(), DataFileError> {
+    match find(path)? {
+        Found::Device => Ok(()),
+        Found::Nothing => Place::of(path)?.check_room(format.layout().size),
+    }
+}
+
+/// What lies under the name of a file to be made.
+enum Found {
+    Nothing,
+    Device,
+}
+
+fn find(path: &Path) -> Result<Found, DataFileError> {
+    match rustix::fs::lstat(path) {
+        Err(Errno::NOENT) => return Ok(Found::Nothing),
+        Err(errno) => return Err(os("look at", path)(errno)),
+        Ok(_) => {}
+    }
+    // A link to a device is how devices are named.
+    let target = rustix::fs::stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    match target {
+        Ok(FileType::BlockDevice) => Ok(Found::Device),
+        _ => Err(DataFileError::Exists(path.to_path_buf())),
+    }
+}
+
 /// Makes the data file `path`, or formats the block device of that name. `progress` is told bytes done and in all.
 ///
 /// # Errors
@@ -23,28 +54,21 @@ pub fn create(
     format: &Format,
     progress: impl FnMut(u64, u64),
 ) -> Result<(), DataFileError> {
-    match rustix::fs::lstat(path) {
-        Err(Errno::NOENT) => {}
-        Err(errno) => return Err(os("look at", path)(errno)),
-        Ok(_) => {
-            // A link to a device is how devices are named.
-            let target = rustix::fs::stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode));
-            return match target {
-                Ok(FileType::BlockDevice) => create_on_device(path, format, progress),
-                _ => Err(DataFileError::Exists(path.to_path_buf())),
-            };
-        }
+    if matches!(find(path)?, Found::Device) {
+        return create_on_device(path, format, progress);
     }
     let place = Place::of(path)?;
+    let size = format.layout().size;
+    // Asked before anything is taken: who takes all the room to find out that it is too little, takes it from others.
+    place.check_room(size)?;
     let mut file = Unnamed::new(&place)?;
     rustix::fs::fchmod(&file.fd, Mode::RUSR | Mode::WUSR).map_err(os("set the mode of", path))?;
     // If there is no room it is known at once, and extents are few; the zeros are written none the less.
-    let size = format.layout().size;
     match rustix::fs::fallocate(&file.fd, FallocateFlags::empty(), 0, size) {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-        Err(errno) => return Err(write_error(&place, size, errno)),
+        Err(errno) => return Err(file.write_error(&place, size, errno)),
     }
-    write(&file.fd, format, progress).map_err(|errno| write_error(&place, size, errno))?;
+    write(&file.fd, format, progress).map_err(|errno| file.write_error(&place, size, errno))?;
     file.name_it(&place)?;
     rustix::fs::fsync(&place.directory).map_err(os("sync the directory of", path))
 }
@@ -78,6 +102,24 @@ impl Place {
             directory_path,
             directory,
         })
+    }
+
+    /// Refuses a file that is larger than what is free. A file system that does not tell is tried.
+    fn check_room(&self, needed: u64) -> Result<(), DataFileError> {
+        match self.available() {
+            Some(available) if available < needed => Err(DataFileError::NoSpace {
+                path: self.path.clone(),
+                needed,
+                available,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that this user may take, if the file system tells.
+    fn available(&self) -> Option<u64> {
+        let found = rustix::fs::fstatvfs(&self.directory).ok()?;
+        (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
     }
 }
 
@@ -132,6 +174,27 @@ impl Unnamed {
         })
     }
 
+    /// Why it could not be written. What it holds is given back first, or it would count as taken.
+    fn write_error(&self, place: &Place, needed: u64, errno: Errno) -> DataFileError {
+        let path = place.path.clone();
+        match errno {
+            Errno::NOSPC => {
+                let _ = rustix::fs::ftruncate(&self.fd, 0);
+                DataFileError::NoSpace {
+                    path,
+                    needed,
+                    available: place.available().unwrap_or(0),
+                }
+            }
+            Errno::DQUOT | Errno::FBIG => DataFileError::NotAllowed {
+                path,
+                needed,
+                errno,
+            },
+            errno => os("write", &path)(errno),
+        }
+    }
+
     /// Gives the complete file its name, unless something has taken it meanwhile.
     fn name_it(&mut self, place: &Place) -> Result<(), DataFileError> {
         let to = &place.directory;
@@ -159,20 +222,6 @@ fn open_direct(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         // Though it refused the flag, the kernel may have made the file.
         Err(Errno::INVAL) => rustix::fs::open(path, flags - OFlags::EXCL, mode),
         result => result,
-    }
-}
-
-fn write_error(place: &Place, needed: u64, errno: Errno) -> DataFileError {
-    match errno {
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => {
-            let free = rustix::fs::fstatvfs(&place.directory);
-            DataFileError::NoSpace {
-                path: place.path.clone(),
-                needed,
-                available: free.map_or(0, |free| free.f_bavail * free.f_frsize),
-            }
-        }
-        errno => os("write", &place.path)(errno),
     }
 }
 
@@ -252,6 +301,21 @@ mod tests {
             std::env::temp_dir().join(format!("viewstone-create-{}", std::process::id()));
         std::fs::create_dir(&directory).expect("a new directory");
         Place::of(&directory.join("file")).expect("the directory is there")
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_by_what_is_free_before_anything_is_taken() {
+        let place = Place::of(&std::env::temp_dir().join("no-such-file")).expect("a directory");
+        place.check_room(1).expect("a byte is free");
+        let error = place.check_room(u64::MAX).expect_err("nobody has that");
+        let DataFileError::NoSpace { available, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(*available > 0);
+        assert!(
+            error.to_string().contains("it needs 16777216.0 TiB"),
+            "{error}"
+        );
     }
 
     /// File systems without `O_TMPFILE` are rare on test machines, so their way is tested directly.

@@ -105,8 +105,8 @@ impl Damages {
     /// What to do where there is nobody to fetch it from.
     pub fn advice(&self) -> &'static str {
         if self.count > 0 {
-            "check the device; then recover this replica from the others of its cluster, or restore the data file from a \
-             backup"
+            "check the device; then recover this replica from the others of its cluster; in a cluster of one or two restore \
+             all data files from one backup"
         } else {
             "start the replica among the others, and it goes on"
         }

@@ -76,7 +76,8 @@ pub enum OpenError {
     NotFormatted,
     /// Something else's file.
     #[error(
-        "not a Viewstone data file: no copy of the superblock is where it belongs. Is the path right?"
+        "not a Viewstone data file: no copy of the superblock is where it belongs. Is the path right? If this \
+         file held a replica, that is lost: `viewstone recover` brings it back from the others"
     )]
     NotADataFile,
     /// A data file of another version.
