@@ -1,5 +1,6 @@
 //! How many replicas decide what, for clusters of one to six (flexible quorums: Howard, Malkhi and Spiegelman 2016).
 
+use std::fmt;
 use storage::layout::REPLICAS_MAX;
 
 /// The quorums of a cluster.
@@ -72,6 +73,22 @@ impl ReplicaSet {
     }
 }
 
+/// As in `0, 2 and 3`. Allocates nothing: it goes to logs.
+impl fmt::Display for ReplicaSet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = usize::from(self.count());
+        for (place, replica) in self.iter().enumerate() {
+            let before = match place {
+                0 => "",
+                _ if place + 1 == count => " and ",
+                _ => ", ",
+            };
+            write!(formatter, "{before}{replica}")?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +113,18 @@ mod tests {
                 }
             );
         }
+    }
+
+    #[test]
+    fn a_set_is_shown_as_a_list() {
+        let mut set = ReplicaSet::default();
+        assert_eq!(set.to_string(), "");
+        let mut shown = Vec::new();
+        for replica in [3, 0, 5] {
+            set.insert(replica);
+            shown.push(set.to_string());
+        }
+        assert_eq!(shown, ["3", "0 and 3", "0, 3 and 5"]);
     }
 
     #[test]

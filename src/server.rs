@@ -10,6 +10,7 @@
 
 pub mod bus;
 mod clock_alarm;
+mod damage_alarm;
 pub mod data_file;
 mod disk_faults;
 pub mod embedded;
@@ -19,6 +20,7 @@ mod listen;
 pub mod log_sink;
 pub mod memory;
 mod published;
+mod reach;
 mod resolve;
 mod running;
 pub mod size;
@@ -36,9 +38,11 @@ use crate::replica::{Effects, Event, Fatal, Metrics, Now, Peer};
 use crate::sealed_allocator::SealedAllocator;
 use bus::{Bus, BusOptions, HELLO_MAX, Received};
 use clock_alarm::ClockAlarm;
+use damage_alarm::DamageAlarm;
 use disk_faults::DiskFaults;
 pub use disk_faults::FaultError;
 use memory::{Memory, MemoryError, Term};
+use reach::Reach;
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -205,6 +209,8 @@ pub struct Server<R> {
     effects: Effects,
     published: Arc<Published>,
     clock_alarm: ClockAlarm,
+    damage_alarm: DamageAlarm,
+    reach: Reach,
     /// What the log last said of the replica's part in the cluster.
     logged: Option<Standing>,
     /// None but in tests that ask for it.
@@ -214,6 +220,7 @@ pub struct Server<R> {
     address: SocketAddr,
     /// Its index in the cluster.
     index: u8,
+    replica_count: u8,
 }
 
 impl<R: Hosted> Server<R> {
@@ -265,6 +272,9 @@ impl<R: Hosted> Server<R> {
             effects: Effects::new(bounds.sends_max, bounds.io_max),
             published: Arc::clone(published),
             clock_alarm: ClockAlarm::new(now.monotonic_ns),
+            damage_alarm: DamageAlarm::default(),
+            reach: Reach::new(identity.replica_count),
+            replica_count: identity.replica_count,
             logged: None,
             faults,
             now,
@@ -343,14 +353,27 @@ impl<R: Hosted> Server<R> {
         }
         self.replica.finish_turn(self.now, &mut self.effects);
         self.published.on_turn(self.replica.metrics());
-        let agreed = self.replica.is_clock_synchronised();
-        self.clock_alarm.on_turn(self.now.monotonic_ns, agreed);
-        self.log_standing();
+        let standing = self.replica.standing();
+        self.log_alarms(standing);
+        self.log_standing(standing);
         self.apply_effects()
     }
 
+    /// Says what is wrong around the replica: clocks, disk, others that are missing.
+    fn log_alarms(&mut self, standing: Option<Standing>) {
+        let now_ns = self.now.monotonic_ns;
+        let silent = self.bus.silent();
+        let agreed = self.replica.is_clock_synchronised();
+        let majority = 2 * (self.replica_count - silent.count()) > self.replica_count;
+        self.clock_alarm.on_turn(now_ns, agreed, majority);
+        self.damage_alarm.on_turn(now_ns, self.replica.metrics());
+        if let Some(standing) = standing {
+            self.reach.on_turn(now_ns, standing.status, silent);
+        }
+    }
+
     /// Says when the replica's part in the cluster changes.
-    fn log_standing(&mut self) {
+    fn log_standing(&mut self, standing: Option<Standing>) {
         if let Some(damages) = self.replica.take_damages() {
             log::warn!("{damages}");
             log::info!("what is damaged or missing is fetched from the other replicas");
@@ -360,7 +383,6 @@ impl<R: Hosted> Server<R> {
                 "{found}. These votes are not counted; one of these replicas has a fault, or is none of ours"
             );
         }
-        let standing = self.replica.standing();
         if standing != self.logged {
             self.published.on_standing(self.index, standing);
             standing::log(self.logged, standing);

@@ -2,7 +2,10 @@
 //! there is allowed to say so.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::process::{Command, Output};
+use viewstone::quorums::ReplicaSet;
+use viewstone::replica::{Needed, Nowhere};
 use viewstone::sealed_allocator::SealedAllocator;
 
 #[global_allocator]
@@ -27,6 +30,18 @@ fn the_child() {
     drop(kept); // freeing is allowed
     match what.as_str() {
         "allocate" => drop(black_box(Box::new(2_u64))),
+        "describe" => {
+            let mut silent = ReplicaSet::default();
+            silent.insert(1);
+            silent.insert(2);
+            let needed = Needed::Prepare {
+                op: 41,
+                checksum: 0,
+            };
+            let mut line = [0_u8; 256];
+            write!(&mut line[..], "{}", Nowhere { needed, silent }).expect("it fits");
+            assert!(line.ends_with(&[0]) && line.starts_with(b"journal"));
+        }
         "panic" => panic!("told {}", black_box(3)),
         _ => {}
     }
@@ -55,4 +70,12 @@ fn a_panic_lifts_the_seal_and_a_quiet_thread_does_not_need_it() {
         "{text}"
     );
     assert!(child("nothing").status.success());
+}
+
+/// The event loop logs it.
+#[test]
+fn what_no_replica_has_is_described_without_an_allocation() {
+    let output = child("describe");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
 }

@@ -6,8 +6,8 @@ mod kv;
 
 use super::cluster::ClusterArgs;
 use super::statement::{Statement, forms, parse};
-use crate::client::ConnectError;
 use crate::client::kv::KvClient;
+use crate::client::{ClientOptions, ConnectError};
 use answer::{Answer, Outcome, Style};
 use editor::Terminal;
 use serde_json::json;
@@ -37,8 +37,8 @@ const LINE_SIZE_MAX: usize = 64 << 20;
 ///
 /// Examples:
 ///   viewstone repl --cluster 7 --addresses a:3001,b:3001,c:3001
-///   viewstone repl --cluster 7 --addresses a:3001 --command 'put k "two words"' --command 'get k'
-///   viewstone repl --cluster 7 --addresses a:3001 --json < statements
+///   viewstone repl --cluster 7 --addresses a:3001,b:3001,c:3001 --command 'put k "two words"' --command 'get k'
+///   viewstone repl --cluster 7 --addresses a:3001,b:3001,c:3001 --json < statements
 ///
 /// Exit status, by the last statement that was answered:
 ///   0   ok, or there was none
@@ -75,8 +75,10 @@ pub enum ReplError {
 /// # Errors
 /// [`ReplError`].
 pub fn run(args: &ReplArgs) -> Result<u8, ReplError> {
+    let options = args.cluster.options();
     let mut shell = Shell {
-        client: KvClient::connect(&args.cluster.options())?,
+        client: KvClient::connect(&options)?,
+        options,
         style: Style {
             json: args.json,
             timing: args.timing,
@@ -118,6 +120,7 @@ enum Next {
 
 struct Shell<W> {
     client: KvClient,
+    options: ClientOptions,
     style: Style,
     last: Outcome,
     out: W,
@@ -204,7 +207,7 @@ impl<W: Write> Shell<W> {
             }
             statement => match kv::execute(&self.client, statement) {
                 Ok(answer) => answer,
-                Err(error) => kv::failed(&self.client, &error),
+                Err(error) => kv::failed(&self.options, &error),
             },
         };
         self.answer(answer, line, begin.elapsed())?;

@@ -3,7 +3,7 @@
 use super::cluster::ClusterArgs;
 use super::{Exit, Failure, print};
 use crate::resp::gateway::{Gateway, GatewayError, GatewayOptions};
-use crate::server::Stop;
+use crate::server::{Stop, log_sink};
 use std::io::ErrorKind;
 
 /// Serve the Redis protocol, as a client of the cluster.
@@ -64,6 +64,7 @@ impl From<GatewayError> for Failure {
 /// # Errors
 /// It cannot listen, or the system gives it too little.
 pub fn run(arguments: &RespArgs) -> Result<Exit, Failure> {
+    log_sink::install(log::LevelFilter::Info);
     let stop = Stop::default();
     let no_signals = |error: std::io::Error| Failure::new(Exit::Failed, &error);
     stop.on_signals().map_err(no_signals)?;
@@ -72,7 +73,9 @@ pub fn run(arguments: &RespArgs) -> Result<Exit, Failure> {
         .options(&arguments.listen, arguments.cluster.options());
     let mut gateway = Gateway::bind(&options)?;
     print(format_args!("ready resp={}", gateway.address()));
-    gateway.run(&|| stop.is_stopped())?;
+    let result = gateway.run(&|| stop.is_stopped());
+    log_sink::flush();
+    result?;
     print("stopped");
     Ok(Exit::Ok)
 }

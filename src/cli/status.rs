@@ -221,16 +221,8 @@ fn commit_max(answers: &[Answer]) -> u64 {
     pongs.map(|pong| pong.commit_max).max().unwrap_or(0)
 }
 
-fn status_name(pong: &PongClient) -> &'static str {
-    match ReplicaStatus::from_u8(pong.status) {
-        Some(ReplicaStatus::Opening) => "opening",
-        Some(ReplicaStatus::Starting) => "starting",
-        Some(ReplicaStatus::Normal) => "normal",
-        Some(ReplicaStatus::Syncing) => "syncing",
-        Some(ReplicaStatus::ViewChange) => "view change",
-        Some(ReplicaStatus::Lost) => "lost",
-        None => "unknown",
-    }
+pub(super) fn status_name(pong: &PongClient) -> &'static str {
+    ReplicaStatus::from_u8(pong.status).map_or("unknown", ReplicaStatus::name)
 }
 
 /// The status, and how much is known to be left of what it waits for.

@@ -92,8 +92,8 @@ impl fmt::Display for Nowhere {
         if self.silent.count() == 0 {
             return write!(formatter, "{needed} is missing or damaged on every replica");
         }
-        let silent: Vec<String> = self.silent.iter().map(|it| it.to_string()).collect();
-        let silent = silent.join(" and ");
+        // It goes to the log while nothing may be allocated.
+        let silent = self.silent;
         write!(
             formatter,
             "{needed} is missing or damaged on every replica that answers; nothing is heard of replica {silent}"

@@ -24,10 +24,12 @@ mod connection;
 mod front;
 mod gather;
 mod pace;
+mod presence;
 
 use super::request::Limits;
 use crate::client::{ClientOptions, ConnectError, Host};
 use front::Front;
+use presence::Presence;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
@@ -134,6 +136,7 @@ pub struct Gateway {
     epoll: OwnedFd,
     host: Host,
     front: Front,
+    presence: Presence,
     address: SocketAddr,
 }
 
@@ -166,6 +169,7 @@ impl Gateway {
             epoll,
             host,
             front,
+            presence: Presence::default(),
             address,
         })
     }
@@ -226,6 +230,8 @@ impl Gateway {
         if now >= sweep_at {
             self.front.sweep(now);
             self.front.learn(self.host.core());
+            let leads = self.host.core().primary().is_some();
+            self.presence.on_sweep(now, leads, &self.host);
             self.front.listen_again(&self.epoll);
         }
         Ok(())

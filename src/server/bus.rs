@@ -14,7 +14,8 @@
 //! * Replica i dials every replica j > i, so that two replicas never dial each other at once; a new connection from a
 //!   replica replaces its old one. Dialling backs off exponentially, with full jitter; only bytes that pass every check
 //!   reset it, since a port that accepts and falls silent is no replica.
-//! * Wrong bytes close the connection, are counted and logged, at most a line a second. Nothing a peer sends is a panic.
+//! * Wrong bytes close the connection, are counted and logged, at most a line a second for replicas, and one for all
+//!   others: so no client hides what is wrong with a replica. Nothing a peer sends is a panic.
 
 mod connection;
 mod receive;
@@ -23,6 +24,7 @@ mod tests;
 
 use super::identity::Identity;
 use super::resolve::Addresses;
+use crate::quorums::ReplicaSet;
 use crate::replica::{ConnectionId, Peer};
 use connection::{Class, Connection, State};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -166,8 +168,26 @@ pub struct Bus {
     next_check_ns: u64,
     /// Nothing is accepted before this: an accept has failed.
     next_accept_ns: u64,
+    /// Lines about replicas, and about all others.
+    refusals: [Refusals; 2],
+}
+
+/// Lines about connections that were closed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refusals {
     next_log_ns: u64,
     unlogged: u64,
+}
+
+impl Refusals {
+    fn may_log(&mut self, now_ns: u64) -> bool {
+        if now_ns < self.next_log_ns {
+            self.unlogged += 1;
+            return false;
+        }
+        self.next_log_ns = now_ns + LOG_NS;
+        true
+    }
 }
 
 impl Bus {
@@ -198,8 +218,7 @@ impl Bus {
             counters: BusCounters::default(),
             next_check_ns: 0,
             next_accept_ns: 0,
-            next_log_ns: 0,
-            unlogged: 0,
+            refusals: [Refusals::default(); 2],
         }
     }
 
@@ -229,6 +248,19 @@ impl Bus {
     /// Connections whose reading has stopped.
     pub fn stopped(&self) -> usize {
         self.stopped.len()
+    }
+
+    /// The other replicas that have not greeted over a connection that stands.
+    pub fn silent(&self) -> ReplicaSet {
+        let mut silent = ReplicaSet::default();
+        for replica in 0..self.identity.replica_count {
+            let connection = self.peers[usize::from(replica)];
+            let state = connection.map(|index| self.connections[index as usize].state);
+            if replica != self.identity.replica && state != Some(State::Replica(replica)) {
+                silent.insert(replica);
+            }
+        }
+        silent
     }
 
     fn stop_reading(&mut self, index: u32) {
@@ -291,8 +323,9 @@ impl Bus {
         if now_ns.saturating_sub(since_ns) > allowed_ns {
             let quiet = matches!(connection.state, State::Connecting(_));
             self.counters.overdue += 1;
+            let class = connection.class;
             if !quiet {
-                self.log_refusal(now_ns, index, format_args!("{what} in time"), uring);
+                self.log_refusal(now_ns, index, class, format_args!("{what} in time"), uring);
             }
             self.close(index, now_ns, uring);
         }
@@ -305,7 +338,7 @@ impl Bus {
             Err(Errno(errno)) => {
                 // Out of descriptors, or the stranger has left again.
                 self.next_accept_ns = now_ns + CHECK_NS;
-                if self.may_log(now_ns) {
+                if self.refusals(Class::Hello).may_log(now_ns) {
                     log::warn!("a connection was not accepted: errno {errno}");
                 }
                 return;
@@ -428,29 +461,25 @@ impl Bus {
         assert!(self.free.len() <= self.connections.len());
     }
 
-    fn may_log(&mut self, now_ns: u64) -> bool {
-        if now_ns < self.next_log_ns {
-            self.unlogged += 1;
-            return false;
-        }
-        self.next_log_ns = now_ns + LOG_NS;
-        true
+    fn refusals(&mut self, class: Class) -> &mut Refusals {
+        &mut self.refusals[usize::from(class != Class::Peer)]
     }
 
     fn log_refusal(
         &mut self,
         now_ns: u64,
         index: u32,
+        class: Class,
         why: std::fmt::Arguments<'_>,
         uring: &Uring,
     ) {
-        if !self.may_log(now_ns) {
+        if !self.refusals(class).may_log(now_ns) {
             return;
         }
         let fd = uring.socket(index);
         let address = fd.and_then(|fd| rustix::net::getpeername(fd).ok().flatten());
         let address = address.and_then(|any| SocketAddr::try_from(any).ok());
-        let unlogged = std::mem::take(&mut self.unlogged);
+        let unlogged = std::mem::take(&mut self.refusals(class).unlogged);
         match address {
             Some(address) => log::warn!("connection with {address} closed: {why}"),
             None => log::warn!("connection closed: {why}"),
@@ -508,6 +537,7 @@ impl Bus {
                 self.log_refusal(
                     now_ns,
                     index,
+                    Class::Client,
                     format_args!("the client does not read its answers"),
                     uring,
                 );

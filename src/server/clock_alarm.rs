@@ -21,8 +21,13 @@ impl ClockAlarm {
         }
     }
 
-    /// To be called at each turn; true if the alarm is raised.
-    pub(super) fn on_turn(&mut self, now_ns: u64, agreed: bool) -> bool {
+    /// To be called at each turn; true if the alarm is raised. `majority`: whether so many replicas are connected that they
+    /// could agree. Without them their clocks are not to blame, and that they are missing is told for itself.
+    pub(super) fn on_turn(&mut self, now_ns: u64, agreed: bool, majority: bool) -> bool {
+        if !agreed && !majority && !self.raised {
+            self.missing_since_ns = None;
+            return false;
+        }
         if agreed {
             if self.raised {
                 log::info!("the clocks agree again");
@@ -48,14 +53,23 @@ mod tests {
     #[test]
     fn it_is_raised_after_a_while_and_lowered_at_once() {
         let mut alarm = ClockAlarm::new(7);
-        assert!(!alarm.on_turn(6 + PATIENCE_NS, false));
-        assert!(alarm.on_turn(7 + PATIENCE_NS, false));
-        assert!(alarm.on_turn(8 + PATIENCE_NS, false));
-        assert!(!alarm.on_turn(9 + PATIENCE_NS, true));
+        assert!(!alarm.on_turn(6 + PATIENCE_NS, false, true));
+        assert!(alarm.on_turn(7 + PATIENCE_NS, false, true));
+        assert!(alarm.on_turn(8 + PATIENCE_NS, false, true));
+        assert!(!alarm.on_turn(9 + PATIENCE_NS, true, true));
         assert!(
-            !alarm.on_turn(10 + PATIENCE_NS, false),
+            !alarm.on_turn(10 + PATIENCE_NS, false, true),
             "its patience begins anew"
         );
-        assert!(alarm.on_turn(10 + 2 * PATIENCE_NS, false));
+        assert!(alarm.on_turn(10 + 2 * PATIENCE_NS, false, true));
+    }
+
+    #[test]
+    fn clocks_are_not_blamed_for_replicas_that_are_missing() {
+        let mut alarm = ClockAlarm::new(0);
+        assert!(!alarm.on_turn(9 * PATIENCE_NS, false, false));
+        assert!(!alarm.on_turn(9 * PATIENCE_NS, false, true), "patience");
+        assert!(alarm.on_turn(10 * PATIENCE_NS, false, true));
+        assert!(alarm.on_turn(11 * PATIENCE_NS, false, false), "it stays");
     }
 }

@@ -24,24 +24,21 @@ pub struct Standing {
     pub awaited_op: Option<u64>,
 }
 
-impl Standing {
-    /// All but what is missing everywhere, which is told for itself.
-    fn part(self) -> Self {
-        Self {
-            nowhere: None,
-            ..self
-        }
-    }
-}
-
 /// Says what has changed.
 pub(super) fn log(before: Option<Standing>, now: Option<Standing>) {
     let Some(now) = now else {
         return;
     };
-    if before.map(Standing::part) != Some(now.part()) {
-        log_part(&now);
+    let role = |standing: Standing| (standing.view, standing.primary, standing.status);
+    if before.map(role) != Some(role(now)) {
+        let name = now.status.name();
+        log::info!(
+            "view {} (primary: replica {}): {name}",
+            now.view,
+            now.primary
+        );
     }
+    log_progress(before, &now);
     let missed = before.and_then(|before| before.nowhere);
     match (missed, now.nowhere) {
         (_, Some(nowhere)) if missed != Some(nowhere) => log_nowhere(&nowhere),
@@ -50,19 +47,17 @@ pub(super) fn log(before: Option<Standing>, now: Option<Standing>) {
     }
 }
 
-fn log_part(now: &Standing) {
-    let Standing {
-        view,
-        primary,
-        status,
-        ..
-    } = now;
-    log::info!("view {view} (primary: replica {primary}): {status:?}");
-    if let Some(steps) = now.fetched_steps {
+/// Says how far it is, if that has changed.
+fn log_progress(before: Option<Standing>, now: &Standing) {
+    if let Some(steps) = now.fetched_steps
+        && before.and_then(|it| it.fetched_steps) != Some(steps)
+    {
         let mib = (steps * FETCHED_STEP * PAGE_SIZE as u64) >> 20;
         log::info!("fetching the state from the other replicas: {mib} MiB have come");
     }
-    if let Some(op) = now.awaited_op {
+    if let Some(op) = now.awaited_op
+        && before.and_then(|it| it.awaited_op) != Some(op)
+    {
         log::info!(
             "this file takes the place of one that was lost: it takes part again when op {op} is committed and it has a \
              state"

@@ -2,19 +2,22 @@
 
 use super::answer::{Answer, Outcome};
 use crate::cli::statement::{Quoted, Statement, transaction};
+use crate::cli::status;
 use crate::client::kv::{Entry, ItemResult, KvClient, KvError};
-use crate::client::{CallError, Definite};
+use crate::client::{CallError, ClientOptions, Definite};
 use crate::state_machine::kv::wire::{Item, KEY_SIZE_MAX, Scan, Status, prefix_end};
 use serde_json::{Map, Value, json};
 use std::ops::Bound;
+use std::time::Duration;
+
+/// How long the replicas are asked who they are, when a statement has failed for want of a primary.
+const WHEREABOUTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a statement failed, and what to do.
-pub fn failed(client: &KvClient, error: &KvError) -> Answer {
+pub fn failed(options: &ClientOptions, error: &KvError) -> Answer {
     let mut text = error.to_string();
     if let KvError::Call(CallError::NotSent(_)) = error {
-        for (address, trouble) in client.client().troubles() {
-            text = format!("{text}; {address}: {trouble}");
-        }
+        text += &whereabouts(options);
     }
     if let Some(advice) = advice(error) {
         text = format!("{text}; {advice}");
@@ -37,6 +40,30 @@ pub fn failed(client: &KvClient, error: &KvError) -> Answer {
         fields,
         ..Answer::refused(text)
     }
+}
+
+/// What each address says of itself now, or what is wrong with it. A backup answers, and it is no primary.
+fn whereabouts(options: &ClientOptions) -> String {
+    let answers = status::ask(options, WHEREABOUTS_TIMEOUT).unwrap_or_default();
+    answers.iter().map(whereabout).collect()
+}
+
+fn whereabout(answer: &status::Answer) -> String {
+    let address = &answer.address;
+    let Some(pong) = &answer.pong else {
+        let trouble = answer.trouble.as_deref().unwrap_or("no answer");
+        return format!("; {address}: {trouble}");
+    };
+    let (replica, primary) = (pong.frame.replica, pong.primary);
+    let status = status::status_name(pong);
+    let role = if replica == primary {
+        "the primary of its view".to_owned()
+    } else {
+        format!(
+            "a backup; the primary of its view is replica {primary}, which --addresses must name, too"
+        )
+    };
+    format!("; {address}: replica {replica}, {status}, {role}")
 }
 
 /// What a person can do about it.
@@ -300,4 +327,28 @@ fn scan(
     }
     let fields = json!({ "entries": values, "more": more });
     Ok(ok(text, fields).with_rows(rows, " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::header::{PongClient, ReplicaStatus, Typed};
+
+    #[test]
+    fn a_backup_that_answers_names_the_primary_that_is_not_reached() {
+        let mut pong = PongClient::new(7, 4, 2);
+        pong.primary = 1;
+        pong.status = ReplicaStatus::Normal as u8;
+        let mut answer = status::Answer {
+            address: "c:3001".to_owned(),
+            pong: Some(pong),
+            trouble: None,
+        };
+        let text = whereabout(&answer);
+        assert!(text.starts_with(
+            "; c:3001: replica 2, normal, a backup; the primary of its view is replica 1,"
+        ));
+        answer.pong = None;
+        assert_eq!(whereabout(&answer), "; c:3001: no answer");
+    }
 }

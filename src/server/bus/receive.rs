@@ -33,6 +33,13 @@ pub enum Received {
 enum Refusal {
     #[error("{0}")]
     Invalid(#[from] Invalid),
+    #[error("its message is for another cluster, {theirs:#034x}; this is {ours:#034x}")]
+    Cluster {
+        theirs: u128,
+        ours: u128,
+        /// It says that it comes from a replica. One that was configured wrongly does.
+        of_replica: bool,
+    },
     #[error("its first message is not a ping: is it a Viewstone replica or client at all?")]
     NoHello,
     #[error("a {0:?} may not come over this connection")]
@@ -59,6 +66,21 @@ enum Refusal {
     Author { peer: u8, claimed: u8 },
     #[error("there are {0} clients already")]
     ClientsFull(usize),
+}
+
+impl Refusal {
+    /// Whether a replica was refused, as far as it says what it is.
+    fn is_of_replica(&self) -> bool {
+        match self {
+            Self::Index { .. }
+            | Self::WrongReplica { .. }
+            | Self::Fingerprint { .. }
+            | Self::ReplicaCount { .. }
+            | Self::Author { .. } => true,
+            Self::Cluster { of_replica, .. } => *of_replica,
+            Self::Invalid(_) | Self::NoHello | Self::Command(_) | Self::ClientsFull(_) => false,
+        }
+    }
 }
 
 impl Bus {
@@ -183,7 +205,17 @@ impl Bus {
         uring: &mut Uring,
     ) -> Result<Option<u8>, Refusal> {
         let message_size_max = self.identity.geometry.message_size_max as usize;
-        let command = header.check(self.identity.cluster, message_size_max)?;
+        let ours = self.identity.cluster;
+        let command = header
+            .check(ours, message_size_max)
+            .map_err(|invalid| match invalid {
+                Invalid::Cluster => Refusal::Cluster {
+                    theirs: header.frame.cluster,
+                    ours,
+                    of_replica: header.command().is_some_and(is_between_replicas),
+                },
+                invalid => Refusal::Invalid(invalid),
+            })?;
         match self.connections[index as usize].state {
             State::Hello(dialled) => {
                 return self.check_hello(index, header, command, dialled, now_ns, uring);
@@ -285,7 +317,12 @@ impl Bus {
 
     fn refuse(&mut self, index: u32, refusal: Refusal, now_ns: u64, uring: &mut Uring) {
         self.counters.refused += 1;
-        self.log_refusal(now_ns, index, format_args!("{refusal}"), uring);
+        let kind = if refusal.is_of_replica() {
+            Class::Peer
+        } else {
+            self.connections[index as usize].class
+        };
+        self.log_refusal(now_ns, index, kind, format_args!("{refusal}"), uring);
         self.close(index, now_ns, uring);
     }
 

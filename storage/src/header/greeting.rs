@@ -189,6 +189,18 @@ pub enum ReplicaStatus {
 }
 
 impl ReplicaStatus {
+    /// Its name for people: the same in the log, in `status` and in the documentation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Starting => "starting",
+            Self::Normal => "normal",
+            Self::Syncing => "syncing",
+            Self::ViewChange => "view change",
+            Self::Lost => "lost",
+        }
+    }
+
     /// The status with this ordinal.
     pub fn from_u8(ordinal: u8) -> Option<Self> {
         [
