@@ -228,6 +228,25 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
+    fn every_command_has_examples_and_exit_statuses_and_fits_a_terminal() {
+        let mut command = Arguments::command().term_width(100);
+        command.build();
+        for sub in command
+            .get_subcommands_mut()
+            .filter(|it| it.get_name() != "help")
+        {
+            let name = sub.get_name().to_owned();
+            let help = sub.render_long_help().to_string();
+            assert!(help.contains("Example"), "{name}");
+            assert!(help.contains("Exit status"), "{name}");
+            // A usage line stays whole.
+            for line in help.lines().filter(|it| !it.starts_with("Usage: ")) {
+                assert!(line.chars().count() <= 100, "{name}: {line}");
+            }
+        }
+    }
+
+    #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
     }

@@ -255,7 +255,7 @@ fn a_full_disk_is_told_and_left_as_it_was() {
     };
     assert_eq!((status, out.as_str()), (7, ""), "{error}");
     assert!(
-        error.contains("no space for") && error.contains("8388608 are free"),
+        error.contains("no space for") && error.contains("8 MiB are free"),
         "{error}"
     );
 }

@@ -70,9 +70,10 @@ fn files_that_are_not_the_right_one_are_refused() {
     let mut random = vec![0; 4 << 20];
     let mut source = Random::new();
     random.fill_with(|| source.below(256) as u8);
-    let cases: [(&[u8], i32, &str); 6] = [
+    let cases: [(&[u8], i32, &str); 7] = [
         (&[], WRONG_FILE, "is empty"),
         (&random, WRONG_FILE, "not a Viewstone data file"),
+        (&random, WRONG_FILE, "viewstone recover"),
         (&vec![0; good.len()], WRONG_FILE, "not formatted"),
         (&good[..good.len() / 2], WRONG_FILE, "it was truncated"),
         (&good[..good.len() - 4096], WRONG_FILE, "it was truncated"),
@@ -105,6 +106,12 @@ fn a_file_or_port_in_use_is_refused() {
         IN_USE,
         "is in use by another process",
     );
+    // What is wrong with the list itself is said first.
+    refused(
+        &mut start(&file, &["nonsense".to_owned()]),
+        USAGE,
+        "write host:port",
+    );
     // A second replica of the same index, by mistake: a copy of the file, and so the same port.
     let copy = directory.file(1);
     fs::copy(&file, &copy).expect("copied");
@@ -122,7 +129,42 @@ fn a_file_or_port_in_use_is_refused() {
     replica.stop_well(Signal::TERM);
     let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = other.local_addr().expect("bound").to_string();
-    refused(&mut start(&file, &[taken]), IN_USE, "ss -ltnp");
+    refused(
+        &mut start(&file, std::slice::from_ref(&taken)),
+        IN_USE,
+        "ss -ltnp",
+    );
+    let mut resp = viewstone();
+    resp.args(["resp", "--cluster=1", "--addresses", &taken]);
+    refused(resp.args(["--listen", &taken]), IN_USE, "ss -ltnp");
+}
+
+/// Their exit statuses 0 and 1 say something of a cluster, or of its writes.
+#[test]
+fn commands_that_could_not_ask_say_nothing_of_the_cluster() {
+    let mut command = viewstone();
+    command.args(["status", "--cluster=1", "--addresses", "localhost"]);
+    refused(&mut command, 3, "host:port");
+    let mut command = viewstone();
+    command.args(["bench", "--directory", "/no/such/directory"]);
+    refused(&mut command, USAGE, "/no/such/directory");
+    let addresses = free_addresses(1);
+    let mut command = viewstone();
+    command.args(["bench", "--cluster=1", "--timeout=200ms", "--addresses"]);
+    refused(command.arg(&addresses[0]), USAGE, "no primary was found");
+    let mut command = viewstone();
+    command.args(["resp", "--cluster=1", "--addresses", &addresses[0]]);
+    refused(command.args(["--listen", "5141"]), USAGE, "write host:port");
+}
+
+#[test]
+fn a_format_that_cannot_begin_says_only_why() {
+    let directory = Directory::new("no-place");
+    let mut command = viewstone();
+    command.args(["format", "--small", "--replica=0", "--replica-count=1"]);
+    let (status, _, error) = output(command.arg(directory.0.join("none/0")));
+    assert_eq!(status, WRONG_FILE, "{error}");
+    assert!(error.starts_with("error: the directory"), "{error}");
 }
 
 #[test]

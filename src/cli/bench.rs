@@ -17,14 +17,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use storage::layout::{Geometry, GeometryError};
 
+const NOTES: &str = "\
+Examples:
+  viewstone bench
+  viewstone bench --cluster 7 --addresses a:3001,b:3001,c:3001 --clients 16 --read-share 0.5
+  viewstone bench --kill-primary 10 --geometry small
+
+Exit status:
+  0  all acknowledged writes are there
+  1  one is missing, or a read was stale
+  2  it could not be run, or the command line is wrong";
+
 /// Load a cluster, measure it, and verify that every acknowledged write is there.
 ///
 /// Without --addresses: formats and starts a cluster of its own in this process (threads, TCP on loopback, real data
 /// files), loads it, stops all of it, starts it again, and reads everything back.
-///
-/// Exit status: 0 all acknowledged writes are there; 1 one is missing, or a read was stale; 2 it could not be run.
 #[derive(Clone, Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = NOTES)]
 pub struct BenchArgs {
     /// Load a running cluster instead: its replicas' addresses, separated by commas.
     #[arg(

@@ -21,11 +21,20 @@ Examples:
     viewstone format --cluster 0x5eed --replica 2 --replica-count 3 /data/2.viewstone
 
   More room for state, on a block device:
-    viewstone format --cluster 0x5eed --replica 0 --replica-count 3 --state-size 8GiB /dev/nvme1n1
+    viewstone format --cluster 7 --replica 0 --replica-count 3 --state-size 8GiB /dev/nvme1n1
 
-Everything is written now: the file never grows, and a full disk cannot stop the replica later.
+All is written now: the file never grows, and a full disk cannot stop the replica later.
 An existing file is never overwritten, and a format that is stopped leaves no file behind.
-To replace a file that was lost, use viewstone recover.";
+To replace a file that was lost, use viewstone recover.
+
+Exit status:
+  0  the file is made
+  2  the command line is wrong, or the sizes are none that a file can have
+  3  the directory is missing
+  5  there is such a file already, or the device is in use or holds something
+  6  no permission
+  7  too little disk space
+  1  any other failure";
 
 /// Make the data file of a new replica.
 #[derive(clap::Args)]

@@ -31,7 +31,9 @@ const LOOKS_MAX: u32 = 5;
 Example:
   viewstone inspect --json 0.viewstone
 
-Exit status: 0 if there is a data file to show, damaged or not (`verify` tells); 3 if the file is none.")]
+Exit status:
+  0  there is a data file to show, damaged or not (`verify` tells)
+  3  the file is none")]
 pub(super) struct InspectArguments {
     /// Print one JSON object.
     #[arg(long)]
@@ -49,7 +51,10 @@ pub(super) struct InspectArguments {
 Example:
   viewstone verify 0.viewstone && echo sound
 
-Exit status: 0 if nothing is damaged; 1 if something is; 3 if the file is missing, empty or no data file at all.")]
+Exit status:
+  0  nothing is damaged
+  1  something is
+  3  the file is missing, empty or no data file at all")]
 pub(super) struct VerifyArguments {
     /// Print one JSON object.
     #[arg(long)]

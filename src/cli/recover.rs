@@ -13,11 +13,23 @@ use storage::layout::{Geometry, JournalAck, PAGE_SIZE, PIPELINE_MAX};
 
 const EXAMPLES: &str = "\
 Example: replica 1 of three has lost its disk.
-    viewstone recover --cluster 0x5eed --addresses a:3001,b:3001,c:3001 --replica 1 /data/1.viewstone
+    viewstone recover --cluster 7 --addresses a:3001,b:3001,c:3001 --replica 1 /data/1.viewstone
     viewstone start --addresses a:3001,b:3001,c:3001 /data/1.viewstone
 
-The file is made like the others' were: their sizes are asked for. When started, the replica waits until all that the
-lost file may have acknowledged is committed, fetches the state from the others, and only then takes part again.";
+The file is made like the others' were: their sizes are asked for. When started, the replica
+waits until all that the lost file may have acknowledged is committed, fetches the state from
+the others, and only then takes part again.
+
+Exit status:
+  0  the file is made: start it
+  2  the command line is wrong
+  3  the directory is missing, or the addresses are those of several clusters
+  5  there is such a file already, or the replica runs
+  6  no permission
+  7  too little disk space
+  8  the others run a release that this one does not know
+  9  no replica answers, or the cluster has not begun
+  1  any other failure";
 
 /// Make the data file of a replica whose file was lost, damaged beyond mending, or put back to an older state.
 ///

@@ -19,31 +19,35 @@ use std::time::{Duration, Instant};
 /// A longer line is an error: a message of a cluster is shorter, also where every byte is written as \xNN.
 const LINE_SIZE_MAX: usize = 64 << 20;
 
-/// Run statements on a cluster's state machines: typed, one a line from standard input, or given by --command.
+/// Run statements on a cluster's state machines: typed, from standard input, or by --command.
 ///
 /// Each answer is one line (of `help`, more lines that are indented):
 ///
 ///   ok ...             it was done
 ///   error: ...         it was not done and will not be: a definite error
-///   indeterminate: ... it may have been done, once, or may still be, once: the deadline (--timeout) passed
-///                      after it had been sent. It is never sent as another request: look before you repeat it
+///   indeterminate: ... it may have been done, once, or may still be, once: the deadline
+///                      (--timeout) passed after it had been sent. It is never sent as another
+///                      request: look before you repeat it
 ///
-/// With --json, one object a line: `result` is "ok", "error" or "indeterminate", `message` says what is wrong, `line`
-/// is the line of standard input; keys and values are text under their name, or, if they are not UTF-8, hexadecimal
-/// digits under `NAME_hex`. What is wrong with a statement does not stop the ones behind it.
+/// With --json, one object a line: `result` is "ok", "error" or "indeterminate", `message` says
+/// what is wrong, `line` is the line of standard input; keys and values are text under their
+/// name, or, if they are not UTF-8, hexadecimal digits under `NAME_hex`. What is wrong with a
+/// statement does not stop the ones behind it.
 ///
-/// At a terminal lines can be edited, Tab completes names, and statements are remembered in viewstone/history in
-/// $XDG_STATE_HOME or ~/.local/state, if that can be written; one that begins with a blank is not.
+/// At a terminal lines can be edited, Tab completes names, and statements are remembered in
+/// viewstone/history in $XDG_STATE_HOME or ~/.local/state, if that can be written; one that
+/// begins with a blank is not.
 ///
 /// Examples:
 ///   viewstone repl --cluster 7 --addresses a:3001,b:3001,c:3001
-///   viewstone repl --cluster 7 --addresses a:3001,b:3001,c:3001 --command 'put k "two words"' --command 'get k'
+///   viewstone repl --cluster 7 --addresses a:3001,b:3001,c:3001 --command 'put k "two words"'
 ///   viewstone repl --cluster 7 --addresses a:3001,b:3001,c:3001 --json < statements
 ///
 /// Exit status, by the last statement that was answered:
 ///   0   ok, or there was none
 ///   1   a definite error; or standard input or output failed
 ///   2   the command line is wrong; nothing was sent
+///   7   the system gives no sockets or threads
 ///   11  indeterminate
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]

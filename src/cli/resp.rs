@@ -6,11 +6,26 @@ use crate::resp::gateway::{Gateway, GatewayError, GatewayOptions};
 use crate::server::{Stop, log_sink};
 use std::io::ErrorKind;
 
+const NOTES: &str = "\
+Examples:
+  viewstone resp --cluster 7 --addresses a:3001,b:3001,c:3001
+  viewstone resp --cluster 7 --addresses a:3001,b:3001,c:3001 --listen 10.0.0.4:6379
+
+It listens whether the cluster serves or not; the log says when no primary is found.
+
+Exit status:
+  0  it was told to stop
+  2  the command line is wrong, or an address is none
+  5  the port is in use
+  6  no permission to listen there
+  7  the system gives too few descriptors or too little memory";
+
 /// Serve the Redis protocol, as a client of the cluster.
 ///
 /// Prints one line when it listens, `ready resp=127.0.0.1:6379`, and runs until SIGTERM or SIGINT. docs/redis.md has the
 /// commands, and what differs from Redis.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct RespArgs {
     /// Which cluster. The time-out is that of a command: while there is no primary it waits for so long.
     #[command(flatten)]

@@ -17,12 +17,33 @@ use std::thread::JoinHandle;
 /// The machines that the binary serves: machine 1 is the key-value store.
 pub type Served = (Kv,);
 
+const NOTES: &str = "\
+Examples:
+  viewstone start 0.viewstone --addresses 127.0.0.1:3001
+  viewstone start /data/1.viewstone --addresses a:3001,b:3001,c:3001
+  viewstone start /data/1.viewstone --addresses a:3001,b:3001,c:3001 --resp 127.0.0.1:6379
+
+Exit status:
+  0  it was told to stop
+  1  the disk failed a write, or any failure not listed here
+  2  the command line is wrong, or the addresses do not fit the data file
+  3  the data file is missing or not the one meant
+  4  the data file is damaged beyond mending, or was put back to an older state: recover
+  5  the data file or the port is in use
+  6  no permission
+  7  too little memory
+  8  the kernel or the file system lacks O_DIRECT or io_uring
+  10 the state differs from that of the other replicas or contradicts itself, or the machine's
+     memory fails: the message says which, and what to do
+A supervisor is not to start it again after 2, 3, 4 or 10: somebody has to look.";
+
 /// Run a replica.
 ///
 /// Reads the data file, listens at its own address, finds the other replicas, and serves until SIGTERM or SIGINT. When it
 /// listens and has read its data file it prints one line to standard output, `ready replica=0 address=127.0.0.1:3001`;
 /// everything else goes to standard error.
 #[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct StartArguments {
     /// The data file, made by `viewstone format`
     pub file: PathBuf,

@@ -8,6 +8,11 @@ use storage::{SECTOR_SIZE, superblock};
 
 /// Print the version of this build, of its protocol and of its file format.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  viewstone version --verbose
+
+Exit status: 0, or 2 if the command line is wrong.")]
 pub(super) struct Arguments {
     /// Also print the constants of the wire and file formats.
     #[arg(long)]

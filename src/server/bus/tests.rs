@@ -334,6 +334,45 @@ fn random_bytes_close_the_connection_and_nothing_else() {
 }
 
 #[test]
+fn clients_of_another_cluster_hide_no_replica_that_is_refused() {
+    let mut harness = Harness::new();
+    let foreign = sealed(PingClient::new(CLUSTER + 1, 0, 0), &[], |_| {});
+    let other_shape = ping(0, |h| h.fingerprint ^= 1);
+    for bytes in [&foreign, &foreign, &other_shape] {
+        let mut stream = harness.stranger();
+        stream.write_all(bytes).expect("room");
+        harness.turns();
+        assert_eq!(read(&mut stream), None);
+    }
+    let [replicas, others] = harness.bus.refusals;
+    assert!(
+        replicas.next_log_ns > 0 && replicas.unlogged == 0,
+        "{replicas:?}"
+    );
+    assert_eq!(others.unlogged, 1);
+}
+
+#[test]
+fn who_has_not_greeted_is_silent() {
+    let mut harness = Harness::new();
+    let silent = |harness: &Harness| harness.bus.silent().iter().collect::<Vec<_>>();
+    assert_eq!(silent(&harness), [0, 1]);
+    let _refused = {
+        let mut stream = harness.stranger();
+        let other_shape = ping(1, |h| h.fingerprint ^= 1);
+        stream.write_all(&other_shape).expect("room");
+        harness.turns();
+        stream
+    };
+    assert_eq!(silent(&harness), [0, 1]);
+    let stream = harness.replica();
+    assert_eq!(silent(&harness).len(), 1);
+    drop(stream);
+    harness.turns();
+    assert_eq!(silent(&harness), [0, 1]);
+}
+
+#[test]
 fn every_broken_hello_is_refused() {
     assert_refused(&ping(0, |h| h.frame.cluster = 78)); // another cluster
     assert_refused(&ping(0, |h| h.fingerprint ^= 1)); // another geometry
