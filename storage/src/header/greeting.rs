@@ -84,7 +84,8 @@ typed_header! {
         pad: [u8; 9],
     }
     rules |this| {
-        bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min, this.superblock_sequence, this.opened_sequence])?;
+        bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min])?;
+        bounded(&[this.superblock_sequence, this.opened_sequence])?;
         rule(this.confirmed <= 1, "a ping's flag is neither zero nor one")?;
         rule(bodiless(&this.frame), "a ping has a body")?;
         rule(this.file != 0, "a ping names no data file")?;
