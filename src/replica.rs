@@ -328,6 +328,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Takes one event.
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         self.set_time(now);
+        let is_superblock =
+            matches!(&event, Event::Io(done) if done.id.owner == IoOwner::Superblock);
+        if self.is_condemned() && !is_superblock {
+            return;
+        }
         match event {
             Event::Message { from, message } => self.on_message(from, message, effects),
             Event::Io(done) => {
@@ -363,10 +368,11 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// gathered and begins a round for waiting reads.
     pub fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
         self.set_time(now);
-        if matches!(
+        let takes_part = !matches!(
             self.status,
             ReplicaStatus::Opening | ReplicaStatus::Starting | ReplicaStatus::Lost
-        ) {
+        );
+        if !takes_part || self.is_condemned() {
             return;
         }
         if !self.journal.can_append(self.head.op + 1) {
@@ -398,16 +404,20 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Whether [`Self::finish_turn`] has more to do at once.
     pub fn has_work(&self) -> bool {
-        self.execution_pending
+        let pending = self.execution_pending
             || self.checkpointing.pending
             || self.repair.has_more_to_acknowledge()
             || self.has_gathered_work()
             || self.reads.pending
-            || self.sync.pending
+            || self.sync.pending;
+        pending && !self.is_condemned()
     }
 
     /// The monotonic time at which the replica wants a [`Event::Tick`].
     pub fn deadline_ns(&self) -> u64 {
+        if self.is_condemned() {
+            return u64::MAX;
+        }
         self.timers.deadline_ns()
     }
 

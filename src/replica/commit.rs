@@ -431,11 +431,13 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let sequence = self.superblock.update(
             |state, _| {
                 let before = state.checkpoint;
+                let anew = (before.prepare.op, before.id) == (record.prepare.op, record.id);
                 if before.prepare.op < record.prepare.op && whole {
                     // What is executed beyond the one before is committed beyond its reach.
+                    assert!(!keeps_previous, "op {}", before.prepare.op);
                     state.previous = before;
                     state.sync.quorum_op = state.sync.quorum_op.max(before.prepare.op);
-                } else if !keeps_previous {
+                } else if !anew || !keeps_previous {
                     state.previous = CheckpointRecord::new_zeroed();
                 }
                 state.checkpoint = *record;
@@ -449,6 +451,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// The newest state of the superblock is durable.
     fn on_superblock_durable(&mut self, effects: &mut Effects) {
+        if self.is_condemned() {
+            self.end_if_condemned(effects);
+            return;
+        }
         let sequence = self.superblock.working().sequence;
         let written = self
             .written_checkpoint

@@ -121,6 +121,9 @@ pub enum Regressed {
         "replica {0} knows another data file that has taken the place of this one: an old file was put back"
     )]
     Replaced(u8),
+    /// Others have said so in an earlier life of the process.
+    #[error("others have said before that this file was put back to an older state")]
+    Condemned,
 }
 
 /// Pages that are named when states differ.

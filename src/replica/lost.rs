@@ -51,14 +51,16 @@ impl<M: Machines, R: Rules> Replica<M, R> {
 
     /// Another replica greets a lost one.
     pub(super) fn hear_greeting_while_lost(&mut self, from: u8, ping: &Ping) {
-        let begun = ping.start == Start::Begun as u8 && ping.life != 0;
+        // The word of one whose own file may have gone back is not enough.
+        let begun = ping.start == Start::Begun as u8 && ping.confirmed == 1;
         if self.status != ReplicaStatus::Lost || !begun {
             return;
         }
         self.lost.view = self.lost.view.max(ping.frame.view);
         self.lost.committed = self.lost.committed.max(ping.commit_min);
         // Also what it can no longer see of its own log.
-        self.lost.ops[from as usize] = Some(ping.op_max.max(ping.op_acknowledged));
+        let highest = ping.op.max(ping.op_max).max(ping.op_acknowledged);
+        self.lost.ops[from as usize] = Some(highest);
         let heard = self.lost.ops.iter().flatten();
         if self.lost.op.is_none() && heard.clone().count() >= self.quorums.view_change as usize {
             let highest = heard.max().copied().unwrap_or(0);

@@ -28,6 +28,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             effects.halt = Some(Fatal::DataFile(mismatch.to_string()));
             return;
         }
+        if state.sync.condemned == 1 {
+            effects.halt = Some(Fatal::Regressed(Regressed::Condemned));
+            return;
+        }
         let record = state.checkpoint;
         let log_view = state.log_view;
         self.view = state.view;
@@ -102,7 +106,9 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         self.commit_max = self.commit_max.max(head.commit);
         self.uncertain = (!recovered.head_certain && R::UNCERTAIN_HEAD_AWAITS_START_VIEW)
             .then_some(recovered.op_max);
-        self.promises.opened(self.head.op.max(recovered.op_max));
+        let sequence = self.superblock.working().sequence;
+        self.promises
+            .opened(sequence, self.head.op.max(recovered.op_max));
         self.rebuild_chain();
         self.metrics.ops_recovered = self.head.op - self.commit_min;
         self.status = ReplicaStatus::Starting;

@@ -10,9 +10,10 @@
 //!
 //! Invariants:
 //! * After opening its file, a replica of several takes part only once so many others have found nothing wrong that they make a
-//!   view-change quorum with it. Until then it writes nothing: its greetings say what the file held when it was opened, in
-//!   this life and, if it ends before it was told, in the next one. (If it wrote, a view that it leaves for one, a disk that
-//!   went back would catch up with what others remember of it, and not with what it had promised.)
+//!   view-change quorum with it. Until then it writes nothing that changes what the next life says.
+//! * Greetings say what the file held when this life began, whatever has been written since: a disk that went back must not
+//!   catch up with what others remember of it, for it does not catch up with what it had promised. Who is told so after it has
+//!   taken part, since others did not know better, makes that durable before it ends.
 //! * A verdict is about one life of a process and its file, and is echoed with both: greetings may be late, repeated and out of
 //!   order.
 //! * A file is new only while it is blank, and a blank one neither acknowledges nor votes ([`Begun`]). It leaves that state by
@@ -99,7 +100,8 @@ impl Remembered {
         } else if self.file == 0 || ping.life == self.life {
             Verdict::Fine
         } else if ping.file == self.file {
-            let may_hold = (ping.superblock_sequence, ping.op_max);
+            // What the file held when this life began: what it wrote since is no proof of what it had promised before.
+            let may_hold = (ping.opened_sequence, ping.op_max);
             if may_hold < (self.sequence, self.op) {
                 Verdict::Regressed
             } else {
@@ -142,17 +144,22 @@ impl Remembered {
 /// What this replica's own file held when it was opened, who has found nothing wrong with that, and what was promised since.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Promises {
+    /// The superblock's sequence when the file was opened.
+    sequence: u64,
     /// No op above this can have been acknowledged before this life.
     op_max: u64,
     /// The highest op acknowledged in this life.
     op: u64,
     opened: bool,
     confirmed: ReplicaSet,
+    /// What others have said of this file, and the superblock that says so, until that is durable.
+    condemned: Option<(Regressed, u64)>,
 }
 
 impl Promises {
-    /// The file is open; ops up to this one may have been acknowledged.
-    pub(super) fn opened(&mut self, op_max: u64) {
+    /// The file is open, with a superblock of this sequence; ops up to this one may have been acknowledged.
+    pub(super) fn opened(&mut self, sequence: u64, op_max: u64) {
+        self.sequence = sequence;
         self.op_max = op_max;
         self.opened = true;
     }
@@ -190,8 +197,10 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Says in a greeting what may have been promised here.
     pub(super) fn say_promises(&self, ping: &mut Ping) {
         ping.life = if self.promises.opened { self.life() } else { 0 };
+        ping.confirmed = u8::from(self.is_confirmed());
         ping.file = self.superblock.working().file;
-        ping.op_max = self.promises.op_max.max(self.head.op);
+        ping.opened_sequence = self.promises.sequence;
+        ping.op_max = self.promises.op_max;
         ping.op_acknowledged = self.promises.op;
     }
 
@@ -209,13 +218,42 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             None => return,
         };
         if let Some(regressed) = regressed {
-            effects.halt = Some(Fatal::Regressed(regressed));
+            self.condemn(regressed, effects);
             return;
         }
         let before = self.is_confirmed();
         self.promises.confirmed.insert(from);
         if !before && self.is_confirmed() {
             self.take_part(effects);
+        }
+    }
+
+    /// Its file went back: this process ends. If it has taken part already, on the word of others who did not know better, the
+    /// next one must not: what it has written since makes its file look newer than it is. So the file itself says so first,
+    /// and until that is durable nothing else is done.
+    fn condemn(&mut self, regressed: Regressed, effects: &mut Effects) {
+        if !self.is_confirmed() {
+            effects.halt = Some(Fatal::Regressed(regressed));
+        } else if self.promises.condemned.is_none() {
+            let sequence = self
+                .superblock
+                .update(|state, _| state.sync.condemned = 1, &mut effects.io);
+            self.promises.condemned = Some((regressed, sequence));
+        }
+    }
+
+    /// Whether this process does nothing any more but to make its end durable.
+    pub(super) fn is_condemned(&self) -> bool {
+        self.promises.condemned.is_some()
+    }
+
+    /// The superblock is durable: ends the process, if that was what it waited for.
+    pub(super) fn end_if_condemned(&self, effects: &mut Effects) {
+        let sequence = self.superblock.working().sequence;
+        if let Some((regressed, wanted)) = self.promises.condemned
+            && sequence >= wanted
+        {
+            effects.halt = Some(Fatal::Regressed(regressed));
         }
     }
 }

@@ -30,8 +30,8 @@ pub(super) struct Election {
     pub(super) votes: KeptVotes,
     /// The own vote has been sent.
     pub(super) voted: bool,
-    /// When the view was entered.
-    entered_ns: u64,
+    /// When the view was entered, if this life has entered it.
+    entered_ns: Option<u64>,
     /// An op that may be committed, and that no vote can supply though all have voted.
     pub(super) lost_op: Option<u64>,
     /// Votes that contradicted each other and are still to be told; and the last that were.
@@ -53,7 +53,7 @@ impl Election {
             suspicions: Suspicions::default(),
             votes: KeptVotes::new(),
             voted: false,
-            entered_ns: 0,
+            entered_ns: None,
             lost_op: None,
             heard: [Heard::default(); REPLICAS_MAX],
             contradiction: None,
@@ -66,6 +66,7 @@ impl Election {
         self.suspicions = Suspicions::default();
         self.votes.clear();
         self.voted = false;
+        self.entered_ns = None;
         self.lost_op = None;
         self.heard = [Heard::default(); REPLICAS_MAX];
     }
@@ -279,7 +280,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             },
             &mut effects.io,
         );
-        self.election.entered_ns = self.now.monotonic_ns;
+        self.election.entered_ns = Some(self.now.monotonic_ns);
         self.timers.view_change.set(self.now, self.patience_ns());
         self.timers.vote.set(self.now, VOTE_RESEND_NS);
         if !R::VOTE_AWAITS_DURABLE_VIEW {
@@ -312,7 +313,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             && self.may_promise().is_some();
         if due && !self.election.voted {
             // If this disk is slow, those of the others may be as well: they record the view, and then its log.
-            let took_ns = self.now.monotonic_ns - self.election.entered_ns;
+            let now_ns = self.now.monotonic_ns;
+            let took_ns = self.election.entered_ns.map_or(0, |since| now_ns - since);
             let patience_ns = self.patience_ns() + DISKS_AWAITED * took_ns;
             self.timers.view_change.set(self.now, patience_ns);
             self.vote(effects);

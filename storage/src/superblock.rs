@@ -128,8 +128,11 @@ pub struct SyncState {
     /// One: the file replaces one that was lost. It takes no part in a first start; it neither acks nor votes before it
     /// has learnt from the others what its predecessor may have promised.
     pub recovering: u8,
+    /// One: others have said, after this replica had taken part again, that its file was put back to an older state. It is
+    /// not opened any more.
+    pub condemned: u8,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 5],
     /// Op of the highest checkpoint that is known to be durable on a replication quorum.
     pub quorum_op: u64,
     /// Zero.
@@ -225,7 +228,7 @@ impl SuperblockState {
         self.start = start as u8;
     }
 
-    /// The checkpoint before, if all of it is here.
+    /// The checkpoint before, if all of it was here when the newest one was written.
     pub fn previous(&self) -> Option<&CheckpointRecord> {
         (self.previous.id != 0).then_some(&self.previous)
     }
@@ -253,6 +256,7 @@ impl SuperblockState {
         assert!(self.start >= before.start);
         assert!(Start::from_u8(self.start).is_some());
         assert!(self.start() == Start::Begun || self.has_promised_nothing());
+        assert!(self.sync.condemned >= before.sync.condemned);
         assert!(self.sync.recovering <= before.sync.recovering);
         if self.sync.recovering < before.sync.recovering {
             // Its predecessor voted in no such view: whoever knew it knows by the view which of the two is the newer one.
@@ -293,6 +297,7 @@ impl SuperblockState {
                 self.pad == 0
                     && self.sync.syncing <= 1
                     && self.sync.recovering <= 1
+                    && self.sync.condemned <= 1
                     && zero(&self.sync.pad)
                     && zero(&self.sync.reserved)
                     && zero(&self.reserved),

@@ -3,10 +3,12 @@ use storage::header::Typed;
 
 const FILE: u128 = 0xa;
 
-/// A greeting of a life in which ops up to the second number are acknowledged, and up to the third may have been.
+/// A greeting of a life in which ops up to the second number are acknowledged, and up to the third may have been before. It
+/// has written no superblock yet.
 fn ping(life: u64, sequence: u64, acknowledged: u64, op_max: u64) -> Ping {
     let mut ping = Ping::new(1, 0, 0);
     (ping.file, ping.life, ping.superblock_sequence) = (FILE, life, sequence);
+    ping.opened_sequence = sequence;
     (ping.op_acknowledged, ping.op_max) = (acknowledged, op_max);
     ping.start = Start::Begun as u8;
     ping
@@ -68,6 +70,24 @@ fn a_life_that_can_hold_less_is_regressed_for_ever() {
             (ping(12, 6, 0, 90), Fine, "a later log may end below"),
             (ping(12, 6, 95, 95), Fine, "more"),
             (ping(13, 6, 0, 94), Went, "the same of the later log"),
+        ],
+    );
+}
+
+/// What a life has written before it is heard for the first time says nothing of the lives before it.
+#[test]
+fn a_life_that_is_heard_late_is_judged_by_what_it_began_with() {
+    let late = |life, opened_sequence, sequence| Ping {
+        opened_sequence,
+        ..ping(life, sequence, 300, 130)
+    };
+    hears(
+        &mut Remembered::default(),
+        &[
+            (ping(7, 5, 100, 130), Fine, "the first"),
+            (late(8, 4, 9), Went, "it has written five superblocks since"),
+            (late(9, 5, 9), Fine, "it began with as much"),
+            (ping(10, 8, 0, 900), Went, "the ninth counts from now on"),
         ],
     );
 }

@@ -1,10 +1,10 @@
 //! When a batch leaves: at once, or a moment later with more in it.
 //!
-//! A request costs the cluster nearly the same, whether it holds one command or a hundred: a write of each replica's journal, and
-//! messages. Clients that call one after the other, whose replies left together, come back together, but not at the same moment;
-//! if the first of them left alone, the others would wait for it. So a batch waits for those who were in flight at the same time
-//! a moment ago, for a quarter of what a request takes at most; a client that is alone never waits. And a small batch waits while
-//! another is under way. (Measured with three replicas on two cores, against batches that always leave at once: docs/performance.md.)
+//! A request costs the cluster nearly the same, whether it holds one command or a hundred: a write of each replica's journal,
+//! and messages. Clients that call one after the other, whose replies left together, come back together, but not at the same
+//! moment; if the first of them left alone, the others would wait for it. So a batch waits for those who were in flight at the
+//! same time a moment ago, for a quarter of what a request takes at most; a client that is alone never waits. And a small batch
+//! waits while another is under way. (docs/performance.md has what it brings.)
 
 /// Longest that a batch waits for company.
 const PATIENCE_MAX_NS: u64 = 250_000;

@@ -434,11 +434,12 @@ impl<R: Rules> Checkpoint<R> {
         CheckpointEvent::Written(self.writer.record)
     }
 
-    /// Whether the checkpoint before the durable one stays the one before, once the checkpoint that was written is named: it
-    /// is the durable one written anew, in another place. Others may need the one before all the same.
+    /// Whether the checkpoint before the durable one stays the one before, once the checkpoint that was written is named: since
+    /// that is the durable one in another place, or since not all of the durable one is here. Others may need the one before
+    /// all the same.
     pub fn keeps_previous(&self, record: &CheckpointRecord) -> bool {
-        let anew = (self.record.prepare.op, self.record.id) == (record.prepare.op, record.id);
-        anew && self.generations.has_previous
+        let durable = self.generations.durable.record;
+        self.generations.has_previous && durable.is_none_or(|durable| durable.id == record.id)
     }
 
     /// The superblock that names the checkpoint is durable. The one before it, or before the one that it writes anew, stays

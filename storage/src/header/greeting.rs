@@ -47,7 +47,7 @@ impl Verdict {
 
 typed_header! {
     /// Hello between replicas: what is durable here, and a clock sample.
-    Ping reserved 64 {
+    Ping reserved 56 {
         /// Fingerprint of the geometry; a peer with another one is refused.
         fingerprint: u128,
         /// Id of the newest checkpoint durable here.
@@ -64,7 +64,9 @@ typed_header! {
         commit_min: u64,
         /// The sender's monotonic clock, in nanoseconds.
         monotonic_ns: u64,
-        /// No op above this can have been acknowledged here.
+        /// Sequence of the superblock with which this life of the process began.
+        opened_sequence: u64,
+        /// No op above this can have been acknowledged here before this life.
         op_max: u64,
         /// The highest op that was acknowledged here in this life, and is still of this log.
         op_acknowledged: u64,
@@ -76,11 +78,15 @@ typed_header! {
         start: u8,
         /// Number of replicas the sender believes in.
         replica_count: u8,
+        /// One: so many others have found nothing wrong with the sender's file that it takes part.
+        confirmed: u8,
         /// Zero.
-        pad: [u8; 10],
+        pad: [u8; 9],
     }
     rules |this| {
-        bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min, this.superblock_sequence])?;
+        bounded(&[this.op, this.op_max, this.op_acknowledged, this.checkpoint_op, this.commit_min])?;
+        bounded(&[this.superblock_sequence, this.opened_sequence])?;
+        rule(this.confirmed <= 1, "a ping's flag is neither zero nor one")?;
         rule(bodiless(&this.frame), "a ping has a body")?;
         rule(this.file != 0, "a ping names no data file")?;
         zero(&this.pad)?;

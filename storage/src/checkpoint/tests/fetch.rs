@@ -578,6 +578,35 @@ fn a_checkpoint_that_is_written_anew_keeps_the_one_before() {
     assert!(ids.len() == 2 && !ids.contains(&before.id));
 }
 
+/// A jump to another checkpoint: the one that was whole here is the one before, whether the new one is written in one go or in
+/// parts; a part of one is no checkpoint.
+#[test]
+fn after_a_jump_the_one_before_is_that_which_was_whole() {
+    for in_parts in [false, true] {
+        let mut source = at(400, 1);
+        let mut host = at(400, 2);
+        for host in [&mut source, &mut host] {
+            advance(host, 440);
+        }
+        let whole = *host.checkpoint.record();
+        advance(&mut source, 480);
+        host.aim_at(&source);
+        if in_parts {
+            host.ask(&mut source, 5);
+            host.rewrite();
+        }
+        host.sync(&mut source);
+        let ids: Vec<_> = host.checkpoint.records().map(|it| it.id).collect();
+        assert_eq!(ids, [source.checkpoint.record().id, whole.id], "{in_parts}");
+        assert!(
+            host.disk.previous.is_none(),
+            "the superblock does not name it"
+        );
+        let (host, damages) = Host::reopen(host.layout, 5, host.disk.clone());
+        assert!(damages.is_none() && host.checkpoint.records().count() == 1);
+    }
+}
+
 #[test]
 fn who_asks_for_too_much_at_once_is_told_so() {
     let mut source = at(400, 1);

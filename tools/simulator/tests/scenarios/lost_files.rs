@@ -143,6 +143,72 @@ fn a_rollback_is_noticed_however_often_the_replica_restarts_before_it_is_told() 
     it.writes(2);
 }
 
+/// A disk goes back, and the one who remembers it is not heard at first: others, who do not, find nothing wrong, and it takes
+/// part. It is told later, and then it stays out, although it has written more superblocks than anybody remembers.
+#[test]
+fn a_rollback_is_noticed_also_after_the_replica_has_taken_part() {
+    let mut it = experienced(3);
+    let old = copy(&mut it, 1);
+    it.writes(2);
+    it.settle();
+    it.pass(2 * SECOND);
+    it.kill(1);
+    it.restart(2);
+    it.settle();
+    it.put_back(1, old);
+    it.cut(0, 1);
+    it.cut(1, 0);
+    it.cluster.let_halt();
+    it.start(1);
+    it.until("it takes part", |it| it.is_normal(1));
+    it.writes(2 * RING);
+    it.pass(SECOND);
+    it.hear_all();
+    it.until("it halts", |it| !it.cluster.is_up(1));
+    let halted = it.cluster.let_halt().to_vec();
+    let [.., (1, Fatal::Regressed(how))] = halted[..] else {
+        panic!("{halted:?}");
+    };
+    assert_eq!(how, Regressed::Peer(0));
+    for _ in 0..2 {
+        let newest = it.cluster.disk_mut(1).state().clone();
+        assert_eq!(halts_on(&mut it, 1, newest), Regressed::Condemned);
+    }
+    it.writes(2);
+    it.new_file(1);
+    it.start(1);
+    it.recovers();
+}
+
+/// Who waits for what its predecessor may have acknowledged does not take the word of those whose own files nobody has
+/// confirmed: they may have gone back, and know of less.
+#[test]
+fn a_lost_replica_listens_to_confirmed_ones_only() {
+    let mut it = experienced(5);
+    for replica in 1..5 {
+        it.kill(replica);
+    }
+    it.new_file(1);
+    // Each of the others hears the lost one alone, which is not enough.
+    it.partition(&[&[0], &[1, 2]]);
+    for replica in 3..5 {
+        it.cluster.set_cut(1, replica, false);
+        it.cluster.set_cut(replica, 1, false);
+    }
+    for replica in 1..5 {
+        it.start(replica);
+    }
+    it.pass(3 * SECOND);
+    assert_eq!(it.progress(1).status, ReplicaStatus::Lost);
+    assert_eq!(it.progress(1).awaited_op, None);
+    for replica in 2..5 {
+        assert_eq!(it.progress(replica).status, ReplicaStatus::Starting);
+    }
+    it.hear_all();
+    it.until("it takes part", |it| it.is_normal(1));
+    it.recovers();
+}
+
 /// A recovered file is a file like any other: it must not go back either.
 #[test]
 fn a_recovered_file_that_goes_back_is_caught() {
