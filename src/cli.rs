@@ -72,7 +72,8 @@ Exit status:
   9  the cluster cannot be reached or has no primary
   10 the state differs from that of the other replicas or contradicts itself, or the machine's
      memory fails: the message says which, and what to do
-  11 (repl) what the last statement asked for may have been done, or may still be";
+  11 (repl) what the last statement asked for may have been done, or may still be
+Of status, bench and verify 0 to 3 have meanings of their own: see their --help.";
 
 /// Why a command failed, for people, and its exit status.
 #[derive(Debug)]

@@ -295,6 +295,26 @@ fn reads_that_fail_while_all_serve_make_no_answer_wrong() {
     println!("{rounds} times bad reads everywhere: {}", history.summary());
 }
 
+/// A dying disk is in the log while all of it can still be mended.
+#[test]
+fn damage_that_the_scrubber_finds_is_in_the_log() {
+    let mut cluster = Cluster::new("scrubbed", 3, &RING);
+    cluster.start_all();
+    let client = process::load::client(&cluster.addresses, 1);
+    client.put(b"a", b"prepare").expect("it serves");
+    let said = "damage was found on the disk: ";
+    assert!(!cluster.errors().contains(said));
+    cluster.set_faults(1, "flip-reads 1.0\n");
+    let begin = Instant::now();
+    while !cluster.errors().contains(said) {
+        assert!(begin.elapsed() < HANG, "not said:\n{}", cluster.errors());
+        thread::sleep(Duration::from_millis(50));
+    }
+    cluster.set_faults(1, "");
+    cluster.wait_healthy();
+    cluster.stop_all_well();
+}
+
 /// A write that fails ends the replica, with its reason and without a panic; the others go on, and when the disk is
 /// well it comes back.
 #[test]

@@ -81,9 +81,7 @@ impl DamageAlarm {
             return;
         };
         if found.is_decay() {
-            log::warn!(
-                "damage was found on the disk: {found}. Nothing is lost by it; check the device"
-            );
+            log::warn!("damage was found on the disk: {found}. Check the device");
         } else {
             log::info!("the journal is being completed: {found}");
         }
