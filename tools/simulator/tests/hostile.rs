@@ -40,11 +40,13 @@ const STEPS: u32 = 4000;
 /// Packets on the way; more are lost.
 const NETWORK_MAX: usize = 400;
 
-/// A replica stops if another says that its file went back in time, or that its state is another. It cannot know better.
+/// A replica stops if another says that its file went back in time, or that its state is another. It cannot know better; and
+/// after the former it stops at each start, until it has another file.
 fn is_told_to_halt(fatal: &Fatal) -> bool {
     matches!(
         fatal,
-        Fatal::Regressed(Regressed::Peer(_) | Regressed::Replaced(_)) | Fatal::Diverged(_)
+        Fatal::Regressed(Regressed::Peer(_) | Regressed::Replaced(_) | Regressed::Condemned)
+            | Fatal::Diverged(_)
     )
 }
 
@@ -199,6 +201,9 @@ impl World {
         for replica in 0..self.nodes.len() {
             if self.nodes[replica].halted {
                 self.halts += 1;
+                if self.nodes[replica].condemned {
+                    self.nodes[replica].replace_file();
+                }
                 self.nodes[replica].restart();
                 self.greet(replica as u8);
             }

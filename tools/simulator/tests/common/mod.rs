@@ -11,7 +11,9 @@ use storage::layout::Geometry;
 use storage::superblock::FileId;
 use viewstone::constants;
 use viewstone::machines::Machines;
-use viewstone::replica::{ConnectionId, Effects, Event, Fatal, Now, Peer, Replica, ReplicaOptions};
+use viewstone::replica::{
+    ConnectionId, Effects, Event, Fatal, Now, Peer, Regressed, Replica, ReplicaOptions,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const CLUSTER: u128 = 77;
@@ -51,6 +53,8 @@ pub struct Node<M> {
     pub may_halt: fn(&Fatal) -> bool,
     /// It has stopped, as expected; until it is restarted nothing happens to it.
     pub halted: bool,
+    /// Its file says that it is not to be opened any more.
+    pub condemned: bool,
     /// What it has said, and nobody has taken.
     said: Vec<(Peer, Vec<u8>)>,
     small: MessagePool,
@@ -82,6 +86,7 @@ impl<M: Machines> Node<M> {
             options,
             may_halt: |_| false,
             halted: false,
+            condemned: false,
             said: Vec::new(),
             small,
             large,
@@ -89,6 +94,16 @@ impl<M: Machines> Node<M> {
         node.replica.start(now, &mut node.effects);
         node.carry_out();
         node
+    }
+
+    /// Another file takes the place of that of a process that has ended.
+    pub fn replace_file(&mut self) {
+        let options = &self.options;
+        let (replica, count, geometry) = (options.replica, options.replica_count, options.geometry);
+        let name = u128::from(options.entropy[31]) << 32 | 1 + u128::from(replica);
+        let state = formatted(CLUSTER, FileId::of_random(name), replica, count, geometry);
+        self.disk = Disk::with_state(state, DiskSpeed::INSTANT, Prng::new(0));
+        self.condemned = false;
     }
 
     /// The process is killed, and begins anew on the same disk.
@@ -113,6 +128,7 @@ impl<M: Machines> Node<M> {
         if let Some(fatal) = self.effects.halt.take() {
             assert!((self.may_halt)(&fatal), "it halts: {fatal}");
             self.halted = true;
+            self.condemned = matches!(fatal, Fatal::Regressed(Regressed::Condemned));
         }
     }
 
