@@ -100,7 +100,7 @@ impl<M: Machines> Node<M> {
     pub fn replace_file(&mut self) {
         let options = &self.options;
         let (replica, count, geometry) = (options.replica, options.replica_count, options.geometry);
-        let name = u128::from(options.entropy[31]) << 32 | 1 + u128::from(replica);
+        let name = (u128::from(options.entropy[31]) << 32) + 1 + u128::from(replica);
         let state = formatted(CLUSTER, FileId::of_random(name), replica, count, geometry);
         self.disk = Disk::with_state(state, DiskSpeed::INSTANT, Prng::new(0));
         self.condemned = false;
