@@ -77,7 +77,10 @@ pub fn print(mutants: &[&Mutant], first: u64, starts: u64, seeds_max: u64) -> Ex
         );
     }
     medians.sort_unstable();
-    println!("\nmedian over the mutants: {}", medians[medians.len() / 2]);
+    match medians[medians.len() / 2] {
+        u64::MAX => println!("\nmedian over the mutants: not in {seeds_max}"),
+        median => println!("\nmedian over the mutants: {median}"),
+    }
     ExitCode::from(u8::from(!all))
 }
 
