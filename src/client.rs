@@ -148,6 +148,7 @@ pub mod kv;
 mod link;
 pub mod outcome;
 mod resolve;
+pub(crate) mod wait;
 
 pub use self::core::{Core, CoreOptions, Kind, Output, REGISTER, SESSIONS_MAX, Statistics};
 pub use host::Host;

@@ -368,11 +368,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// gathered and begins a round for waiting reads.
     pub fn finish_turn(&mut self, now: Now, effects: &mut Effects) {
         self.set_time(now);
-        let takes_part = !matches!(
-            self.status,
-            ReplicaStatus::Opening | ReplicaStatus::Starting | ReplicaStatus::Lost
-        );
-        if !takes_part || self.is_condemned() {
+        if !self.takes_part() || self.is_condemned() {
             return;
         }
         if !self.journal.can_append(self.head.op + 1) {
@@ -457,6 +453,14 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// Index of the primary of the current view.
     pub fn primary(&self) -> u8 {
         (self.view % u32::from(self.options.replica_count)) as u8
+    }
+
+    /// Whether it acts in a view, or between two: its file is read, and nobody has found anything wrong with it.
+    fn takes_part(&self) -> bool {
+        matches!(
+            self.status,
+            ReplicaStatus::Normal | ReplicaStatus::ViewChange
+        )
     }
 
     fn is_primary(&self) -> bool {

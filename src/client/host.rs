@@ -7,7 +7,7 @@ use super::core::{Core, Output};
 use super::outcome::{CallError, ReplyRef};
 use super::resolve::Resolver;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io::{self, ErrorKind, Read, Write};
@@ -175,19 +175,9 @@ impl Host {
         self.carry_out(on_done);
         let now = self.now_ns();
         let wait = until_ns.min(self.core.deadline_ns()).saturating_sub(now);
-        let timeout = Timespec {
-            tv_sec: (wait / 1_000_000_000).cast_signed(),
-            tv_nsec: (wait % 1_000_000_000).cast_signed(),
-        };
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_MAX];
-        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
-            Ok((events, _)) => {
-                for event in events {
-                    self.on_event(event.data.u64(), event.flags);
-                }
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        for event in super::wait::wait(&self.epoll, wait, &mut events)? {
+            self.on_event(event.data.u64(), event.flags);
         }
         self.core.advance(self.now_ns());
         self.carry_out(on_done);

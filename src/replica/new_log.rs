@@ -335,12 +335,8 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     pub(super) fn on_start_view(&mut self, from: u8, message: &Message, effects: &mut Effects) {
         let start = *message.header().typed::<StartView>();
         let view = start.frame.view;
-        let takes_part = matches!(
-            self.status,
-            ReplicaStatus::Normal | ReplicaStatus::ViewChange
-        );
         let author = (view % u32::from(self.options.replica_count)) as u8;
-        if !takes_part || from != author || view < self.view || self.is_solo() {
+        if !self.takes_part() || from != author || view < self.view || self.is_solo() {
             self.metrics.ignored(Ignored::OtherView);
             return;
         }

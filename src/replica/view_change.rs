@@ -150,11 +150,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
     /// A message says that its author is in a view above ours.
     pub(super) fn hear_of_view(&mut self, from: u8, header: &Header, effects: &mut Effects) {
         let view = header.frame.view;
-        let takes_part = matches!(
-            self.status,
-            ReplicaStatus::Normal | ReplicaStatus::ViewChange
-        );
-        if view <= self.view || !takes_part {
+        if view <= self.view || !self.takes_part() {
             return;
         }
         match header.command() {
@@ -219,11 +215,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             .others()
             .filter(|&replica| self.election.suspicions.until_ns[replica as usize] > now_ns);
         let count = u8::from(self.election.suspicions.own) + others.count() as u8;
-        let takes_part = matches!(
-            self.status,
-            ReplicaStatus::Normal | ReplicaStatus::ViewChange
-        );
-        if takes_part && count >= self.quorums.view_change {
+        if self.takes_part() && count >= self.quorums.view_change {
             self.enter_view_change(self.view + 1, effects);
         }
     }

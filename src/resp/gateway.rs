@@ -27,10 +27,9 @@ mod pace;
 mod presence;
 
 use super::request::Limits;
-use crate::client::{ClientOptions, ConnectError, Host};
+use crate::client::{ClientOptions, ConnectError, Host, wait};
 use front::Front;
 use presence::Presence;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use std::io;
@@ -201,23 +200,13 @@ impl Gateway {
         } else {
             until.saturating_sub(self.host.now_ns())
         };
-        let timeout = Timespec {
-            tv_sec: (wait / 1_000_000_000).cast_signed(),
-            tv_nsec: (wait % 1_000_000_000).cast_signed(),
-        };
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_MAX];
-        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
-            Ok((events, _)) => {
-                for event in events {
-                    match event.data.u64() {
-                        LISTENER => self.front.accept(&self.epoll),
-                        CLUSTER => {}
-                        place => self.front.on_event(place, event.flags),
-                    }
-                }
+        for event in wait::wait(&self.epoll, wait, &mut events)? {
+            match event.data.u64() {
+                LISTENER => self.front.accept(&self.epoll),
+                CLUSTER => {}
+                place => self.front.on_event(place, event.flags),
             }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
         }
         let now = self.host.now_ns();
         self.front.receive();

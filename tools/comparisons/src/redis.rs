@@ -30,11 +30,6 @@ const LOADS: [(u32, u32); 6] = [(1, 1), (1, 16), (64, 1), (64, 16), (512, 1), (5
 const FIRST: u64 = 4_000;
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// Somebody who speaks the Redis protocol on loopback.
-trait Peer {
-    fn port(&self) -> u16;
-}
-
 /// One Redis server, which syncs before it answers.
 struct Redis {
     process: Child,
@@ -60,12 +55,6 @@ impl Redis {
         let redis = Self { process, port };
         await_pong(port)?;
         Ok(redis)
-    }
-}
-
-impl Peer for Redis {
-    fn port(&self) -> u16 {
-        self.port
     }
 }
 
@@ -112,12 +101,6 @@ impl Ours {
     }
 }
 
-impl Peer for Ours {
-    fn port(&self) -> u16 {
-        self.port
-    }
-}
-
 impl Drop for Ours {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -150,13 +133,13 @@ fn await_pong(port: u16) -> Result<(), Failure> {
 
 /// One run of `redis-benchmark`: commands a second, and median and 99th percentile of a command's time in milliseconds.
 fn run(
-    peer: &dyn Peer,
+    port: u16,
     command: &str,
     (connections, pipeline): (u32, u32),
     count: u64,
 ) -> Result<[f64; 3], Failure> {
     let output = Command::new("redis-benchmark")
-        .args(["-h", "127.0.0.1", "-p", &peer.port().to_string(), "--csv"])
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "--csv"])
         .args(["-t", command, "-n", &count.to_string()])
         .args(["-c", &connections.to_string(), "-P", &pipeline.to_string()])
         .args(["-r", &KEYS.to_string(), "-d", &VALUE_SIZE.to_string()])
@@ -201,14 +184,14 @@ pub fn redis(common: &Common) -> Result<Report, Failure> {
     let directory = Directory::new(&common.directory)?;
     let ours = Ours::start(&directory)?;
     let theirs = Redis::start(&directory)?;
+    let ports = [ours.port, theirs.port];
     let mut rows = vec![heading(COLUMNS)];
     let mut ratios = Vec::new();
     for command in ["set", "get"] {
         for load in LOADS {
-            let peers: [&dyn Peer; 2] = [&ours, &theirs];
             let mut counts = [FIRST; 2];
-            for (count, peer) in counts.iter_mut().zip(peers) {
-                let rate = run(peer, command, load, FIRST)?[0];
+            for (count, port) in counts.iter_mut().zip(ports) {
+                let rate = run(port, command, load, FIRST)?[0];
                 *count = commands_in(common.duration, rate).max(FIRST);
             }
             let mut of_load = Vec::new();
@@ -217,7 +200,7 @@ pub fn redis(common: &Common) -> Result<Report, Failure> {
                 for step in 0..2 {
                     // Whoever comes second meets a warmer machine: they change places.
                     let which = (step + round as usize) % 2;
-                    figures[which] = run(peers[which], command, load, counts[which])?;
+                    figures[which] = run(ports[which], command, load, counts[which])?;
                 }
                 let [ours, theirs] = figures;
                 of_load.push(ours[0] / theirs[0]);
