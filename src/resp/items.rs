@@ -1,7 +1,7 @@
 //! What commands ask of the key-value machine: items, encoded one behind the other, and what their results may take.
 
 use crate::state_machine::kv::wire::{
-    Condition, Item, Items, Operation, REPLY_HEADER_SIZE, TransactionBytes,
+    Action, Condition, Item, Items, Operation, REPLY_HEADER_SIZE, TRIM_MAX, TransactionBytes,
 };
 
 /// Pages a rename may touch, in those of other items.
@@ -117,6 +117,23 @@ fn weight(item: &Item<'_>) -> (usize, usize) {
         Item::Get { .. } | Item::GetRange { .. } | Item::Take { .. } => (1, 1),
         Item::Set { options, .. } => (1, usize::from(options.old)),
         Item::Expire { size_max, .. } => (1, usize::from(size_max.is_some())),
+        Item::Collection { action, .. } => weight_of_action(action),
         _ => (1, 0),
+    }
+}
+
+/// The same, measured by the keys it may change in all maps: a put changes two.
+fn weight_of_action(action: &Action<'_>) -> (usize, usize) {
+    match action {
+        Action::Find { .. }
+        | Action::Members { .. }
+        | Action::At { .. }
+        | Action::Range { .. }
+        | Action::ByRank { .. }
+        | Action::ByScore { .. } => (1, 1),
+        Action::Pop { .. } => (2, 1),
+        Action::Score { .. } => (3, 0),
+        Action::Trim { .. } => (TRIM_MAX as usize / 2 + 1, 0),
+        _ => (2, 0),
     }
 }

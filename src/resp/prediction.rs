@@ -121,6 +121,8 @@ impl Prediction {
             Item::Expire {
                 expiry, size_max, ..
             } => (Some(*expiry), size_max.is_some()),
+            // The members are not known.
+            Item::Collection { .. } => return true,
             _ => (None, false),
         };
         let now_ms = self.timestamp / 1_000_000;
@@ -143,6 +145,7 @@ mod tests {
             version: 7,
             expiry_ms: None,
             value: b"1".to_vec(),
+            collection: None,
         };
         prediction.insert(b"a", Some(found));
         prediction.insert(b"b", None);

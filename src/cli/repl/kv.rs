@@ -201,7 +201,7 @@ fn result(item: &Item<'_>, it: &ItemResult) -> Answer {
         Status::Overflow => refused(&KvError::Overflow),
         Status::WrongType => refused(&KvError::WrongType),
         Status::TooLarge => refused(&"the value does not fit an answer"),
-        Status::Invalid | Status::Succeeded | Status::Failed => {
+        Status::Invalid | Status::Succeeded | Status::Failed | Status::Members => {
             refused(&"the answer is not one of the key-value machine")
         }
     };

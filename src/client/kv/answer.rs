@@ -1,7 +1,7 @@
 //! How calls of the key-value machine end: errors, and answers as values of their own.
 
 use super::super::outcome::{CallError, Definite, NotSent, Unknown};
-use crate::state_machine::kv::wire::{ItemReply, KEY_SIZE_MAX, Status};
+use crate::state_machine::kv::wire::{ItemReply, KEY_SIZE_MAX, Status, ValueKind};
 
 /// How a call ends if it does not do what it says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,10 +160,10 @@ pub struct Stat {
     pub version: u64,
     /// When it expires, in milliseconds since 1970; none: never.
     pub expiry_ms: Option<u64>,
-    /// Bytes of its value.
+    /// Bytes of its value; of a collection, its length.
     pub size: u32,
-    /// The value's type; zero: bytes.
-    pub kind: u8,
+    /// What it holds.
+    pub kind: ValueKind,
 }
 
 /// How a transaction ended.
@@ -229,6 +229,10 @@ pub struct ItemResult {
     pub number: Option<i64>,
     /// Of a stat.
     pub stat: Option<Stat>,
+    /// The members, fields, scores or elements, where the status says that there are some.
+    pub members: Vec<Vec<u8>>,
+    /// Whether there are more of them than had room.
+    pub more: bool,
     /// Of a transaction: what became of the items of the list that was executed.
     pub results: Vec<ItemResult>,
 }
@@ -246,6 +250,8 @@ impl ItemResult {
             value: has_value.then(|| reply.value.to_vec()),
             number: has_number.then_some(reply.number),
             stat: stat_of(reply),
+            members: reply.members.map(<[u8]>::to_vec).collect(),
+            more: reply.more,
             results: reply.results.map(|reply| Self::of(&reply)).collect(),
         }
     }

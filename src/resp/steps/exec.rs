@@ -10,7 +10,7 @@ use crate::resp::items::ItemList;
 use crate::resp::prediction::Prediction;
 use crate::resp::reply::Replies;
 use crate::resp::shared::Shared;
-use crate::state_machine::kv::model::Versioned;
+use crate::state_machine::kv::model::{Collection, Versioned};
 use crate::state_machine::kv::wire::{Item, Operation, Results, Status};
 use std::collections::BTreeSet;
 
@@ -169,6 +169,14 @@ impl Exec {
                     version: value.version,
                     expiry_ms: Some(stat.expiry_ms).filter(|&time| time != 0),
                     value: value.value.to_vec(),
+                    collection: None,
+                }),
+                // What matters of it is that it is there, and not bytes: its members are not foretold.
+                Status::WrongType => Some(Versioned {
+                    version: stat.version,
+                    expiry_ms: Some(stat.expiry_ms).filter(|&time| time != 0),
+                    value: Vec::new(),
+                    collection: Some(Collection::new(stat.kind)),
                 }),
                 Status::TooLarge => return Some(Err(TOO_LARGE)),
                 _ => return None,

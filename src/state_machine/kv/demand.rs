@@ -1,18 +1,19 @@
 //! What items may need at most: the plan of a request, and the pages that must be free before an item is executed.
 
+use super::collections::GRAVES;
 use super::store::RECORD_HEADER_SIZE;
-use super::wire::{Expiry, Item, Items, REPLY_HEADER_SIZE};
+use super::wire::{Action, Expiry, Item, Items, REPLY_HEADER_SIZE, TRIM_MAX};
 use super::{Invalid, Limits, Plan};
 use storage::collections::ordered_map::{Cost, Trash, VALUE_INLINE_MAX};
 use storage::layout::PAGE_SIZE;
 
-/// The maps of a store: keys, and expiries.
-const MAPS: u32 = 2;
+/// The maps of a store: keys, expiries, and members.
+const MAPS: u32 = 3;
 
 /// Pages and changes, summed up.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Demand {
-    /// Keys inserted, replaced or removed, in both maps.
+    /// Keys inserted, replaced or removed, in all maps.
     changes: u32,
     /// Of these, what may be new.
     inserts: u32,
@@ -83,12 +84,38 @@ impl Demand {
             Item::Increment { .. } => Self::new(2, 1),
             Item::Expire { expiry, .. } => Self::new(2, 0).with_expiry(expiry).with_others(1),
             Item::Rename { .. } => Self::new(5, 2).with_others(1),
-            Item::Clear => Self::default().with_others(2),
+            Item::Clear => Self::default().with_others(3),
+            Item::Collection { ref action, .. } => Self::of_action(action),
             Item::Transaction(transaction) => {
                 let then = Self::of_all(transaction.then(), value_size_max);
                 then.or(Self::of_all(transaction.otherwise(), value_size_max))
             }
         }
+    }
+
+    /// Beside its members, an action changes the record, and may remove the expiry of one that is expired.
+    fn of_action(action: &Action<'_>) -> Self {
+        let members = |changes: u32, inserts: u32| Self::new(2 + changes, 1 + inserts);
+        match *action {
+            Action::Insert { value, .. } | Action::Push { value, .. } => {
+                members(1, 1).with_value(value.len())
+            }
+            Action::Replace { value, .. } => members(1, 1).with_value(value.len()),
+            Action::Add { .. } => members(1, 1),
+            // A score is in the index, too: the old one is removed, the new one added.
+            Action::Score { .. } => members(3, 2),
+            Action::Remove { .. } | Action::Pick { take: true, .. } | Action::PopScore { .. } => {
+                members(2, 0)
+            }
+            Action::Pop { .. } => members(1, 0),
+            Action::Trim { .. } => members(TRIM_MAX as u32, 0),
+            _ => Self::default(),
+        }
+    }
+
+    /// Chunks of graves that may be begun: each collection that is made may need one, which then serves many.
+    fn chunks(&self) -> u64 {
+        u64::from(self.inserts).div_ceil(GRAVES)
     }
 
     /// What items may need together.
@@ -118,16 +145,22 @@ impl Demand {
 
     /// Most pages it takes.
     pub(super) fn pages_new(&self, page_count: u32) -> u32 {
-        let nodes = Cost::of_maps(page_count, MAPS).nodes_new_max(self.inserts);
-        (u64::from(nodes) + self.value_pages).min(u64::from(page_count)) as u32
+        let chunks = self.chunks();
+        let inserts = self.inserts.saturating_add(chunks as u32);
+        let nodes = Cost::of_maps(page_count, MAPS).nodes_new_max(inserts);
+        (u64::from(nodes) + self.value_pages + chunks).min(u64::from(page_count)) as u32
     }
 
     /// Most pages it changes, those of the trash included that are freed if space is short.
     fn pages_touched(&self, page_count: u32) -> u32 {
-        let nodes = Cost::of_maps(page_count, MAPS).nodes_touched_max(self.changes);
+        let chunks = self.chunks();
+        // Each change may bury a collection: in the chunk on top, or in the next.
+        let graves = chunks + u64::from(self.changes).div_ceil(GRAVES) + 1;
+        let changes = self.changes.saturating_add(chunks as u32);
+        let nodes = Cost::of_maps(page_count, MAPS).nodes_touched_max(changes);
         let bitmap_pages = page_count.div_ceil(PAGE_SIZE as u32 * 8);
         let fixed = nodes + bitmap_pages + Trash::PAGES_TOUCHED_MAX;
-        let touched = u64::from(fixed) + self.value_pages + self.others;
+        let touched = u64::from(fixed) + self.value_pages + self.others + graves;
         touched.min(u64::from(page_count)) as u32
     }
 }

@@ -5,11 +5,12 @@ use super::demand::Demand;
 use super::store::{Meta, RECORD_HEADER_SIZE, Record, resolve};
 use super::wire::{
     Condition, ExpiryCondition, Item, Items, SetCondition, SetOptions, Status, Target, Transaction,
+    ValueKind,
 };
 use super::{Kv, Pages};
 
 /// Longest decimal number of 64 bits: a sign and 19 digits.
-const NUMBER_SIZE_MAX: usize = 20;
+pub(super) const NUMBER_SIZE_MAX: usize = 20;
 
 /// What an item that changes finds of its key.
 struct Found {
@@ -61,7 +62,7 @@ pub(super) fn parse(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn format(number: i64, buffer: &mut [u8; NUMBER_SIZE_MAX]) -> &[u8] {
+pub(super) fn format(number: i64, buffer: &mut [u8; NUMBER_SIZE_MAX]) -> &[u8] {
     let mut at = buffer.len();
     let mut left = number.unsigned_abs();
     loop {
@@ -111,8 +112,10 @@ impl Kv {
                 condition.comparison.holds(found.cmp(&version))
             }
             Target::Value(value) => match record {
-                Some(record) => condition.comparison.holds(record.compare(value)),
-                None => condition.comparison == super::wire::Comparison::NotEqual,
+                Some(record) if record.meta.kind == ValueKind::Bytes => {
+                    condition.comparison.holds(record.compare(value))
+                }
+                _ => condition.comparison == super::wire::Comparison::NotEqual,
             },
         }
     }
@@ -143,7 +146,8 @@ impl Kv {
         let read =
             |answer: &mut Answer<'_, '_>, key, push: &dyn Fn(&mut Answer<'_, '_>, Record<'_>)| {
                 match self.live(pages, key, now) {
-                    Some(record) => push(answer, record),
+                    Some(record) if record.meta.kind == ValueKind::Bytes => push(answer, record),
+                    Some(_) => answer.status(Status::WrongType),
                     None => answer.status(Status::NotFound),
                 }
             };
@@ -151,7 +155,10 @@ impl Kv {
             Item::Get { key, size_max } => read(answer, key, &|answer, record| {
                 answer.value(Status::Value, &record, size_max);
             }),
-            Item::Stat { key } => read(answer, key, &|answer, record| answer.stat(&record)),
+            Item::Stat { key } => match self.live(pages, key, now) {
+                Some(record) => answer.stat(&record),
+                None => answer.status(Status::NotFound),
+            },
             Item::GetRange {
                 key,
                 start,
@@ -164,6 +171,9 @@ impl Kv {
             Item::Count => {
                 let count = self.count_at(pages, now);
                 answer.number(Status::Number, count.cast_signed());
+            }
+            Item::Collection { key, ref action } if action.is_read() => {
+                self.read_collection(pages, now, key, action, answer);
             }
             Item::Transaction(transaction) if item.is_read() => {
                 let (status, items) = self.branch(pages, now, &transaction);
@@ -254,6 +264,9 @@ impl Kv {
             Item::Rename { key, to, if_absent } => {
                 self.rename_if(pages, now, key, to, if_absent, answer);
             }
+            Item::Collection { key, ref action } => {
+                self.change_collection(pages, now, key, action, answer);
+            }
             Item::Clear => {
                 self.clear(pages);
                 answer.status(Status::Done);
@@ -290,6 +303,9 @@ impl Kv {
         let Some(record) = self.live(pages, key, now) else {
             return answer.status(Status::NotFound);
         };
+        if record.meta.kind != ValueKind::Bytes {
+            return answer.status(Status::WrongType);
+        }
         let indexed = record.meta.expiry;
         if answer.value(Status::DoneValue, &record, size_max) {
             self.remove(pages, key, indexed);
@@ -309,7 +325,9 @@ impl Kv {
         let found = Found::new(self, pages, key, now);
         let matches = match (self.live(pages, key, now), expected) {
             (None, None) => true,
-            (Some(record), Some(expected)) => record.equals(expected),
+            (Some(record), Some(expected)) => {
+                record.meta.kind == ValueKind::Bytes && record.equals(expected)
+            }
             _ => false,
         };
         if matches {
@@ -337,6 +355,9 @@ impl Kv {
             SetCondition::Version(version) => found.version() == version,
         };
         match self.live(pages, key, now).filter(|_| options.old) {
+            Some(record) if record.meta.kind != ValueKind::Bytes => {
+                return answer.status(Status::WrongType);
+            }
             Some(record) => {
                 let status = if holds {
                     Status::DoneValue
@@ -376,7 +397,7 @@ impl Kv {
     ) {
         let found = Found::new(self, pages, key, now);
         let size = found.size();
-        if found.live.is_some_and(|meta| meta.kind != 0) {
+        if found.live.is_some_and(|meta| meta.kind != ValueKind::Bytes) {
             return answer.status(Status::WrongType);
         }
         if offset.is_some() && bytes.is_empty() {
@@ -409,7 +430,9 @@ impl Kv {
         let found = Found::new(self, pages, key, now);
         let number = match self.live(pages, key, now) {
             None => Some(0),
-            Some(record) if record.meta.kind != 0 => return answer.status(Status::WrongType),
+            Some(record) if record.meta.kind != ValueKind::Bytes => {
+                return answer.status(Status::WrongType);
+            }
             Some(record) if record.meta.size > NUMBER_SIZE_MAX => None,
             // A short record lies in one piece.
             Some(record) => record.pieces(0).next().and_then(parse),
@@ -446,6 +469,9 @@ impl Kv {
             return answer.status(Status::NotFound);
         };
         let meta = record.meta;
+        if size_max.is_some() && meta.kind != ValueKind::Bytes {
+            return answer.status(Status::WrongType);
+        }
         let new = resolve(expiry, meta.expiry, now);
         // None is later than all.
         let old = Some(meta.expiry).filter(|&it| it != 0).unwrap_or(u64::MAX);

@@ -1,10 +1,14 @@
 //! What the key-value machine means, in plain Rust over std's map: tests, the simulator and the load generator predict
 //! replies with it. It shares the formats with the machine, and nothing else.
 
+mod collections;
+
+pub use collections::{Collection, PICK_MAX};
+
 use super::wire::{
     BatchReply, Comparison, Condition, ENTRY_HEADER_SIZE, EXPIRY_MAX, Expiry, ExpiryCondition,
     Item, Items, Operation, REPLY_HEADER_SIZE, Scan, SetCondition, Status, Target,
-    VALUE_RESULT_SIZE,
+    VALUE_RESULT_SIZE, ValueKind,
 };
 use crate::state_machine::{Limits, StateMachine};
 use std::collections::BTreeMap;
@@ -17,8 +21,30 @@ pub struct Versioned {
     pub version: u64,
     /// When it expires, in milliseconds since 1970; none: never.
     pub expiry_ms: Option<u64>,
-    /// The value.
+    /// The value; of a collection, nothing.
     pub value: Vec<u8>,
+    /// The collection, if it is one.
+    pub collection: Option<Collection>,
+}
+
+impl Versioned {
+    /// What the key holds.
+    pub fn kind(&self) -> ValueKind {
+        self.collection
+            .as_ref()
+            .map_or(ValueKind::Bytes, Collection::kind)
+    }
+
+    fn is_bytes(&self) -> bool {
+        self.collection.is_none()
+    }
+
+    /// The size of its value, or the length of its collection.
+    fn size(&self) -> usize {
+        self.collection
+            .as_ref()
+            .map_or(self.value.len(), Collection::len)
+    }
 }
 
 /// A store.
@@ -39,6 +65,8 @@ enum Outcome {
     Value(Status, u64, Vec<u8>),
     TooLarge(u64, usize),
     Stat(Versioned),
+    /// Of a key of this version, and whether there are more.
+    Members(u64, Vec<Vec<u8>>, bool),
 }
 
 use Outcome::{Mismatch, Number, TooLarge, Value};
@@ -62,11 +90,33 @@ struct World {
 impl Outcome {
     /// A value, if it fits, and whether it does.
     fn of_value(status: Status, found: &Versioned, size_max: u32, world: World) -> (Self, bool) {
-        let size = found.value.len();
-        if size > world.room.min(size_max as usize) {
-            (TooLarge(found.version, size), false)
+        if found.is_bytes() {
+            Self::of_bytes(status, found.version, found.value.clone(), size_max, world)
         } else {
-            (Value(status, found.version, found.value.clone()), true)
+            (Self::Status(Status::WrongType), false)
+        }
+    }
+
+    fn of_bytes(
+        status: Status,
+        version: u64,
+        value: Vec<u8>,
+        size_max: u32,
+        world: World,
+    ) -> (Self, bool) {
+        let size = value.len();
+        if size > world.room.min(size_max as usize) {
+            (TooLarge(version, size), false)
+        } else {
+            (Value(status, version, value), true)
+        }
+    }
+
+    /// Whether it has changed its key.
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Status(status) | Number(status, _) | Value(status, ..) => status.is_done(),
+            _ => false,
         }
     }
 
@@ -96,8 +146,18 @@ impl Outcome {
                 reply.push(Status::Stat as u8);
                 reply.extend(found.version.to_le_bytes());
                 reply.extend(found.expiry_ms.unwrap_or(0).to_le_bytes());
-                reply.extend((found.value.len() as u32).to_le_bytes());
-                reply.push(0);
+                reply.extend((found.size() as u32).to_le_bytes());
+                reply.push(found.kind() as u8);
+            }
+            Self::Members(version, strings, more) => {
+                reply.push(Status::Members as u8);
+                reply.extend(version.to_le_bytes());
+                reply.extend((strings.len() as u32).to_le_bytes());
+                reply.push(u8::from(*more));
+                for string in strings {
+                    reply.extend((string.len() as u32).to_le_bytes());
+                    reply.extend(string);
+                }
             }
         }
     }
@@ -205,6 +265,7 @@ impl Model {
                 .comparison
                 .holds(found.map_or(0, |it| it.version).cmp(&version)),
             Target::Value(value) => {
+                let found = found.filter(|found| found.is_bytes());
                 found.map_or(condition.comparison == Comparison::NotEqual, |found| {
                     condition
                         .comparison
@@ -225,8 +286,21 @@ impl Model {
             version: self.revision,
             expiry_ms,
             value,
+            collection: None,
         };
         self.map.insert(key.to_vec(), new);
+    }
+
+    /// As [`Self::set`], with what another key had, or this one.
+    fn replace(&mut self, key: &[u8], what: &Versioned, expiry_ms: Option<u64>, now: u64) {
+        self.set(key, what.value.clone(), expiry_ms, now);
+        if let Some(new) = self
+            .map
+            .get_mut(key)
+            .filter(|new| new.version == self.revision)
+        {
+            new.collection.clone_from(&what.collection);
+        }
     }
 
     fn expiry(expiry: Expiry, old: Option<&Versioned>, now: u64) -> Option<u64> {
@@ -261,7 +335,8 @@ impl Model {
                 expected,
                 value,
             } => {
-                if expected != old.map(|old| &old.value[..]) {
+                let is_other = old.is_some_and(|old| !old.is_bytes());
+                if is_other || expected != old.map(|old| &old.value[..]) {
                     return Mismatch(old.map_or(0, |old| old.version));
                 }
                 self.set(key, value.to_vec(), None, world.now);
@@ -292,7 +367,7 @@ impl Model {
                     return Mismatch(target.version);
                 }
                 self.map.remove(key);
-                self.set(to, old.value.clone(), old.expiry_ms, world.now);
+                self.replace(to, old, old.expiry_ms, world.now);
                 done()
             }
             Item::Clear => {
@@ -300,6 +375,7 @@ impl Model {
                 self.map.clear();
                 done()
             }
+            Item::Collection { key, ref action } => self.act(key, action, old, world),
             Item::Transaction(_) => unreachable!("executed by the caller, and never nested"),
         }
     }
@@ -307,6 +383,7 @@ impl Model {
     /// A read of a key that is there.
     fn read(item: &Item<'_>, old: &Versioned, world: World) -> Outcome {
         match *item {
+            Item::GetRange { .. } if !old.is_bytes() => Outcome::Status(Status::WrongType),
             Item::Get { size_max, .. } => Outcome::of_value(Status::Value, old, size_max, world).0,
             Item::GetRange {
                 start,
@@ -329,6 +406,9 @@ impl Model {
         old: Option<&Versioned>,
         world: World,
     ) -> Outcome {
+        if old.is_some_and(|old| !old.is_bytes()) {
+            return Outcome::Status(Status::WrongType);
+        }
         let Some(number) = old.map_or(Some(0), |old| number(&old.value)) else {
             return Outcome::Status(Status::NotANumber);
         };
@@ -342,6 +422,9 @@ impl Model {
 
     /// An append or a set_range.
     fn write_bytes(&mut self, item: &Item<'_>, old: Option<&Versioned>, world: World) -> Outcome {
+        if old.is_some_and(|old| !old.is_bytes()) {
+            return Outcome::Status(Status::WrongType);
+        }
         let mut new = old.map_or(vec![], |old| old.value.clone());
         let value = item.value().expect("both have one");
         let start = match *item {
@@ -426,7 +509,7 @@ impl Model {
             (None, false) => (Mismatch(old.version), true),
         };
         if holds && fits {
-            self.set(key, old.value.clone(), new, world.now);
+            self.replace(key, old, new, world.now);
         }
         answer
     }
@@ -449,17 +532,19 @@ impl Model {
         }
         let mut entries = Vec::new();
         let mut count = 0;
-        for (key, Versioned { version, value, .. }) in &found {
+        for (key, state) in &found {
+            let (version, value) = (state.version, &state.value);
             let room = reply_size - REPLY_HEADER_SIZE - entries.len();
             let size = ENTRY_HEADER_SIZE + key.len();
-            let omitted = scan.keys_only || (count == 0 && size + value.len() > room);
+            let omitted =
+                scan.keys_only || !state.is_bytes() || (count == 0 && size + value.len() > room);
             let size = if omitted { size } else { size + value.len() };
             if count == scan.count_max as usize || size > room {
                 break;
             }
             entries.extend((key.len() as u16).to_le_bytes());
-            entries.extend([u8::from(omitted), 0]);
-            entries.extend((value.len() as u32).to_le_bytes());
+            entries.extend([u8::from(omitted), state.kind() as u8]);
+            entries.extend((state.size() as u32).to_le_bytes());
             entries.extend(version.to_le_bytes());
             entries.extend_from_slice(key);
             if !omitted {

@@ -6,8 +6,8 @@
 //! offset  size  content
 //!      0     8  version
 //!      8     7  expiry in milliseconds since 1970; zero: never
-//!     15     1  type; zero: bytes
-//!     16        the value
+//!     15     1  kind of value; zero: bytes
+//!     16        the value; of a collection, its descriptor
 //! ```
 //!
 //! Each expiry is also a key of the index: expiry (8 bytes, big-endian), then the key; without a value. So the first of
@@ -16,7 +16,8 @@
 //! A record whose expiry is reached is as good as absent, for reads and writes alike; it is removed by the next write of its
 //! key, or by a pulse.
 
-use super::wire::{EXPIRY_MAX, Expiry, KEY_SIZE_MAX};
+use super::collections::Descriptor;
+use super::wire::{EXPIRY_MAX, Expiry, KEY_SIZE_MAX, ValueKind};
 use super::{Kv, Pages};
 use std::ops::Bound;
 use storage::collections::ordered_map::{Cost, Trash, Value};
@@ -56,8 +57,8 @@ pub(super) struct Meta {
     pub version: u64,
     /// In milliseconds; zero: never.
     pub expiry: u64,
-    pub kind: u8,
-    /// Of the value.
+    pub kind: ValueKind,
+    /// Of the value, or of the descriptor.
     pub size: usize,
 }
 
@@ -87,7 +88,7 @@ impl<'a> Record<'a> {
         let meta = Meta {
             version: u64::from_le_bytes(version.try_into().expect("eight bytes")),
             expiry: u64::from_le_bytes(expiry),
-            kind: rest[7],
+            kind: ValueKind::from_byte(rest[7]).expect("kinds were stored as such"),
             size: stored.len() - RECORD_HEADER_SIZE,
         };
         Self { meta, stored }
@@ -96,6 +97,17 @@ impl<'a> Record<'a> {
     /// The value from `offset` on, piece by piece.
     pub(super) fn pieces(&self, offset: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.stored.pieces(RECORD_HEADER_SIZE + offset)
+    }
+
+    /// What a collection's record says of it; none: it is bytes.
+    pub(super) fn descriptor(&self) -> Option<Descriptor> {
+        (self.meta.kind != ValueKind::Bytes).then(|| Descriptor::read(self.pieces(0)))
+    }
+
+    /// The size that is told: of a collection, its length.
+    pub(super) fn size_told(&self) -> u32 {
+        let length = |descriptor: Descriptor| u32::try_from(descriptor.count).unwrap_or(u32::MAX);
+        self.descriptor().map_or(self.meta.size as u32, length)
     }
 
     pub(super) fn equals(&self, value: &[u8]) -> bool {
@@ -121,11 +133,19 @@ impl<'a> Record<'a> {
     }
 }
 
-fn record_header(version: u64, expiry: u64) -> [u8; RECORD_HEADER_SIZE] {
+/// Where a record's kind is.
+const KIND_AT: usize = RECORD_HEADER_SIZE - 1;
+
+pub(super) fn record_header(
+    version: u64,
+    expiry: u64,
+    kind: ValueKind,
+) -> [u8; RECORD_HEADER_SIZE] {
     assert!(expiry <= EXPIRY_MAX);
     let mut header = [0; RECORD_HEADER_SIZE];
     header[..8].copy_from_slice(&version.to_le_bytes());
-    header[8..15].copy_from_slice(&expiry.to_le_bytes()[..7]);
+    header[8..KIND_AT].copy_from_slice(&expiry.to_le_bytes()[..7]);
+    header[KIND_AT] = kind as u8;
     header
 }
 
@@ -210,7 +230,7 @@ impl Kv {
     /// When something is to be done about what is expired or waits to be freed.
     pub(super) fn pulse_deadline_ns(&self) -> Option<u64> {
         let due_ns = match self.expiry_first {
-            _ if !self.trash.is_empty() => 0,
+            _ if !self.trash.is_empty() || self.has_buried() => 0,
             0 => return None,
             expiry => expiry.saturating_mul(NANOSECONDS),
         };
@@ -229,8 +249,9 @@ impl Kv {
         indexed: u64,
         expiry: u64,
     ) {
+        self.bury_at(pages, key);
         self.revision += 1;
-        let header = record_header(self.revision, expiry);
+        let header = record_header(self.revision, expiry, ValueKind::Bytes);
         self.map.insert(pages, key, &[&header, value]);
         self.reindex(pages, key, indexed, expiry);
     }
@@ -238,8 +259,8 @@ impl Kv {
     /// Sets expiry and version of a record whose value stays, or was changed in its place.
     pub(super) fn touch(&mut self, pages: &mut Pages, key: &[u8], indexed: u64, expiry: u64) {
         self.revision += 1;
-        let header = record_header(self.revision, expiry);
-        self.map.write_at(pages, key, 0, &header);
+        let header = record_header(self.revision, expiry, ValueKind::Bytes);
+        self.map.write_at(pages, key, 0, &header[..KIND_AT]);
         self.reindex(pages, key, indexed, expiry);
     }
 
@@ -266,6 +287,7 @@ impl Kv {
 
     /// Removes a record, which had this expiry, without a word about the revision.
     pub(super) fn remove(&mut self, pages: &mut Pages, key: &[u8], indexed: u64) {
+        self.bury_at(pages, key);
         assert!(self.map.remove(pages, key));
         self.reindex(pages, key, indexed, 0);
     }
@@ -279,6 +301,7 @@ impl Kv {
         expiry: u64,
         replaced: u64,
     ) {
+        self.bury_at(pages, to);
         self.map.rename(pages, from, to);
         self.reindex(pages, from, expiry, 0);
         self.touch(pages, to, replaced, expiry);
@@ -289,6 +312,7 @@ impl Kv {
         self.revision += 1;
         self.trash.take(pages, &mut self.map);
         self.trash.take(pages, &mut self.expiries);
+        self.forget_collections(pages);
         self.expiry_first = 0;
         self.trash.free(pages, CLEAR_PAGES);
     }
@@ -301,7 +325,7 @@ impl Kv {
         pages.free_count() >= wanted
     }
 
-    fn reindex(&mut self, pages: &mut Pages, key: &[u8], old: u64, new: u64) {
+    pub(super) fn reindex(&mut self, pages: &mut Pages, key: &[u8], old: u64, new: u64) {
         if old == new {
             return;
         }
@@ -331,7 +355,8 @@ impl Kv {
     pub(super) fn clean(&mut self, pages: &mut Pages, timestamp_ns: u64) {
         let now = milliseconds(timestamp_ns);
         let mut freed = 0;
-        for _ in 0..PULSE_KEYS_MAX {
+        let mut left = PULSE_KEYS_MAX;
+        while left > 0 {
             if freed >= PULSE_PAGES || self.expiry_first == 0 || self.expiry_first > now {
                 break;
             }
@@ -342,7 +367,9 @@ impl Kv {
             assert_eq!(meta.expiry, expiry_of(indexed.all()));
             freed += Cost::value_pages(RECORD_HEADER_SIZE + meta.size);
             self.remove(pages, indexed.key(), meta.expiry);
+            left -= 1;
         }
+        freed += self.reap(pages, left, PULSE_PAGES.saturating_sub(freed));
         if freed < PULSE_PAGES {
             self.trash.free(pages, PULSE_PAGES - freed);
         }

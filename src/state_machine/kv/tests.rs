@@ -1,5 +1,6 @@
 //! The machine against its model, through the bytes that clients and the log would carry.
 
+mod collections;
 mod expiry;
 mod items;
 mod limits;

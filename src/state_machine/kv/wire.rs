@@ -7,7 +7,7 @@
 //!
 //! | number | operation | body |
 //! | --- | --- | --- |
-//! | 1 2 3 4 8 to 18 | of one key or of the store (below) | one item, whose operation byte is the same number |
+//! | 1 2 3 4 8 to 18, 20 | of one key or of the store (below) | one item, whose operation byte is the same number |
 //! | 7 | batch | one or more items, one behind the other |
 //! | 5 | scan | below |
 //! | 6 | count | nothing |
@@ -61,6 +61,7 @@
 //! * **17 clear** deletes all keys. No key. Result: done.
 //! * **18 transaction**. Instead of the key size: the number of conditions; value size: of all that follows; argument:
 //!   items if the conditions hold (u32), items if not (u32). Results: succeeded, failed.
+//! * **20 collection**: an action on a hash, a set, a list or a sorted set (below).
 //!
 //! Each that changes may also have the result out_of_space, and those that look into values wrong_type.
 //!
@@ -86,7 +87,63 @@
 //!     16        key, value
 //! ```
 //!
-//! so "present" is version > 0, "absent" version = 0.
+//! so "present" is version > 0, "absent" version = 0. A collection's value is not equal to any.
+//!
+//! # Collections
+//!
+//! A key holds bytes (kind 0), a hash (1), a set (2), a list (3) or a sorted set (4). An action on a collection answers
+//! wrong_type for a key that holds something else, and makes the key if there is none; a key whose collection is empty is absent.
+//! Actions keep the expiry of a key. Items that read or change bytes answer wrong_type for a collection; those that replace or
+//! delete a key, and those about its version or expiry, do not ask what it holds.
+//!
+//! The item's flags are the action; its value size is that of all behind the key; behind its header comes
+//!
+//! ```text
+//!      0     1  kind, for actions 1 to 4, 6 and 7; else zero
+//!      1     1  options
+//!      2     2  member size: 0 to 512
+//!      4     4  most bytes of values or members in the result ("as get")
+//!      8     8  second number
+//!     16     8  third number
+//!     24        key, member, value
+//! ```
+//!
+//! and the argument is the first number. Numbers are signed where places are meant; what the list does not name is zero.
+//!
+//! * **1 length**. Result: number; 0 if there is no such key.
+//! * **2 insert** a member of a set or a field of a hash, with its value. Option 1: not over a field that is there. Results:
+//!   done_number: 1 if it is new, else 0; number 0 if nothing was changed; too_long.
+//! * **3 remove** a member. Results: done_number 1; number 0.
+//! * **4 find** a member: as get. Results: value (of a set nothing, of a sorted set the score), not_found, too_large.
+//! * **5 add** the first number to a field. Results as of increment.
+//! * **6 members** in the order of their bytes: as get, at most as many as the first number. Options: bits 0-1 bound as of a
+//!   scan, which is the member; 2 with values. Results: members (each followed by its value if wanted), not_found.
+//! * **7 pick** some member, which the first number decides. Option 1: it is removed. Results: value, done_value, not_found.
+//! * **8 push** a value at an end of a list. Options: bit 0 the last end, 1 only if the key is there. Results: done_number, the
+//!   length; number 0; too_long.
+//! * **9 pop**: as get. Option 1: the last end. Results: done_value, not_found, too_large.
+//! * **10 at** the place that the first number is; negative: from the end. As get. Results: value, not_found, too_large.
+//! * **11 replace** the element there by the value. Results: done; not_found: no such key; mismatch: no such place; too_long.
+//! * **12 range** from the first number to the second, included: as get. Results: members, not_found.
+//! * **13 trim** to that range. Results: done; not_found; too_large, with their number for a size, if more than 256 elements
+//!   would have to be removed, and not all.
+//! * **14 score**: the first number (ordered bits of a double) becomes the score of the member. Options: bits 0-1 1 only if it
+//!   is absent, 2 only if it is there; 2-3 one that is there only gets 1 less, 2 greater; 4 add it to what is there. Results:
+//!   done_number: 1 if it is new, 0 if its score has changed; number 0 if nothing has. If it is added: done_value or, of what
+//!   would not change, value: the score; not_found if a condition does not hold; not_a_number for infinity less infinity.
+//! * **15 rank** of a member. Option 1: from the greatest. Results: number, not_found, too_large.
+//! * **16 by_rank**: members and scores from the first number to the second, included; as get. Option 1: from the greatest.
+//!   Results: members, not_found, too_large.
+//! * **17 by_score**: members and scores from the first number to the second; as get. Third number: how many are passed over
+//!   (high half), how many are wanted (low half). Options: bits 0-1 and 2-3 the bounds as of a scan, 4 from the greatest.
+//!   Results: members, not_found, too_large.
+//! * **18 count_scores** from the first number to the second. Options: the same bounds. Results: number, not_found, too_large.
+//! * **19 pop_score**: removes the member with the least score; option 1: the greatest. Results: done_value: score (8 bytes), member;
+//!   not_found.
+//!
+//! Scores are told as 8 bytes, little-endian: the bits of a double, so changed that they order as numbers do
+//! ([`Score::to_ordered`]). Actions 15 to 18 count members one by one, and answer too_large when they had to pass over more
+//! than [`RANK_MAX`] of them that are not in the result.
 //!
 //! A **scan** is
 //!
@@ -130,15 +187,18 @@
 //!  9 done_number     i64                             changed
 //! 10 number          i64
 //! 11 stat            version (8), expiry in ms (8,   found
-//!                    zero: none), size (4),
-//!                    type (1, zero: bytes)
+//!                    zero: none), size (4; of a
+//!                    collection its length),
+//!                    kind (1)
 //! 12 not_a_number    nothing                         the value is no decimal i64
 //! 13 overflow        nothing                         the sum is no i64
 //! 14 too_long        nothing                         the value would be longer than a value may be
-//! 15 wrong_type      nothing                         the value is not bytes (there are no others yet)
+//! 15 wrong_type      nothing                         the key holds something else than the item is for
 //! 16 out_of_space    nothing                         not enough pages are free for the item at its worst
 //! 17 succeeded       count (2), so many results      the conditions held
 //! 18 failed          count (2), so many results      they did not
+//! 19 members         version (8), count (4), more    so many byte strings: size (4), bytes. More: 1 if others are behind
+//!                    (1), byte strings               them that had no room or were not wanted
 //! ```
 //!
 //! Unless it says "changed" (and but for transactions), nothing was changed.
@@ -150,8 +210,8 @@
 //!      0     2  key size
 //!      2     1  1: without its value, because nobody wanted it or because not even one entry had room for it
 //!               2: no key, but the place where the scan stopped, among too many expired keys: to go on from
-//!      3     1  type
-//!      4     4  value size
+//!      3     1  kind
+//!      4     4  value size; of a collection its length: it is always without its value
 //!      8     8  version
 //!     16        key, value
 //! ```
@@ -165,12 +225,18 @@
 //! rename and transactions (which count as their items), with values of together 64 KiB, are valid in every geometry of
 //! the default's size or larger, if their result sizes fit.
 
+mod collection;
 mod item;
 mod reply;
 mod transaction;
 
+pub use collection::{
+    Action, End, MEMBERS_RESULT_SIZE, RANK_MAX, Score, ScoreCondition, TRIM_MAX, ValueKind,
+};
 pub use item::{Expiry, ExpiryCondition, Item, Items, SetCondition, SetOptions};
-pub use reply::{BatchReply, CountReply, Entry, ItemReply, ReplyHeader, Results, ScanReply};
+pub use reply::{
+    BatchReply, CountReply, Entry, ItemReply, Members, ReplyHeader, Results, ScanReply,
+};
 pub(super) use reply::{ENTRY_NO_KEY, ENTRY_OMITTED, EntryHeader};
 use std::ops::Bound;
 pub use transaction::{Comparison, Condition, Conditions, Target, Transaction, TransactionBytes};
@@ -241,6 +307,8 @@ pub enum Operation {
     Transaction = 18,
     /// Reads some key.
     Random = 19,
+    /// Does something with a collection.
+    Collection = 20,
 }
 
 impl Operation {
@@ -266,6 +334,7 @@ impl Operation {
             17 => Self::Clear,
             18 => Self::Transaction,
             19 => Self::Random,
+            20 => Self::Collection,
             _ => return None,
         })
     }
@@ -311,10 +380,12 @@ pub enum Status {
     Succeeded = 17,
     /// They did not: the results of the second list follow.
     Failed = 18,
+    /// Members or elements follow.
+    Members = 19,
 }
 
 impl Status {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Done,
         Self::Value,
         Self::NotFound,
@@ -333,6 +404,7 @@ impl Status {
         Self::OutOfSpace,
         Self::Succeeded,
         Self::Failed,
+        Self::Members,
     ];
 
     fn from_byte(byte: u8) -> Option<Self> {

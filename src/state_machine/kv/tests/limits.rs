@@ -23,11 +23,11 @@ fn batch_is_valid(limits: &Limits, items: u32, key_size: usize, value_size: usiz
 #[test]
 fn batches_are_as_large_as_documented() {
     let default = Limits::new(&Geometry::DEFAULT);
-    assert!(batch_is_valid(&default, 577, 16, 100));
-    assert!(!batch_is_valid(&default, 578, 16, 100));
+    assert!(batch_is_valid(&default, 572, 16, 100));
+    assert!(!batch_is_valid(&default, 573, 16, 100));
     let large = Limits::new(&Geometry::LARGE);
-    assert!(batch_is_valid(&large, 2330, 16, 100));
-    assert!(!batch_is_valid(&large, 2331, 16, 100));
+    assert!(batch_is_valid(&large, 2321, 16, 100));
+    assert!(!batch_is_valid(&large, 2322, 16, 100));
     let small = Limits::new(&Geometry::SMALL);
     let fit = small.request_size_max / (16 + 16 + 100);
     assert!(batch_is_valid(&small, fit as u32, 16, 100));

@@ -1,6 +1,6 @@
 //! Items that own their bytes, as tests draw them.
 
-use super::*;
+use super::{collections, *};
 use crate::state_machine::kv::wire::{Comparison, ExpiryCondition, SetCondition, Target};
 
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub(super) enum Owned {
     Expire(Vec<u8>, Expiry, ExpiryCondition, Option<u32>),
     Rename(Vec<u8>, Vec<u8>, bool),
     Clear,
+    /// Encoded.
+    Collection(Vec<u8>),
     Transaction(Vec<OwnedCondition>, Vec<Owned>, Vec<Owned>),
 }
 
@@ -100,6 +102,7 @@ impl Owned {
             },
             &Self::Rename(ref key, ref to, if_absent) => Item::Rename { key, to, if_absent },
             Self::Clear => Item::Clear,
+            Self::Collection(bytes) => Item::decode(bytes).expect("it was encoded").0,
             Self::Transaction(..) => panic!("a transaction has bytes of its own"),
         }
     }
@@ -123,7 +126,7 @@ pub(super) fn keys() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn values() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn values() -> impl Strategy<Value = Vec<u8>> {
     // Few contents, so that expectations are met often.
     let sizes =
         prop_oneof![5 => 0usize..4, 2 => 930usize..1000, 2 => 0usize..20_000, 1 => Just(70_000)];
@@ -174,7 +177,7 @@ fn expiry_conditions() -> impl Strategy<Value = ExpiryCondition> {
     ]
 }
 
-fn sizes() -> impl Strategy<Value = u32> {
+pub(super) fn sizes() -> impl Strategy<Value = u32> {
     prop_oneof![Just(u32::MAX), 0u32..300]
 }
 
@@ -217,7 +220,13 @@ fn simple_items() -> impl Strategy<Value = Owned> {
             .prop_map(|(key, expiry, condition, size)| Owned::Expire(key, expiry, condition, size)),
         2 => (keys(), keys(), any::<bool>()).prop_map(|(key, to, if_absent)| Owned::Rename(key, to, if_absent)),
     ];
-    prop_oneof![20 => reads, 30 => old, 49 => new, 1 => Just(Owned::Clear)]
+    prop_oneof![
+        20 => reads,
+        30 => old,
+        49 => new,
+        60 => collections::items(),
+        1 => Just(Owned::Clear),
+    ]
 }
 
 fn comparisons() -> impl Strategy<Value = Comparison> {

@@ -1,5 +1,6 @@
 //! Items: operations on one key, or on the store. [`super`] has the tables.
 
+use super::collection::Action;
 use super::transaction::Transaction;
 use super::{ITEM_HEADER_SIZE, KEY_SIZE_MAX, Operation, VALUE_RESULT_SIZE};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -225,6 +226,13 @@ pub enum Item<'a> {
     },
     /// Removes all keys.
     Clear,
+    /// Does something with a collection.
+    Collection {
+        /// The key.
+        key: &'a [u8],
+        /// What.
+        action: Action<'a>,
+    },
     /// Executes one list of items or another.
     Transaction(Transaction<'a>),
 }
@@ -269,6 +277,7 @@ impl<'a> Item<'a> {
             Self::Expire { .. } => Operation::Expire,
             Self::Rename { .. } => Operation::Rename,
             Self::Clear => Operation::Clear,
+            Self::Collection { .. } => Operation::Collection,
             Self::Transaction(_) => Operation::Transaction,
         }
     }
@@ -288,7 +297,8 @@ impl<'a> Item<'a> {
             | Self::Append { key, .. }
             | Self::Increment { key, .. }
             | Self::Expire { key, .. }
-            | Self::Rename { key, .. } => key,
+            | Self::Rename { key, .. }
+            | Self::Collection { key, .. } => key,
             Self::Count | Self::Clear | Self::Transaction(_) => &[],
         }
     }
@@ -301,6 +311,7 @@ impl<'a> Item<'a> {
             | Self::Set { value, .. }
             | Self::SetRange { value, .. }
             | Self::Append { value, .. } => Some(value),
+            Self::Collection { action, .. } => action.value(),
             _ => None,
         }
     }
@@ -336,6 +347,7 @@ impl<'a> Item<'a> {
     pub fn is_read(&self) -> bool {
         match self {
             Self::Get { .. } | Self::Count | Self::Stat { .. } | Self::GetRange { .. } => true,
+            Self::Collection { action, .. } => action.is_read(),
             Self::Transaction(transaction) => transaction.is_read(),
             _ => false,
         }
@@ -343,6 +355,9 @@ impl<'a> Item<'a> {
 
     /// Bytes it takes in a request.
     pub fn size(&self) -> usize {
+        if let Self::Collection { key, action } = self {
+            return action.size(key);
+        }
         let second = self.second().map_or(0, |_| size_of::<u64>());
         let rest = self.key().len() + self.tail().len() + self.expected().len();
         ITEM_HEADER_SIZE + second + rest
@@ -366,6 +381,7 @@ impl<'a> Item<'a> {
             | Self::GetRange { .. }
             | Self::Expire { .. } => VALUE_RESULT_SIZE,
             Self::Stat { .. } => 22,
+            Self::Collection { action, .. } => action.result_size(),
             Self::Transaction(transaction) => transaction.result_size(),
         }
     }
@@ -378,6 +394,7 @@ impl<'a> Item<'a> {
             | Self::GetRange { size_max, .. } => u64::from(size_max),
             Self::Expire { size_max, .. } => u64::from(size_max.unwrap_or(0)),
             Self::Set { options, .. } if options.old => u64::from(u32::MAX),
+            Self::Collection { action, .. } => action.result_value_size(),
             Self::Transaction(transaction) => transaction.result_value_size(),
             _ => 0,
         }
@@ -442,6 +459,9 @@ impl<'a> Item<'a> {
     /// Appends it to a request's body. The caller keeps to the limits: keys of at most [`KEY_SIZE_MAX`] bytes, sizes below
     /// 4 GiB.
     pub fn encode(&self, body: &mut Vec<u8>) {
+        if let Self::Collection { key, action } = self {
+            return action.encode(key, body);
+        }
         body.extend_from_slice(self.header().as_bytes());
         if let Some(second) = self.second() {
             body.extend_from_slice(&second.to_le_bytes());
@@ -458,6 +478,9 @@ impl<'a> Item<'a> {
         if operation == Operation::Transaction {
             let (transaction, rest) = Transaction::decode(&header, rest)?;
             return Some((Self::Transaction(transaction), rest));
+        }
+        if operation == Operation::Collection {
+            return Action::decode(&header, rest);
         }
         let mut rest = Rest { header, rest };
         let item = rest.item(operation)?;

@@ -1,6 +1,6 @@
 //! Replies: what the machine writes and clients decode. [`super`] has the tables.
 
-use super::{ENTRY_HEADER_SIZE, KEY_SIZE_MAX, REPLY_HEADER_SIZE, Status};
+use super::{ENTRY_HEADER_SIZE, KEY_SIZE_MAX, REPLY_HEADER_SIZE, Status, ValueKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What every reply begins with.
@@ -51,7 +51,7 @@ pub struct ItemReply<'a> {
     pub version: u64,
     /// Of a `DoneValue`: the version that the value in the reply had.
     pub old_version: u64,
-    /// Size of the key's value, if the status tells it.
+    /// Size of the key's value, if the status tells it; of a collection, its length.
     pub value_size: u32,
     /// The value, if the status says so.
     pub value: &'a [u8],
@@ -59,8 +59,12 @@ pub struct ItemReply<'a> {
     pub number: i64,
     /// Of a stat: when the key expires, in milliseconds since 1970; zero: never.
     pub expiry_ms: u64,
-    /// Of a stat: the value's type; zero: bytes.
-    pub kind: u8,
+    /// Of a stat: what the key holds.
+    pub kind: ValueKind,
+    /// Members or elements, if the status says so, as many as had room.
+    pub members: Members<'a>,
+    /// Whether there are more of them behind those.
+    pub more: bool,
     /// Of a transaction: the results of the list that was executed.
     pub results: Results<'a>,
 }
@@ -75,7 +79,9 @@ impl<'a> ItemReply<'a> {
             value: &[],
             number: 0,
             expiry_ms: 0,
-            kind: 0,
+            kind: ValueKind::Bytes,
+            members: Members::EMPTY,
+            more: false,
             results: Results::EMPTY,
         }
     }
@@ -139,11 +145,11 @@ pub struct Entry<'a> {
     /// False: there is no such key any more; the scan stopped at it, among too many expired ones. Only the last entry
     /// is ever like that, and it is there to go on from.
     pub is_key: bool,
-    /// The value's type; zero: bytes.
-    pub kind: u8,
+    /// What the key holds.
+    pub kind: ValueKind,
     /// Revision of the store when the key last changed.
     pub version: u64,
-    /// Size of its value.
+    /// Size of its value; of a collection, its length.
     pub value_size: u32,
     /// Its value; none if it was not wanted, or had no room in the reply, where then it is the only entry.
     pub value: Option<&'a [u8]>,
@@ -165,7 +171,7 @@ fn entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let entry = Entry {
         key,
         is_key: header.flags != ENTRY_NO_KEY,
-        kind: header.kind,
+        kind: ValueKind::from_byte(header.kind)?,
         version: header.version,
         value_size: header.value_size,
         value,
@@ -311,6 +317,24 @@ impl<'a> Results<'a> {
         Some(())
     }
 
+    fn members(&mut self, reply: &mut ItemReply<'a>) -> Option<()> {
+        reply.version = self.number()?;
+        let left = u32::from_le_bytes(self.take()?);
+        reply.more = match self.take()? {
+            [0] => false,
+            [1] => true,
+            _ => return None,
+        };
+        let mut members = Members {
+            left,
+            data: self.data,
+        };
+        reply.members = members;
+        while members.next().is_some() {}
+        self.data = members.data;
+        (members.left == 0).then_some(())
+    }
+
     /// Walks over the results of a transaction.
     fn nested(&mut self) -> Option<Self> {
         if self.is_nested {
@@ -348,8 +372,9 @@ impl<'a> Results<'a> {
                 reply.version = self.number()?;
                 reply.expiry_ms = self.number()?;
                 reply.value_size = u32::from_le_bytes(self.take()?);
-                reply.kind = self.take::<1>()?[0];
+                reply.kind = ValueKind::from_byte(self.take::<1>()?[0])?;
             }
+            Status::Members => self.members(&mut reply)?,
             Status::Succeeded | Status::Failed => reply.results = self.nested()?,
             Status::Done
             | Status::NotFound
@@ -380,5 +405,42 @@ impl<'a> Iterator for Results<'a> {
         let reply = self.result()?;
         self.left = left;
         Some(reply)
+    }
+}
+
+/// The byte strings of a result, one after another: members, fields and values, scores, or elements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Members<'a> {
+    left: u32,
+    data: &'a [u8],
+}
+
+impl Members<'_> {
+    const EMPTY: Self = Self { left: 0, data: &[] };
+
+    /// Byte strings that are still to come.
+    pub fn len(&self) -> usize {
+        self.left as usize
+    }
+
+    /// Whether none is to come.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+}
+
+#[expect(
+    clippy::copy_iterator,
+    reason = "a view of bytes, which is walked more than once on purpose"
+)]
+impl<'a> Iterator for Members<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let left = self.left.checked_sub(1)?;
+        let (size, data) = self.data.split_first_chunk()?;
+        let (member, data) = data.split_at_checked(u32::from_le_bytes(*size) as usize)?;
+        (self.left, self.data) = (left, data);
+        Some(member)
     }
 }

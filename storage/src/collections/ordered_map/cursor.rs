@@ -121,6 +121,61 @@ impl OrderedMap {
     }
 }
 
+impl OrderedMap {
+    /// As [`Self::sample`], among the keys from `from` on and before `to`: the place is drawn from what lies between these
+    /// two in each node. None if there is no such key.
+    pub fn sample_range<'a>(
+        &self,
+        pages: &'a Pages,
+        from: &[u8],
+        to: &[u8],
+        seed: u64,
+    ) -> Option<&'a [u8]> {
+        if self.height == 0 || from >= to {
+            return None;
+        }
+        let mut fraction = seed;
+        let mut choose = |first: usize, count: usize| {
+            let product = u128::from(fraction) * count as u128;
+            fraction = product as u64;
+            first + (product >> 64) as usize
+        };
+        let mut page = pages.read(PageId(self.root));
+        // Whether the node may also have keys before the range, or behind it.
+        let (mut is_first, mut is_last) = (true, true);
+        for _ in 1..self.height {
+            let last = inner::count(page) - 1;
+            let low = if is_first {
+                inner::search(pages, page, from)
+            } else {
+                0
+            };
+            let high = if is_last {
+                inner::search(pages, page, to)
+            } else {
+                last
+            };
+            let index = choose(low, high + 1 - low);
+            (is_first, is_last) = (is_first && index == low, is_last && index == high);
+            page = pages.read(inner::child(page, index));
+        }
+        let place = |wanted| leaf::search(page, wanted).unwrap_or_else(|place| place);
+        let low = if is_first { place(from) } else { 0 };
+        let high = if is_last {
+            place(to)
+        } else {
+            leaf::count(page)
+        };
+        if low < high {
+            return Some(leaf::key(page, choose(low, high - low)));
+        }
+        // The leaf has only neighbours of the range: what comes first in it, then.
+        let mut cursor = self.range(pages, Bound::Unbounded, Bound::Unbounded, false);
+        cursor.path = self.descend(pages, from).0;
+        cursor.next().map(|(key, _)| key).filter(|&key| key < to)
+    }
+}
+
 impl<'a> Iterator for Cursor<'a> {
     type Item = (&'a [u8], Value<'a>);
 
