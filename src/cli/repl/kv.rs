@@ -201,9 +201,11 @@ fn result(item: &Item<'_>, it: &ItemResult) -> Answer {
         Status::Overflow => refused(&KvError::Overflow),
         Status::WrongType => refused(&KvError::WrongType),
         Status::TooLarge => refused(&"the value does not fit an answer"),
-        Status::Invalid | Status::Succeeded | Status::Failed | Status::Members => {
-            refused(&"the answer is not one of the key-value machine")
-        }
+        Status::Invalid
+        | Status::Succeeded
+        | Status::Failed
+        | Status::Members
+        | Status::DoneMembers => refused(&"the answer is not one of the key-value machine"),
     };
     let found = it.status != Status::NotFound;
     let done = it.status.is_done();

@@ -38,7 +38,7 @@ impl Kv {
                 size_max,
                 ..
             } => {
-                let mut members = answer.members(version, size_max);
+                let mut members = answer.members(Status::Members, version, size_max);
                 self.walk(pages, descriptor, from, &mut |mut cursor| {
                     for count in 0.. {
                         let Some((stored, value)) = cursor.next() else {

@@ -185,6 +185,26 @@ pub enum Action<'a> {
         /// Most bytes of it; a longer one is not removed.
         size_max: u32,
     },
+    /// Removes elements at an end of a list, and returns them, from the end on: all or none.
+    Take {
+        /// Which one.
+        end: End,
+        /// How many, from 1 to [`TRIM_MAX`]; fewer if there are fewer.
+        count: u32,
+        /// Most bytes of the result behind its fixed part.
+        size_max: u32,
+    },
+    /// Moves an element from an end of a list to one of another, or of the same. It is one change of both keys.
+    Move {
+        /// The key of the other.
+        to: &'a [u8],
+        /// From where.
+        from_end: End,
+        /// To where.
+        to_end: End,
+        /// Most bytes of it, if it is to be returned; a longer one is not moved.
+        size_max: Option<u32>,
+    },
     /// Reads an element of a list.
     At {
         /// Its place. Negative: from the end; -1 is the last.
@@ -365,6 +385,8 @@ impl<'a> Action<'a> {
             Self::Add { .. } => ValueKind::Hash,
             Self::Push { .. }
             | Self::Pop { .. }
+            | Self::Take { .. }
+            | Self::Move { .. }
             | Self::At { .. }
             | Self::Replace { .. }
             | Self::Range { .. }
@@ -378,7 +400,7 @@ impl<'a> Action<'a> {
         }
     }
 
-    /// The member or field that it is about.
+    /// The member or field that it is about; of a move the other key.
     pub fn member(&self) -> &'a [u8] {
         self.parts().member
     }
@@ -413,13 +435,18 @@ impl<'a> Action<'a> {
     /// Most bytes of its result, what [`Self::result_value_size`] counts apart.
     pub(super) fn result_size(&self) -> usize {
         match self {
-            Self::Find { .. } | Self::Pop { .. } | Self::At { .. } | Self::Trim { .. } => {
-                VALUE_RESULT_SIZE
+            Self::Find { .. }
+            | Self::Pop { .. }
+            | Self::Move {
+                size_max: Some(_), ..
             }
+            | Self::At { .. }
+            | Self::Trim { .. } => VALUE_RESULT_SIZE,
             Self::Pick { .. } => VALUE_RESULT_SIZE + KEY_SIZE_MAX,
             Self::PopScore { .. } => VALUE_RESULT_SIZE + size_of::<u64>() + KEY_SIZE_MAX,
             Self::Score { add: true, .. } => VALUE_RESULT_SIZE + size_of::<u64>(),
             Self::Members { .. }
+            | Self::Take { .. }
             | Self::Range { .. }
             | Self::ByRank { .. }
             | Self::ByScore { .. } => MEMBERS_RESULT_SIZE,
@@ -432,11 +459,13 @@ impl<'a> Action<'a> {
         match *self {
             Self::Find { size_max, .. }
             | Self::Pop { size_max, .. }
+            | Self::Take { size_max, .. }
             | Self::At { size_max, .. }
             | Self::Members { size_max, .. }
             | Self::Range { size_max, .. }
             | Self::ByRank { size_max, .. }
             | Self::ByScore { size_max, .. } => u64::from(size_max),
+            Self::Move { size_max, .. } => u64::from(size_max.unwrap_or(0)),
             _ => 0,
         }
     }
@@ -527,6 +556,25 @@ impl<'a> Action<'a> {
                 (parts.code, parts.size_max, parts.numbers) = (12, size_max, places(start, stop));
             }
             Self::Trim { start, stop } => (parts.code, parts.numbers) = (13, places(start, stop)),
+            Self::Take {
+                end,
+                count,
+                size_max,
+            } => {
+                (parts.code, parts.options, parts.size_max) = (20, end as u8, size_max);
+                parts.numbers[0] = u64::from(count);
+            }
+            Self::Move {
+                to,
+                from_end,
+                to_end,
+                size_max,
+            } => {
+                (parts.code, parts.member) = (21, to);
+                parts.options =
+                    from_end as u8 | (to_end as u8) << 1 | u8::from(size_max.is_none()) << 2;
+                parts.size_max = size_max.unwrap_or(0);
+            }
             _ => self.sorted_parts(parts),
         }
     }
@@ -649,6 +697,7 @@ impl<'a> Action<'a> {
                 start: first.cast_signed(),
                 stop: numbers[1].cast_signed(),
             },
+            20 | 21 => Self::taken_from_parts(parts)?,
             _ => Self::sorted_from_parts(parts)?,
         };
         let kinds: &[ValueKind] = match action {
@@ -668,6 +717,30 @@ impl<'a> Action<'a> {
             && (kind != ValueKind::Set || value.is_empty())
             && action.parts() == *parts;
         is_right.then_some(action)
+    }
+
+    fn taken_from_parts(parts: &Parts<'a>) -> Option<Self> {
+        let Parts {
+            options,
+            size_max,
+            member,
+            ..
+        } = *parts;
+        let count = parts.numbers[0];
+        Some(match parts.code {
+            20 if (1..=TRIM_MAX).contains(&count) => Self::Take {
+                end: end_of(options),
+                count: count as u32,
+                size_max,
+            },
+            21 => Self::Move {
+                to: member,
+                from_end: end_of(options),
+                to_end: end_of(options >> 1),
+                size_max: (options & 4 == 0).then_some(size_max),
+            },
+            _ => return None,
+        })
     }
 
     fn sorted_from_parts(parts: &Parts<'a>) -> Option<Self> {
