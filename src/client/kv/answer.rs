@@ -9,8 +9,8 @@ pub enum KvError {
     /// The call ended without an answer of the machine, or the state is out of space.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// A key is too long. Nothing was sent.
-    #[error("a key has at most {KEY_SIZE_MAX} bytes; this one has {0}")]
+    /// A key, or a member of a collection, is too long. Nothing was sent.
+    #[error("keys and members have at most {KEY_SIZE_MAX} bytes; this one has {0}")]
     Key(usize),
     /// A batch without items, a scan of no entries, or a transaction with a list too long or with a transaction in it.
     /// Nothing was sent.
