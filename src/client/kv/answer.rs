@@ -201,7 +201,11 @@ pub struct Entry {
     pub key: Vec<u8>,
     /// The version of its value.
     pub version: u64,
-    /// Its value; none if it was not asked for, or does not fit an answer.
+    /// What it holds.
+    pub kind: ValueKind,
+    /// Bytes of its value; of a collection, its length.
+    pub size: u32,
+    /// Its value; none if it was not asked for, does not fit an answer, or is a collection.
     pub value: Option<Vec<u8>>,
 }
 
