@@ -584,6 +584,53 @@ fn samples_reach_every_key_about_as_often() {
 }
 
 #[test]
+fn samples_of_a_range_reach_its_keys_and_no_others() {
+    let mut state = Checked::new(6000);
+    assert_eq!(state.map.sample_range(&state.pages, b"a", b"b", 5), None);
+    for number in 0..2000u64 {
+        state.insert(&key(2 * (number % 2), number), &[1; 30]);
+    }
+    let keys: Vec<Vec<u8>> = state.model.keys().cloned().collect();
+    let mut random = Random(1);
+    let last = keys.len();
+    for (from, to) in [
+        (0, last),
+        (0, 1),
+        (1, 2),
+        (last - 1, last),
+        (700, 900),
+        (1000, 1003),
+    ] {
+        let end = keys.get(to).cloned().unwrap_or_else(|| vec![255; 40]);
+        let mut seen = BTreeMap::new();
+        for _ in 0..100 * (to - from) {
+            let key = state
+                .map
+                .sample_range(&state.pages, &keys[from], &end, random.next());
+            *seen.entry(key.expect("keys").to_vec()).or_insert(0) += 1;
+        }
+        assert!(seen.keys().eq(&keys[from..to]), "{from} {to}");
+    }
+    for (at, key) in keys.iter().enumerate().step_by(37) {
+        // Nothing lies between a key and the next.
+        let behind = [&key[..], &[0]].concat();
+        let next = &keys[(at + 1).min(keys.len() - 1)];
+        assert_eq!(
+            state
+                .map
+                .sample_range(&state.pages, &behind, next, random.next()),
+            None
+        );
+        assert_eq!(
+            state
+                .map
+                .sample_range(&state.pages, key, key, random.next()),
+            None
+        );
+    }
+}
+
+#[test]
 fn equal_histories_make_equal_pages() {
     let run = || {
         let mut random = Random(5);
