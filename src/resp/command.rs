@@ -28,7 +28,7 @@ use super::reply::Replies;
 use super::request::Arguments;
 use super::shared::Shared;
 use super::steps::Steps;
-use crate::state_machine::kv::wire::{Item, KEY_SIZE_MAX};
+use crate::state_machine::kv::wire::{Action, Item, KEY_SIZE_MAX};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -69,7 +69,12 @@ pub(super) const NOT_AN_INTEGER: Failure =
     Failure::new("ERR value is not an integer or out of range");
 pub(super) const TOO_LONG: Failure =
     Failure::new("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+pub(in crate::resp) const WRONG_TYPE: Failure =
+    Failure::new("WRONGTYPE Operation against a key holding the wrong kind of value");
 const KEY_TOO_LONG: Failure = Failure::new("ERR key is longer than 512 bytes");
+
+const MEMBER_TOO_LONG: Failure = Failure::new("ERR field or member is longer than 512 bytes");
+const TOO_MANY_ITEMS: Failure = Failure::new("ERR too many arguments for one command");
 
 const _: () = assert!(KEY_SIZE_MAX == 512);
 
@@ -127,11 +132,16 @@ pub enum Clients {
 pub type Prepared = Result<Then, Failure>;
 
 impl Context<'_> {
-    /// Adds an item whose key may come from outside.
+    /// Adds an item whose key, member and value may come from outside.
     pub(super) fn push(&mut self, item: &Item<'_>) -> Result<(), Failure> {
         check_key(item.key())?;
+        let member = match item {
+            Item::Collection { action, .. } => action.member(),
+            _ => &[],
+        };
+        check_member(member)?;
         if let Some(value) = item.value()
-            && value.len() > self.shared.limits.value_size_max
+            && member.len() + value.len() > self.shared.limits.value_size_max
         {
             return Err(TOO_LONG);
         }
@@ -143,6 +153,32 @@ impl Context<'_> {
     pub(super) fn item(&mut self, item: &Item<'_>, finish: Finish) -> Prepared {
         self.push(item)?;
         Ok(Then::Items(finish))
+    }
+
+    /// An action on a collection.
+    pub(super) fn act(&mut self, key: &[u8], action: Action<'_>) -> Result<(), Failure> {
+        self.push(&Item::Collection { key, action })
+    }
+
+    /// One action, and what makes a reply of its result.
+    pub(super) fn action(&mut self, key: &[u8], action: Action<'_>, finish: Finish) -> Prepared {
+        self.item(&Item::Collection { key, action }, finish)
+    }
+
+    /// What makes a reply of the results of all items that were added, which are done all or, if space runs out, none.
+    pub(super) fn together(&mut self, finish: Finish) -> Prepared {
+        if self.in_transaction || self.items.count() == 1 {
+            return Ok(Then::Items(finish));
+        }
+        self.items.enclose(&[]).ok_or(TOO_MANY_ITEMS)?;
+        Ok(Then::Items(Finish::Enclosed(Box::new(finish))))
+    }
+
+    /// That a command, or this form of it, cannot be part of a transaction.
+    pub(super) fn not_in_transaction(&self, form: &str) -> Failure {
+        let name = self.spec.name.to_ascii_uppercase();
+        let text = format!("ERR {name}{form} is not supported in a transaction");
+        Failure::quoting(text.into_bytes())
     }
 
     /// An error about the number of arguments.
@@ -163,6 +199,15 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(KEY_TOO_LONG)
+    }
+}
+
+/// No member or field may be longer than the machine's longest.
+pub(super) fn check_member(member: &[u8]) -> Result<(), Failure> {
+    if member.len() <= KEY_SIZE_MAX {
+        Ok(())
+    } else {
+        Err(MEMBER_TOO_LONG)
     }
 }
 

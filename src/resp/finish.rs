@@ -1,9 +1,15 @@
 //! What makes a reply of the results of a command's items.
 
+mod collections;
+mod shape;
+
+pub use collections::{Combination, Drawn, distinct};
+pub use shape::Shape;
+
 use super::caller::{Caller, Settings};
-use super::command::{Failure, NOT_AN_INTEGER, TOO_LONG};
+use super::command::{Failure, NOT_AN_INTEGER, TOO_LONG, WRONG_TYPE};
 use super::reply::{Protocol, Replies};
-use crate::state_machine::kv::wire::{ItemReply, Results, Status};
+use crate::state_machine::kv::wire::{ItemReply, Results, Status, ValueKind};
 use std::fmt::Write;
 
 /// How results become a reply.
@@ -23,12 +29,32 @@ pub enum Finish {
     Size,
     /// Of so many items, how many found their key.
     Found(usize),
-    /// The values of so many keys.
+    /// The values of so many keys; nothing for one that holds no bytes.
     Values(usize),
+    /// The values of so many fields of one key.
+    Fields(usize),
+    /// 1 if there is such a member, else 0.
+    Present,
+    /// The same of so many members of one key.
+    Presents(usize),
+    /// The size of a field's value; 0 if there is no such field.
+    FieldSize,
+    /// The number; the errors are those of a field.
+    FieldNumber,
+    /// The sum of so many numbers.
+    Total(usize),
+    /// Members or elements; none if there is no such key.
+    Members(Shape),
+    /// What so many sets come to.
+    Combined(Combination, usize),
+    /// Some of a collection's members.
+    Drawn(Drawn),
+    /// The members that so many picks have returned.
+    Picked(Shape, usize),
     /// OK if all of so many were done.
     AllDone(usize),
-    /// Of a transaction: OK.
-    Enclosed,
+    /// Of a transaction without conditions: what this makes of its results.
+    Enclosed(Box<Finish>),
     /// Of a transaction: 1 if its conditions held, else 0.
     EnclosedBit,
     /// The expiry.
@@ -44,8 +70,8 @@ pub enum Finish {
     Renamed,
     /// 1, or 0 if the new name is in use, or that there is no such key.
     RenamedIfAbsent,
-    /// This error if there is the key; nothing if there is none.
-    ErrorIfPresent(Failure),
+    /// This error if the key holds what the command is for; if there is no such key, this.
+    ErrorIfPresent(ValueKind, Absent, Failure),
     /// The keys of WATCH: remembers their versions.
     Watched(Vec<Box<[u8]>>),
     /// 1 if all of so many were done.
@@ -56,6 +82,34 @@ pub enum Finish {
     Executed(Executed),
     /// INFO: this text, and then the number of keys.
     Keyspace(String),
+}
+
+/// A reply when there is no such key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Absent {
+    /// Nothing.
+    Null,
+    /// That a scan is at its end and has found nothing.
+    Scanned,
+    /// "no such key".
+    Error,
+    /// The error that there is if the key holds what the command is for.
+    Same,
+}
+
+impl Absent {
+    fn write(self, same: &Failure, replies: &mut Replies<'_>) {
+        match self {
+            Self::Null => replies.null(),
+            Self::Scanned => {
+                replies.array(2);
+                replies.bulk(b"0");
+                replies.array(0);
+            }
+            Self::Error => NO_SUCH_KEY.write(replies),
+            Self::Same => same.write(replies),
+        }
+    }
 }
 
 /// A command of a transaction.
@@ -97,8 +151,6 @@ pub struct Surroundings<'a> {
 
 const OUT_OF_SPACE: Failure =
     Failure::new("OOM command not allowed when used memory > 'maxmemory'.");
-const WRONG_TYPE: Failure =
-    Failure::new("WRONGTYPE Operation against a key holding the wrong kind of value");
 const OVERFLOW: Failure = Failure::new("ERR increment or decrement would overflow");
 const NOT_UNDERSTOOD: Failure = Failure::new("ERR the cluster does not know this operation");
 const NO_SUCH_KEY: Failure = Failure::new("ERR no such key");
@@ -114,6 +166,11 @@ impl Finish {
         match self {
             Self::Found(count)
             | Self::Values(count)
+            | Self::Fields(count)
+            | Self::Presents(count)
+            | Self::Total(count)
+            | Self::Combined(_, count)
+            | Self::Picked(_, count)
             | Self::AllDone(count)
             | Self::AllDoneBit(count) => *count,
             Self::Watched(keys) => keys.len(),
@@ -137,9 +194,21 @@ impl Finish {
                 replies.array(*count);
                 for _ in 0..*count {
                     let result = next(results)?;
-                    value(&result, around, replies)?;
+                    match result.status {
+                        Status::WrongType => replies.null(),
+                        _ => value(&result, around, replies)?,
+                    }
                 }
                 return Ok(());
+            }
+            Self::Fields(count) => return collections::fields(*count, results, around, replies),
+            Self::Presents(count) => return collections::presents(*count, results, replies),
+            Self::Total(count) => return collections::total(*count, results, replies),
+            Self::Picked(shape, count) => {
+                return collections::picked(*shape, *count, results, replies);
+            }
+            Self::Combined(combination, count) => {
+                return collections::combined(*combination, *count, results, around, replies);
             }
             Self::AllDone(count) | Self::AllDoneBit(count) => {
                 let bit = matches!(self, Self::AllDoneBit(_));
@@ -168,11 +237,22 @@ impl Finish {
             (Self::Bit, status) if status.is_done() => replies.integer(1),
             (Self::Bit, Status::Mismatch | Status::NotFound) => replies.integer(0),
             (Self::Number, Status::DoneNumber | Status::Number) => replies.integer(result.number),
-            (Self::Size, Status::Stat) => replies.integer(i64::from(result.value_size)),
-            (Self::Size, Status::NotFound) => replies.integer(0),
-            (Self::Enclosed, Status::Succeeded) => {
-                let count = result.results.len();
-                return all_done(count, false, &mut { result.results }, replies);
+            (Self::Size, Status::Stat) if result.kind == ValueKind::Bytes => {
+                replies.integer(i64::from(result.value_size));
+            }
+            (Self::Size, Status::Stat) => WRONG_TYPE.write(replies),
+            (Self::Size | Self::FieldSize, Status::NotFound) => replies.integer(0),
+            (Self::FieldSize, Status::Value | Status::TooLarge) => {
+                replies.integer(i64::from(result.value_size));
+            }
+            (Self::Present, _) => return collections::present(status, replies),
+            (Self::FieldNumber, _) => return collections::field_number(result, replies),
+            (Self::Members(shape), _) => {
+                return collections::members(*shape, result, around, replies);
+            }
+            (Self::Drawn(drawn), _) => return drawn.write(result, around, replies),
+            (Self::Enclosed(finish), Status::Succeeded) => {
+                return finish.write(&mut { result.results }, around, replies);
             }
             (Self::EnclosedBit, Status::Succeeded) => replies.integer(1),
             (Self::EnclosedBit, Status::Failed) => replies.integer(0),
@@ -187,7 +267,7 @@ impl Finish {
                 let time = expiry(result.expiry_ms, *absolute, *milliseconds, around.now_ms);
                 replies.integer(time);
             }
-            (Self::Type, Status::Stat) => replies.simple("string"),
+            (Self::Type, Status::Stat) => replies.simple(type_name(result.kind)),
             (Self::Type, Status::NotFound) => replies.simple("none"),
             (Self::Renamed, Status::Done | Status::Stat) => replies.simple("OK"),
             (Self::RenamedIfAbsent, Status::Done) => replies.integer(1),
@@ -195,8 +275,13 @@ impl Finish {
             (Self::Renamed | Self::RenamedIfAbsent, Status::NotFound) => {
                 NO_SUCH_KEY.write(replies);
             }
-            (Self::ErrorIfPresent(_), Status::NotFound) => replies.null(),
-            (Self::ErrorIfPresent(failure), Status::Stat) => failure.write(replies),
+            (Self::ErrorIfPresent(_, absent, failure), Status::NotFound) => {
+                absent.write(failure, replies);
+            }
+            (Self::ErrorIfPresent(kind, _, failure), Status::Stat) if result.kind == *kind => {
+                failure.write(replies);
+            }
+            (Self::ErrorIfPresent(..), Status::Stat) => WRONG_TYPE.write(replies),
             (Self::Sum(sum), Status::Done | Status::Mismatch) => replies.bulk(sum),
             (Self::Executed(executed), Status::Succeeded) => {
                 return finish_parts(executed, result.results, around, replies);
@@ -206,6 +291,17 @@ impl Finish {
             (_, status) => return failed(status, replies),
         }
         Ok(())
+    }
+}
+
+/// What TYPE says.
+pub fn type_name(kind: ValueKind) -> &'static str {
+    match kind {
+        ValueKind::Bytes => "string",
+        ValueKind::Hash => "hash",
+        ValueKind::Set => "set",
+        ValueKind::List => "list",
+        ValueKind::Sorted => "zset",
     }
 }
 

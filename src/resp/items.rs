@@ -125,12 +125,15 @@ fn weight(item: &Item<'_>) -> (usize, usize) {
 /// The same, measured by the keys it may change in all maps: a put changes two.
 fn weight_of_action(action: &Action<'_>) -> (usize, usize) {
     match action {
+        // Only whether it is there, or how large its value is.
+        Action::Find { size_max: 0, .. } => (1, 0),
         Action::Find { .. }
         | Action::Members { .. }
         | Action::At { .. }
         | Action::Range { .. }
         | Action::ByRank { .. }
         | Action::ByScore { .. } => (1, 1),
+        Action::Length { .. } | Action::Pick { take: false, .. } => (1, 0),
         Action::Pop { .. } => (2, 1),
         Action::Score { .. } => (3, 0),
         Action::Trim { .. } => (TRIM_MAX as usize / 2 + 1, 0),

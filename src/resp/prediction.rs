@@ -4,7 +4,7 @@
 //! The state of their keys is read, the items of the commands are applied to a model of the machine, and the transaction
 //! is executed on the condition that none of the keys has changed since. What the model cannot know for certain is refused.
 
-use super::command::Failure;
+use super::command::{Failure, WRONG_TYPE};
 use super::items::ItemList;
 use super::shared::KvLimits;
 use crate::state_machine::Limits;
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 const UNCERTAIN: Failure = Failure::new(
     "EXECABORT Transaction discarded because MSETNX or INCRBYFLOAT uses a key that is changed before it by GETDEL, \
-     GETEX, GETSET or SET with GET, or given an expiry of about now, or too large a value.",
+     GETEX, GETSET, SET with GET or a command of a collection, or given an expiry of about now, or too large a value.",
 );
 
 /// An expiry so soon may pass before the transaction is executed, or not.
@@ -63,17 +63,32 @@ impl Prediction {
         }
     }
 
-    /// The value that a key will have; none: it will be absent.
+    /// The string that a key will have; none: it will be absent.
+    ///
+    /// # Errors
+    /// That is not certain: the transaction must be discarded. Or it will hold no string.
+    pub fn value(&mut self, key: &[u8]) -> Result<Option<&[u8]>, Failure> {
+        match self.find(key)? {
+            Some(found) if found.collection.is_some() => Err(WRONG_TYPE),
+            found => Ok(found.map(|found| found.value.as_slice())),
+        }
+    }
+
+    /// Whether there will be a key.
     ///
     /// # Errors
     /// That is not certain: the transaction must be discarded.
-    pub fn value(&mut self, key: &[u8]) -> Result<Option<&[u8]>, Failure> {
+    pub fn is_present(&mut self, key: &[u8]) -> Result<bool, Failure> {
+        Ok(self.find(key)?.is_some())
+    }
+
+    fn find(&mut self, key: &[u8]) -> Result<Option<&Versioned>, Failure> {
         assert!(self.keys.contains(key), "its state was read");
         if self.uncertain {
             self.failed = true;
             return Err(UNCERTAIN);
         }
-        Ok(self.model.map.get(key).map(|found| found.value.as_slice()))
+        Ok(self.model.map.get(key))
     }
 
     /// Why the transaction must be discarded, if so.

@@ -3,18 +3,21 @@
 mod exec;
 mod float;
 mod scan;
+mod walk;
 
 pub use exec::Exec;
 pub use float::Float;
 pub use scan::{Keys, Scan};
+pub use walk::{Part, Reader, Strings, Walk, Way};
 
 use super::caller::Caller;
-use super::command::Failure;
+use super::command::{Failure, WRONG_TYPE};
 use super::reply::Replies;
 use super::shared::Shared;
 use crate::client::{Kind, ReplyRef};
 use crate::state_machine::kv::wire::{
-    BatchReply, Condition, Item, Items, Operation, Results, ScanReply, Status, TransactionBytes,
+    BatchReply, Condition, Item, ItemReply, Items, Operation, Results, ScanReply, Status,
+    TransactionBytes, ValueKind,
 };
 
 /// How often a command begins anew because others have changed its keys meanwhile.
@@ -49,6 +52,8 @@ pub enum Steps {
     Exchange(Exchange),
     /// MGET of large values.
     Many(Many),
+    /// All of a large collection.
+    Walk(Walk),
     /// EXEC with MSETNX or INCRBYFLOAT.
     Exec(Box<Exec>),
 }
@@ -60,6 +65,7 @@ impl Steps {
             Self::Keys(keys) => keys.memory(),
             Self::Exchange(exchange) => exchange.memory(),
             Self::Many(many) => many.size + many.keys.len() * 128,
+            Self::Walk(walk) => walk.memory(),
             Self::Exec(exec) => exec.memory(),
             Self::Float(_) | Self::Scan(_) | Self::Random(_) => 1024,
         }
@@ -77,6 +83,7 @@ impl Steps {
             }
             Self::Exchange(exchange) => exchange.ask(body),
             Self::Many(many) => many.ask(body),
+            Self::Walk(walk) => walk.ask(body),
             Self::Exec(exec) => exec.ask(body),
         }
     }
@@ -102,6 +109,7 @@ impl Steps {
             }),
             Self::Exchange(exchange) => exchange.answer(reply, replies),
             Self::Many(many) => many.answer(reply, shared, replies),
+            Self::Walk(walk) => walk.answer(reply, shared, replies),
             Self::Exec(exec) => exec.answer(reply, caller, shared, replies),
         };
         step.unwrap_or(Step::Malformed)
@@ -128,6 +136,8 @@ fn again(tries: &mut u32, replies: &mut Replies<'_>) -> Step {
 /// after all is done at once.
 #[derive(Debug)]
 pub struct Exchange {
+    /// Reads the old value.
+    read: Vec<u8>,
     /// With the old value in the reply.
     item: Vec<u8>,
     /// Without it.
@@ -147,14 +157,17 @@ enum Exchanging {
 }
 
 impl Exchange {
-    /// `item` as it would be if values were small; `small` does the same and does not return the value.
-    pub fn new(item: &Item<'_>, small: &Item<'_>) -> Self {
+    /// `item` as it would be if values were small; `small` does the same and does not return the value, which `read` reads
+    /// of the same key.
+    pub fn new(read: &Item<'_>, item: &Item<'_>, small: &Item<'_>) -> Self {
+        assert_eq!((read.key(), small.key()), (item.key(), item.key()));
         let encoded = |item: &Item<'_>| {
             let mut bytes = Vec::new();
             item.encode(&mut bytes);
             bytes
         };
         Self {
+            read: encoded(read),
             item: encoded(item),
             small: encoded(small),
             state: Exchanging::Reading,
@@ -167,7 +180,7 @@ impl Exchange {
             Exchanging::Changing(_, value) => value.len(),
             Exchanging::Reading | Exchanging::Plain => 0,
         };
-        self.item.len() + self.small.len() + value
+        self.read.len() + self.item.len() + self.small.len() + value
     }
 
     fn key(&self) -> &[u8] {
@@ -177,9 +190,7 @@ impl Exchange {
     fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
         match &self.state {
             Exchanging::Reading => {
-                let key = self.key();
-                let size_max = u32::MAX;
-                Item::Get { key, size_max }.encode(body);
+                body.extend_from_slice(&self.read);
                 (Kind::Read, Operation::Batch)
             }
             Exchanging::Changing(version, _) => {
@@ -222,6 +233,10 @@ impl Exchange {
                 out_of_space(replies);
                 Some(Step::Done)
             }
+            (Exchanging::Reading | Exchanging::Plain, Status::WrongType) => {
+                WRONG_TYPE.write(replies);
+                Some(Step::Done)
+            }
             (Exchanging::Plain, Status::Done | Status::Mismatch | Status::NotFound) => {
                 replies.null();
                 Some(Step::Done)
@@ -247,7 +262,7 @@ fn out_of_space(replies: &mut Replies<'_>) {
 #[derive(Debug)]
 pub struct Many {
     keys: Vec<Box<[u8]>>,
-    /// What was read: versions and values; zero and none for what is absent.
+    /// What was read: versions and values; zero and none for what is absent or no string.
     found: Vec<(u64, Option<Vec<u8>>)>,
     size: usize,
     tries: u32,
@@ -294,10 +309,17 @@ impl Many {
         const TOO_MUCH: Failure = Failure::new("ERR the values are too large for one reply");
         if self.is_checking() {
             let results = results(reply, self.keys.len())?;
-            let version = |(_, version)| version;
-            let same = results
-                .zip(&self.found)
-                .all(|(result, found)| result.version == version((0, found.0)));
+            let is_string = |result: &ItemReply<'_>| {
+                result.status == Status::Stat && result.kind == ValueKind::Bytes
+            };
+            let same = results.zip(&self.found).all(|(result, (version, _))| {
+                let found = if is_string(&result) {
+                    result.version
+                } else {
+                    0
+                };
+                found == *version
+            });
             if same {
                 replies.array(self.found.len());
                 for (_, value) in &self.found {
@@ -320,7 +342,7 @@ impl Many {
                     let value = Some(result.value.to_vec());
                     self.found.push((result.version, value));
                 }
-                Status::NotFound => self.found.push((0, None)),
+                Status::NotFound | Status::WrongType => self.found.push((0, None)),
                 // And those behind it: next time.
                 Status::TooLarge => break,
                 _ => return None,

@@ -133,10 +133,8 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prep
         0 => None,
         cursor => Some(context.shared.cursors.key(cursor).ok_or(FORGOTTEN)?),
     };
-    // There are only strings: of other types, nothing.
-    let none = kind.is_some_and(|kind| !kind.eq_ignore_ascii_case(b"string"));
     let count = u32::try_from(count).map_or(SCAN_COUNT_MAX, |count| count.min(SCAN_COUNT_MAX));
-    let scan = Scan::new(from, pattern.unwrap_or(b"*"), count, none);
+    let scan = Scan::new(from, pattern.unwrap_or(b"*"), count, kind);
     Ok(Then::Steps(Box::new(Steps::Scan(scan))))
 }
 

@@ -1,10 +1,10 @@
 //! Numbers: INCR and what is like it.
 
 use super::{Context, Failure, Prepared, Then, check_key, integer};
-use crate::resp::finish::Finish;
+use crate::resp::finish::{Absent, Finish};
 use crate::resp::request::Arguments;
 use crate::resp::steps::{Float, Steps};
-use crate::state_machine::kv::wire::{Expiry, Item, SetCondition, SetOptions};
+use crate::state_machine::kv::wire::{Expiry, Item, SetCondition, SetOptions, ValueKind};
 
 fn add(context: &mut Context<'_>, key: &[u8], delta: i64) -> Prepared {
     context.item(&Item::Increment { key, delta }, Finish::Number)
@@ -31,7 +31,7 @@ pub(super) fn decrby(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Pr
 pub(super) fn incrbyfloat(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     let key = &arguments[1];
     check_key(key)?;
-    let float = Float::new(key, &arguments[2])?;
+    let float = Float::new(key, &arguments[2]);
     if let Some(prediction) = context.prediction.as_deref_mut() {
         let value = prediction.value(key)?;
         let condition = if value.is_some() {
@@ -39,7 +39,7 @@ pub(super) fn incrbyfloat(context: &mut Context<'_>, arguments: &Arguments<'_>) 
         } else {
             SetCondition::Absent
         };
-        let sum = float.sum(value)?;
+        let sum = float?.sum(value)?;
         let options = SetOptions {
             condition,
             expiry: Expiry::Keep,
@@ -53,5 +53,12 @@ pub(super) fn incrbyfloat(context: &mut Context<'_>, arguments: &Arguments<'_>) 
         context.push(&item)?;
         return Ok(Then::Items(Finish::Sum(sum)));
     }
-    Ok(Then::Steps(Box::new(Steps::Float(float))))
+    match float {
+        Ok(float) => Ok(Then::Steps(Box::new(Steps::Float(float)))),
+        // That the key holds something else would be said first.
+        Err(failure) => {
+            let finish = Finish::ErrorIfPresent(ValueKind::Bytes, Absent::Same, failure);
+            context.item(&Item::Stat { key }, finish)
+        }
+    }
 }

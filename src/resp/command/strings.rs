@@ -3,12 +3,12 @@
 use super::{
     Context, Failure, NOT_AN_INTEGER, Prepared, SYNTAX, TOO_LONG, Then, check_key, integer,
 };
-use crate::resp::finish::Finish;
+use crate::resp::finish::{Absent, Finish};
 use crate::resp::items::ItemList;
 use crate::resp::request::Arguments;
 use crate::resp::steps::{Exchange, Many, Steps};
 use crate::state_machine::kv::wire::{
-    Condition, EXPIRY_MAX, Expiry, ExpiryCondition, Item, SetCondition, SetOptions,
+    Condition, EXPIRY_MAX, Expiry, ExpiryCondition, Item, SetCondition, SetOptions, ValueKind,
 };
 
 /// As many bytes of a value as fit.
@@ -129,7 +129,11 @@ fn put(
 /// Reads a large value, and then executes `small` if it has not changed.
 fn exchange(item: &Item<'_>, small: &Item<'_>) -> Prepared {
     check_key(item.key())?;
-    let exchange = Exchange::new(item, small);
+    let read = Item::Get {
+        key: item.key(),
+        size_max: WHOLE,
+    };
+    let exchange = Exchange::new(&read, item, small);
     Ok(Then::Steps(Box::new(Steps::Exchange(exchange))))
 }
 
@@ -249,7 +253,8 @@ pub(super) fn getex(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Pre
             Ok(expiry) => expiry,
             // Only a key that is there has its time looked at.
             Err(failure) => {
-                return context.item(&Item::Stat { key }, Finish::ErrorIfPresent(failure));
+                let finish = Finish::ErrorIfPresent(ValueKind::Bytes, Absent::Null, failure);
+                return context.item(&Item::Stat { key }, finish);
             }
         },
         None if persist => Expiry::Never,
@@ -295,12 +300,8 @@ fn enclose(items: &mut ItemList, conditions: &[Condition<'_>]) -> Result<(), Fai
 
 pub(super) fn mset(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     let count = put_pairs(context, arguments)?;
-    if context.in_transaction {
-        return Ok(Then::Items(Finish::AllDone(count)));
-    }
     // All of them or none, also when space runs out.
-    enclose(context.items, &[])?;
-    Ok(Then::Items(Finish::Enclosed))
+    context.together(Finish::AllDone(count))
 }
 
 pub(super) fn msetnx(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
@@ -308,7 +309,7 @@ pub(super) fn msetnx(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Pr
     if let Some(prediction) = context.prediction.as_deref_mut() {
         let mut present = false;
         for pair in 0..count {
-            present |= prediction.value(&arguments[1 + 2 * pair])?.is_some();
+            present |= prediction.is_present(&arguments[1 + 2 * pair])?;
         }
         if !present {
             return Ok(Then::Items(Finish::AllDoneBit(count)));

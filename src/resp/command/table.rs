@@ -235,7 +235,7 @@ mod tests {
             let found = find(spec.name.to_uppercase().as_bytes()).expect("it is in the table");
             assert_eq!(found.name, spec.name);
         }
-        for name in ["", "ge", "gets", "hset", "a-name-that-is-much-too-long"] {
+        for name in ["", "ge", "gets", "hfoo", "a-name-that-is-much-too-long"] {
             assert!(find(name.as_bytes()).is_none(), "{name}");
         }
     }

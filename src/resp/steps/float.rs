@@ -3,7 +3,7 @@
 
 use super::{Step, again, results};
 use crate::client::{Kind, ReplyRef};
-use crate::resp::command::Failure;
+use crate::resp::command::{Failure, WRONG_TYPE};
 use crate::resp::reply::Replies;
 use crate::state_machine::kv::wire::{Expiry, Item, Operation, SetCondition, SetOptions, Status};
 
@@ -148,6 +148,7 @@ impl Float {
             Status::Value => (result.version, self.sum(Some(result.value))),
             Status::NotFound => (0, self.sum(None)),
             Status::TooLarge => (0, Err(NOT_A_FLOAT)),
+            Status::WrongType => (0, Err(WRONG_TYPE)),
             _ => return None,
         };
         match sum {

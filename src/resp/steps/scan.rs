@@ -3,6 +3,7 @@
 use super::Step;
 use crate::client::{Kind, ReplyRef};
 use crate::resp::command::Failure;
+use crate::resp::finish::type_name;
 use crate::resp::glob;
 use crate::resp::reply::{Protocol, Replies};
 use crate::resp::shared::Shared;
@@ -112,19 +113,19 @@ pub struct Scan {
     pattern: Vec<u8>,
     prefix: Vec<u8>,
     count: u32,
-    /// Whatever is found is not of the type that was asked for.
-    none: bool,
+    /// The type that was asked for: what TYPE says, in letters of any size.
+    kind: Option<Vec<u8>>,
 }
 
 impl Scan {
     /// From behind a key on.
-    pub fn new(after: Option<&[u8]>, pattern: &[u8], count: u32, none: bool) -> Self {
+    pub fn new(after: Option<&[u8]>, pattern: &[u8], count: u32, kind: Option<&[u8]>) -> Self {
         Self {
             after: after.map(<[u8]>::to_vec),
             pattern: pattern.to_vec(),
             prefix: prefix(pattern),
             count,
-            none,
+            kind: kind.map(Into::into),
         }
     }
 
@@ -146,9 +147,15 @@ impl Scan {
         };
         replies.array(2);
         replies.bulk(cursor.to_string().as_bytes());
-        let matching = page
-            .entries()
-            .filter(|entry| !self.none && entry.is_key && glob::matches(&self.pattern, entry.key));
+        let is_of_kind = |kind| {
+            let name = type_name(kind).as_bytes();
+            self.kind
+                .as_ref()
+                .is_none_or(|it| it.eq_ignore_ascii_case(name))
+        };
+        let matching = page.entries().filter(|entry| {
+            entry.is_key && is_of_kind(entry.kind) && glob::matches(&self.pattern, entry.key)
+        });
         let keys: Vec<&[u8]> = matching.map(|entry| entry.key).collect();
         replies.array(keys.len());
         for key in keys {

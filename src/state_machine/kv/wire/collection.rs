@@ -14,7 +14,7 @@ pub const MEMBERS_RESULT_SIZE: usize = 14;
 /// Most elements that one trim removes, but for all of a list.
 pub const TRIM_MAX: u64 = 256;
 
-/// Most members that are passed over, or counted, to find a place in a sorted set.
+/// Most members that are passed over in one direction, or counted, to find a place in a sorted set.
 pub const RANK_MAX: u64 = 65_536;
 
 /// What a key holds.
@@ -409,9 +409,13 @@ impl<'a> Action<'a> {
     /// Most bytes of its result, what [`Self::result_value_size`] counts apart.
     pub(super) fn result_size(&self) -> usize {
         match self {
-            Self::Find { .. } | Self::Pop { .. } | Self::At { .. } | Self::Trim { .. } => {
-                VALUE_RESULT_SIZE
-            }
+            // A number, or that it is too large.
+            Self::Find { .. }
+            | Self::Pop { .. }
+            | Self::At { .. }
+            | Self::Trim { .. }
+            | Self::Rank { .. }
+            | Self::CountScores { .. } => VALUE_RESULT_SIZE,
             Self::Pick { .. } => VALUE_RESULT_SIZE + KEY_SIZE_MAX,
             Self::PopScore { .. } => VALUE_RESULT_SIZE + size_of::<u64>() + KEY_SIZE_MAX,
             Self::Score { add: true, .. } => VALUE_RESULT_SIZE + size_of::<u64>(),

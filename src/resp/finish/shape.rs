@@ -1,0 +1,88 @@
+//! How byte strings of a collection become a reply: as an array, a set or a map, in either version of the protocol.
+
+use crate::resp::reply::{Protocol, Replies};
+
+/// What the reply is. What it is made of comes as a row of strings, of which one or two belong together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// An array of them.
+    Array,
+    /// A set of them; an array in version 2.
+    Set,
+    /// A map: fields and values by turns; an array of both in version 2.
+    Map,
+    /// Fields and values by turns, of which it is an array of the values.
+    Values,
+    /// An array of arrays of two; an array of all in version 2.
+    Pairs,
+}
+
+impl Shape {
+    /// How many strings belong together.
+    pub fn width(self) -> usize {
+        match self {
+            Self::Array | Self::Set => 1,
+            Self::Map | Self::Values | Self::Pairs => 2,
+        }
+    }
+
+    /// Begins the reply: so many strings follow.
+    pub fn begin(self, count: usize, replies: &mut Replies<'_>) {
+        match self {
+            Self::Array => replies.array(count),
+            Self::Set => replies.set(count),
+            Self::Map => replies.map(count / 2),
+            Self::Values => replies.array(count / 2),
+            Self::Pairs if replies.protocol() == Protocol::Three => replies.array(count / 2),
+            Self::Pairs => replies.array(count),
+        }
+    }
+
+    /// The string at this place among them, from 0.
+    pub fn string(self, place: usize, string: &[u8], replies: &mut Replies<'_>) {
+        let is_first = place.is_multiple_of(2);
+        match self {
+            Self::Values if is_first => return,
+            Self::Pairs if is_first && replies.protocol() == Protocol::Three => replies.array(2),
+            _ => {}
+        }
+        replies.bulk(string);
+    }
+
+    /// The whole reply.
+    pub fn write<'a>(
+        self,
+        strings: impl ExactSizeIterator<Item = &'a [u8]>,
+        replies: &mut Replies<'_>,
+    ) {
+        self.begin(strings.len(), replies);
+        for (place, string) in strings.enumerate() {
+            self.string(place, string, replies);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shape_is_that_of_redis() {
+        let strings: [&[u8]; 2] = [b"f", b"v"];
+        for (shape, two, three) in [
+            (Shape::Array, "*2 $1 f $1 v ", "*2 $1 f $1 v "),
+            (Shape::Set, "*2 $1 f $1 v ", "~2 $1 f $1 v "),
+            (Shape::Map, "*2 $1 f $1 v ", "%1 $1 f $1 v "),
+            (Shape::Values, "*1 $1 v ", "*1 $1 v "),
+            (Shape::Pairs, "*2 $1 f $1 v ", "*1 *2 $1 f $1 v "),
+        ] {
+            for (protocol, expected) in [(Protocol::Two, two), (Protocol::Three, three)] {
+                let mut out = Vec::new();
+                let mut replies = Replies::new(&mut out, protocol);
+                shape.write(strings.into_iter(), &mut replies);
+                let found = String::from_utf8(out).expect("text").replace("\r\n", " ");
+                assert_eq!(found, expected, "{shape:?} {protocol:?}");
+            }
+        }
+    }
+}
