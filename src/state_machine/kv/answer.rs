@@ -149,7 +149,12 @@ impl<'b> Answer<'_, 'b> {
     }
 
     /// Members of a key of this version, which [`Members`] writes.
-    pub(super) fn members(
+    pub(super) fn members(&mut self, version: u64, size_max: u32) -> Members<'_, 'b> {
+        self.members_of(Status::Members, version, size_max)
+    }
+
+    /// The same, with what became of them.
+    pub(super) fn members_of(
         &mut self,
         status: Status,
         version: u64,
@@ -192,6 +197,24 @@ impl Members<'_, '_> {
         self.count += 1;
         if let Some(value) = value {
             self.push_stored(value);
+        }
+        self.set_count();
+        true
+    }
+
+    /// Adds two byte strings, the same.
+    pub(super) fn push_pair(&mut self, member: &[u8], value: &[u8]) -> bool {
+        let prefix = size_of::<u32>();
+        let size = 2 * prefix + member.len() + value.len();
+        if size > self.room {
+            self.set_more();
+            return false;
+        }
+        self.room -= size;
+        for string in [member, value] {
+            self.reply.push(&(string.len() as u32).to_le_bytes());
+            self.reply.push(string);
+            self.count += 1;
         }
         self.set_count();
         true

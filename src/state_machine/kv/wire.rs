@@ -147,8 +147,9 @@
 //!   too_large, wrong_type of either key.
 //!
 //! Scores are told as 8 bytes, little-endian: the bits of a double, so changed that they order as numbers do
-//! ([`Score::to_ordered`]). Actions 15 to 18 count members one by one, and answer too_large when they had to pass over more
-//! than [`RANK_MAX`] of them that are not in the result.
+//! ([`Score::to_ordered`]). Places are not stored, but counted: actions 15 to 18 answer too_large, with the length of the set for
+//! a size, if more than [`RANK_MAX`] members lie between the place of 15, or the first one of 16, and the nearer end; if 17 is to
+//! pass over more of them; if 18 has more within its bounds, and also outside.
 //!
 //! A **scan** is
 //!

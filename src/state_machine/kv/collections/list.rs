@@ -101,7 +101,7 @@ impl Kv {
                     place(descriptor, indexes.end),
                 );
                 let (from, to) = (Bound::Included(from.bytes()), Bound::Excluded(to.bytes()));
-                let mut elements = answer.members(Status::Members, version, size_max);
+                let mut elements = answer.members(version, size_max);
                 for (_, element) in self.members.range(pages, from, to, false) {
                     if !elements.push_element(element) {
                         break;
@@ -239,7 +239,7 @@ impl Kv {
         if size > answer.room_for_members(size_max) {
             return answer.too_large(opened.version, size as u64);
         }
-        let mut told = answer.members(Status::DoneMembers, opened.version, size_max);
+        let mut told = answer.members_of(Status::DoneMembers, opened.version, size_max);
         for (_, element) in elements {
             assert!(told.push_element(element));
         }

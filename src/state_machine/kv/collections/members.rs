@@ -38,7 +38,7 @@ impl Kv {
                 size_max,
                 ..
             } => {
-                let mut members = answer.members(Status::Members, version, size_max);
+                let mut members = answer.members(version, size_max);
                 self.walk(pages, descriptor, from, &mut |mut cursor| {
                     for count in 0.. {
                         let Some((stored, value)) = cursor.next() else {
@@ -88,7 +88,7 @@ impl Kv {
     }
 
     /// Some member of a collection, which has one.
-    fn pick(&self, pages: &Pages, descriptor: &Descriptor, seed: u64) -> Place {
+    pub(super) fn pick(&self, pages: &Pages, descriptor: &Descriptor, seed: u64) -> Place {
         let (begin, end) = bounds(descriptor.number);
         let found = if descriptor.count <= PICK_WALK_MAX {
             let (from, to) = (Bound::Included(&begin[..]), Bound::Excluded(&end[..]));

@@ -205,6 +205,16 @@ impl Checked {
                 .map(|(key, _)| key)
                 .eq(expected.iter().rev().copied())
         );
+        let count = expected.len();
+        for passed in [0, 1, count / 3, count.saturating_sub(1), count, count + 9] {
+            for reverse in [false, true] {
+                let mut walk = self.map.range(&self.pages, from, to, reverse);
+                assert_eq!(walk.pass(passed as u64), passed.min(count) as u64);
+                let rest = (0..count).skip(passed);
+                let rest = rest.map(|at| expected[if reverse { count - 1 - at } else { at }]);
+                assert!(walk.map(|(key, _)| key).eq(rest));
+            }
+        }
     }
 
     /// Copies the pages in use to another arena, as a checkpoint and a restart do.
