@@ -186,6 +186,24 @@ impl Members<'_, '_> {
         true
     }
 
+    /// Adds two byte strings, the same.
+    pub(super) fn push_pair(&mut self, member: &[u8], value: &[u8]) -> bool {
+        let prefix = size_of::<u32>();
+        let size = 2 * prefix + member.len() + value.len();
+        if size > self.room {
+            self.set_more();
+            return false;
+        }
+        self.room -= size;
+        for string in [member, value] {
+            self.reply.push(&(string.len() as u32).to_le_bytes());
+            self.reply.push(string);
+            self.count += 1;
+        }
+        self.set_count();
+        true
+    }
+
     /// Adds an element, the same.
     pub(super) fn push_element(&mut self, element: Value<'_>) -> bool {
         let size = size_of::<u32>() + element.len();

@@ -104,11 +104,12 @@ impl Demand {
             Action::Add { .. } => members(1, 1),
             // A score is in the index, too: the old one is removed, the new one added.
             Action::Score { .. } => members(3, 2),
+            // The record is written over as it is, or removed: like a delete, they need no page.
             Action::Remove { .. } | Action::Pick { take: true, .. } | Action::PopScore { .. } => {
-                members(2, 0)
+                Self::new(4, 0)
             }
-            Action::Pop { .. } => members(1, 0),
-            Action::Trim { .. } => members(TRIM_MAX as u32, 0),
+            Action::Pop { .. } => Self::new(3, 0),
+            Action::Trim { .. } => Self::new(2 + TRIM_MAX as u32, 0),
             _ => Self::default(),
         }
     }

@@ -255,7 +255,7 @@ impl Checked {
         found
     }
 
-    /// The index of expiries is that of the records; the twin is the same to the byte; and all pages come back.
+    /// The index of expiries is that of the records, that of scores that of the members; the twin is the same to the byte; and all pages come back.
     fn finish(mut self) {
         let all = (Bound::Unbounded, Bound::Unbounded);
         let records = self.kv.map.range(&self.pages, all.0, all.1, false);
@@ -271,6 +271,7 @@ impl Checked {
             .into_iter()
             .map(|(expiry, key)| [&expiry.to_be_bytes()[..], &key].concat());
         assert!(indexed.map(|(key, _)| key.to_vec()).eq(expected));
+        collections::sorted::check(&self.kv, &self.pages);
         if let Some((pages, kv)) = self.twin.take() {
             assert_eq!(self.kv, kv);
             for page in (0..pages.count()).map(PageId) {

@@ -142,8 +142,9 @@
 //!   not_found.
 //!
 //! Scores are told as 8 bytes, little-endian: the bits of a double, so changed that they order as numbers do
-//! ([`Score::to_ordered`]). Actions 15 to 18 count members one by one, and answer too_large when they had to pass over more
-//! than [`RANK_MAX`] of them that are not in the result.
+//! ([`Score::to_ordered`]). Places are not stored, but counted: actions 15 to 18 answer too_large, with the length of the set for
+//! a size, if more than [`RANK_MAX`] members lie between the place of 15, or the first one of 16, and the nearer end; if 17 is to
+//! pass over more of them; if 18 has more within its bounds, and also outside.
 //!
 //! A **scan** is
 //!
@@ -222,8 +223,8 @@
 //! is at most the geometry's reply size (3,840 bytes unless formatted otherwise), to a read what a message holds. Values
 //! that find no room in a reply give too_large; what an item's result may take without values ([`Item::result_size`]) must
 //! fit, else the request is invalid, and so is one that may touch too many pages. **Up to 300 items** of any kind but
-//! rename and transactions (which count as their items), with values of together 64 KiB, are valid in every geometry of
-//! the default's size or larger, if their result sizes fit.
+//! rename, score, trim (four of them are) and transactions (which count as their items), with values of together 64 KiB,
+//! are valid in every geometry of the default's size or larger, if their result sizes fit.
 
 mod collection;
 mod item;

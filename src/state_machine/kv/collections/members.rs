@@ -88,7 +88,7 @@ impl Kv {
     }
 
     /// Some member of a collection, which has one.
-    fn pick(&self, pages: &Pages, descriptor: &Descriptor, seed: u64) -> Place {
+    pub(super) fn pick(&self, pages: &Pages, descriptor: &Descriptor, seed: u64) -> Place {
         let (begin, end) = bounds(descriptor.number);
         let found = if descriptor.count <= PICK_WALK_MAX {
             let (from, to) = (Bound::Included(&begin[..]), Bound::Excluded(&end[..]));

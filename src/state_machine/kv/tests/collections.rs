@@ -1,5 +1,8 @@
 //! Hashes, sets, lists and sorted sets.
 
+mod list;
+pub(super) mod sorted;
+
 use super::owned::{Owned, keys, sizes, values};
 use super::*;
 use crate::state_machine::kv::store::PULSE_KEYS_MAX;
@@ -7,7 +10,7 @@ use crate::state_machine::kv::wire::{Action, ValueKind};
 
 /// Items on collections, as the tests of the whole machine draw them.
 pub(super) fn items() -> impl Strategy<Value = Owned> {
-    prop_oneof![members()]
+    prop_oneof![members(), list::items(), sorted::items()]
 }
 
 fn encoded(key: &[u8], action: Action<'_>) -> Owned {
@@ -299,7 +302,7 @@ fn scores_order_as_numbers_do() {
             && scores
                 .iter()
                 .zip(numbers)
-                .all(|(it, number)| it.get() == number)
+                .all(|(it, number)| it.get().total_cmp(&number).is_eq())
     );
     assert_eq!(Score::new(-0.0), Score::new(0.0));
     assert_eq!(Score::new(f64::NAN), None);

@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::state_machine::kv::store::PULSE_KEYS_MAX;
-use crate::state_machine::kv::wire::ExpiryCondition;
-use crate::state_machine::kv::wire::ITEM_HEADER_SIZE;
+use crate::state_machine::kv::wire::{Action, End, ExpiryCondition, ITEM_HEADER_SIZE};
 use storage::collections::ordered_map::{Cost, Trash};
 
 fn batch_is_valid(limits: &Limits, items: u32, key_size: usize, value_size: usize) -> bool {
@@ -238,7 +237,26 @@ fn three_hundred_items_are_always_valid() {
             size_max: None,
         },
         Item::Delete { key },
+        Item::Collection {
+            key,
+            action: Action::Push {
+                end: End::Last,
+                value: &value,
+                if_present: false,
+            },
+        },
+        Item::Collection {
+            key,
+            action: Action::Replace {
+                index: -1,
+                value: &value,
+            },
+        },
     ];
+    let trim = Item::Collection {
+        key,
+        action: Action::Trim { start: 0, stop: 0 },
+    };
     let sizes = [
         (256 << 20, 256 << 10),
         (300 << 20, 256 << 10),
@@ -252,9 +270,9 @@ fn three_hundred_items_are_always_valid() {
             ..Geometry::DEFAULT
         };
         assert_eq!(geometry.check(), Ok(()));
-        for item in &kinds {
+        for (item, count) in kinds.iter().map(|it| (it, 300)).chain([(&trim, 4)]) {
             let mut body = Vec::new();
-            for _ in 0..300 {
+            for _ in 0..count {
                 item.encode(&mut body);
             }
             let limits = Limits::new(&geometry);

@@ -99,6 +99,36 @@ impl<'a> Cursor<'a> {
     }
 }
 
+impl Cursor<'_> {
+    /// Passes over at most so many keys, whole leaves at a time; how many there were.
+    pub fn pass(&mut self, count_max: u64) -> u64 {
+        let mut passed = 0;
+        while passed < count_max && !self.done {
+            let (node, index) = self.path.leaf();
+            let page = self.pages.read(node);
+            let left = if self.reverse {
+                index
+            } else {
+                leaf::count(page).saturating_sub(index)
+            };
+            let step = (left as u64).min(count_max - passed) as usize;
+            let (last, next) = if self.reverse {
+                (index - step, index - step)
+            } else {
+                ((index + step).saturating_sub(1), index + step)
+            };
+            if step > 0 && self.is_before_end(leaf::key(page, last)) {
+                self.path.nodes[self.path.height - 1].1 = next;
+                passed += step as u64;
+            } else if self.next().is_some() {
+                // The first of another leaf, or one of the last before the end.
+                passed += 1;
+            }
+        }
+        passed
+    }
+}
+
 impl OrderedMap {
     /// The key nearest to a place that `seed` determines: each child of a node, and each cell of a leaf, with about the same
     /// chance. None if the map is empty.

@@ -205,6 +205,16 @@ impl Checked {
                 .map(|(key, _)| key)
                 .eq(expected.iter().rev().copied())
         );
+        let count = expected.len();
+        for passed in [0, 1, count / 3, count.saturating_sub(1), count, count + 9] {
+            for reverse in [false, true] {
+                let mut walk = self.map.range(&self.pages, from, to, reverse);
+                assert_eq!(walk.pass(passed as u64), passed.min(count) as u64);
+                let rest = (0..count).skip(passed);
+                let rest = rest.map(|at| expected[if reverse { count - 1 - at } else { at }]);
+                assert!(walk.map(|(key, _)| key).eq(rest));
+            }
+        }
     }
 
     /// Copies the pages in use to another arena, as a checkpoint and a restart do.
@@ -571,6 +581,53 @@ fn samples_reach_every_key_about_as_often() {
     }
     assert_eq!(seen.len(), state.model.len());
     assert!(seen.values().all(|&times| times > 3));
+}
+
+#[test]
+fn samples_of_a_range_reach_its_keys_and_no_others() {
+    let mut state = Checked::new(6000);
+    assert_eq!(state.map.sample_range(&state.pages, b"a", b"b", 5), None);
+    for number in 0..2000u64 {
+        state.insert(&key(2 * (number % 2), number), &[1; 30]);
+    }
+    let keys: Vec<Vec<u8>> = state.model.keys().cloned().collect();
+    let mut random = Random(1);
+    let last = keys.len();
+    for (from, to) in [
+        (0, last),
+        (0, 1),
+        (1, 2),
+        (last - 1, last),
+        (700, 900),
+        (1000, 1003),
+    ] {
+        let end = keys.get(to).cloned().unwrap_or_else(|| vec![255; 40]);
+        let mut seen = BTreeMap::new();
+        for _ in 0..100 * (to - from) {
+            let key = state
+                .map
+                .sample_range(&state.pages, &keys[from], &end, random.next());
+            *seen.entry(key.expect("keys").to_vec()).or_insert(0) += 1;
+        }
+        assert!(seen.keys().eq(&keys[from..to]), "{from} {to}");
+    }
+    for (at, key) in keys.iter().enumerate().step_by(37) {
+        // Nothing lies between a key and the next.
+        let behind = [&key[..], &[0]].concat();
+        let next = &keys[(at + 1).min(keys.len() - 1)];
+        assert_eq!(
+            state
+                .map
+                .sample_range(&state.pages, &behind, next, random.next()),
+            None
+        );
+        assert_eq!(
+            state
+                .map
+                .sample_range(&state.pages, key, key, random.next()),
+            None
+        );
+    }
 }
 
 #[test]

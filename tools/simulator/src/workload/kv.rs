@@ -1,5 +1,7 @@
 //! The key-value machine under all its operations, on few keys, so that requests meet.
 
+mod collections;
+
 use super::Workload;
 use crate::prng::Prng;
 use crate::swarm::Pressure;
@@ -33,7 +35,7 @@ pub struct KvWorkload {
     weights: [u64; OPERATIONS.len()],
 }
 
-const OPERATIONS: [Operation; 18] = [
+const OPERATIONS: [Operation; 19] = [
     Operation::Get,
     Operation::Put,
     Operation::Delete,
@@ -47,6 +49,7 @@ const OPERATIONS: [Operation; 18] = [
     Operation::Increment,
     Operation::Expire,
     Operation::Rename,
+    Operation::Collection,
     Operation::Clear,
     Operation::Scan,
     Operation::Count,
@@ -55,11 +58,14 @@ const OPERATIONS: [Operation; 18] = [
 ];
 
 /// Of these, the first are items.
-const ITEMS: usize = 14;
+const ITEMS: usize = 15;
 
 impl KvWorkload {
     fn key(&self, prng: &mut Prng) -> Vec<u8> {
-        let number = prng.below(self.keys);
+        Self::key_of(prng.below(self.keys))
+    }
+
+    fn key_of(number: u64) -> Vec<u8> {
         let mut key = format!("key-{number:04}").into_bytes();
         if number.is_multiple_of(7) {
             key.resize(200, b'x'); // long keys make deep trees
@@ -196,6 +202,7 @@ impl KvWorkload {
                 let to = &to[..];
                 Item::Rename { key, to, if_absent }.encode(body);
             }
+            Operation::Collection => self.collection(prng, body),
             Operation::Clear => Item::Clear.encode(body),
             _ => Item::Put { key, value }.encode(body),
         }
@@ -307,7 +314,7 @@ impl Workload for KvWorkload {
             *weight = prng.below(10);
         }
         weights[1] += 5; // something is always written
-        weights[13] = prng.below(2); // and seldom is everything cleared
+        weights[ITEMS - 1] = prng.below(2); // and seldom is everything cleared
         Self {
             limits,
             model: Model::new(),
