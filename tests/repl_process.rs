@@ -150,7 +150,10 @@ fn collections_have_statements() {
     let (_, lines) = stand.answers(&["--json"], b"hgetall h\nzrange z 0 -1\nlrange l 0 -1");
     let objects = objects(&lines);
     let members: Vec<_> = objects.iter().map(|object| &object["members"]).collect();
-    assert_eq!(*members[0], json!([{ "member": "g", "value": "two words" }]));
+    assert_eq!(
+        *members[0],
+        json!([{ "member": "g", "value": "two words" }])
+    );
     let scored = json!([{ "member": "b", "score": "-inf" }, { "member": "a", "score": 1.5 }]);
     assert_eq!(*members[1], scored);
     assert_eq!(*members[2], json!([{ "member": "2" }]));
