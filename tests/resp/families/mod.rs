@@ -1,6 +1,7 @@
 //! What the differential test generates of each family of commands, beside those of strings: in a file of its own.
 
 pub mod hashes;
+pub mod lists;
 pub mod sets;
 
 use crate::{Line, Pair, Random};
@@ -25,7 +26,7 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] = &[hashes::FAMILY, sets::FAMILY];
+pub const FAMILIES: &[Family] = &[hashes::FAMILY, lists::FAMILY, sets::FAMILY];
 
 /// Sorted by text: of what has no order.
 pub fn sorted(values: &[Value]) -> Vec<Value> {
