@@ -4,8 +4,11 @@
 //! `VIEWSTONE_COMMANDS` is how many commands, `VIEWSTONE_SEED` which ones. Without redis-server on this machine the test
 //! says so and does nothing; CI has it.
 
+#[path = "resp/families/mod.rs"]
+mod families;
 mod resp;
 
+use families::FAMILIES;
 use resp::{Directory, HANG, Stand};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -321,6 +324,9 @@ const IN_TRANSACTION: &[&str] = &[
 fn command(random: &mut Random, in_transaction: bool) -> Line {
     let template = if in_transaction && random.chance(2) {
         random.one(IN_TRANSACTION)
+    } else if random.chance(2) {
+        let family = random.below(FAMILIES.len());
+        random.one(FAMILIES[family].templates)
     } else {
         random.one(TEMPLATES)
     };
@@ -347,7 +353,10 @@ fn command(random: &mut Random, in_transaction: bool) -> Line {
                 "NX", "XX", "GET", "KEEPTTL", "EX", "1000", "PERSIST", "foo", "get",
             ]),
             "X" => random.one(&["NX", "XX", "GT", "LT", "foo", "nx"]),
-            _ => word,
+            letter => FAMILIES
+                .iter()
+                .find_map(|family| (family.word)(random, letter))
+                .unwrap_or(word),
         };
         line.push(text.as_bytes().to_vec());
     }
@@ -368,6 +377,12 @@ fn command(random: &mut Random, in_transaction: bool) -> Line {
 fn normal(line: &Line, queued: &[Line], value: Value) -> Value {
     let name = line[0].to_ascii_uppercase();
     let by_text = |value: &Value| format!("{value:?}");
+    let of_family = FAMILIES
+        .iter()
+        .find_map(|family| (family.normal)(&name, line, &value));
+    if let Some(value) = of_family {
+        return value;
+    }
     match (name.as_slice(), value) {
         (b"EXEC", Value::Array(parts)) if parts.len() == queued.len() => {
             let each = parts.into_iter().zip(queued);
@@ -447,6 +462,10 @@ fn is_different(line: &Line, in_transaction: bool, queued: &[Line]) -> bool {
     let name = line[0].to_ascii_uppercase();
     let name = name.as_slice();
     let argument = |index: usize| line.get(index).map_or(&b""[..], |argument| argument);
+    let of_family = |family: &families::Family| (family.is_different)(name, line, in_transaction);
+    if FAMILIES.iter().any(of_family) {
+        return true;
+    }
     match name {
         // Offsets and sizes above what a request of the cluster holds have the same error from other limits on.
         b"SETRANGE" => argument(2) == b"4294967296",
@@ -458,13 +477,13 @@ fn is_different(line: &Line, in_transaction: bool, queued: &[Line]) -> bool {
         b"COMMAND" => line.len() == 1 || argument(1) == b"COUNT" && line.len() == 2,
         // Not in transactions.
         b"KEYS" | b"RANDOMKEY" => in_transaction,
-        // It may be, or not, that what is returned has no room, and then the key is not changed.
+        // It may be, or not, that what is returned has no room, and then the key is not changed. Members are not foretold.
         b"INCRBYFLOAT" | b"MSETNX" => queued.iter().any(returns_and_changes),
         _ => false,
     }
 }
 
-/// Whether a command changes a key and returns its value.
+/// Whether a command changes a key and returns its value, or changes a collection.
 fn returns_and_changes(line: &Line) -> bool {
     let name = line[0].to_ascii_uppercase();
     let with_get = || {
@@ -472,6 +491,13 @@ fn returns_and_changes(line: &Line) -> bool {
             .skip(3)
             .any(|it| it.eq_ignore_ascii_case(b"GET"))
     };
+    let is_named = |change: &&str| name == change.as_bytes();
+    if FAMILIES
+        .iter()
+        .any(|it| it.changes.iter().any(|change| is_named(&change)))
+    {
+        return true;
+    }
     match name.as_slice() {
         b"GETDEL" | b"GETEX" | b"GETSET" => true,
         b"SET" => with_get(),
@@ -515,7 +541,8 @@ impl Pair {
             }
             // Redis counts keys that have expired until somebody looks at them.
             b"DBSIZE" => {
-                let look: Vec<&str> = ["EXISTS"].iter().chain(KEYS).copied().collect();
+                let others = ["EXISTS", "h", "h2", "s", "t", "u"];
+                let look: Vec<&str> = others.iter().chain(KEYS).copied().collect();
                 self.theirs.call(&look).expect("Redis answers");
             }
             _ => {}
@@ -597,10 +624,19 @@ fn compare(
         .map(|word| word.escape_ascii().to_string())
         .collect();
     history.push(format!("{text:?} -> {expected:?}"));
+    let name = line[0].to_ascii_uppercase();
+    if expected != Value::Simple(b"QUEUED".into()) {
+        for family in FAMILIES {
+            (family.settle)(pair, &name, line, [&expected, &found]);
+        }
+    }
     let (expected, found) = (normal(line, queued, expected), normal(line, queued, found));
-    let is_float = line[0].eq_ignore_ascii_case(b"INCRBYFLOAT");
-    if is_float && found != expected && is_nearly(&found, &expected) {
-        pair.both(&[b"SET", &line[1][..], b"1", b"KEEPTTL"]);
+    if found != expected && is_nearly(&found, &expected) {
+        match name.as_slice() {
+            b"INCRBYFLOAT" => pair.both(&[b"SET", &line[1][..], b"1", b"KEEPTTL"]),
+            b"HINCRBYFLOAT" => pair.both(&[b"HSET", &line[1][..], &line[2], b"1"]),
+            _ => panic!("{text:?} -> {expected:?}, but the gateway: {found:?}"),
+        }
         counts.nearly += 1;
         return expected;
     }

@@ -3,6 +3,7 @@
 //! A word ends at a blank. Quotes, single or double, keep blanks; in and out of quotes, `\n \r \t \0 \\ \" \'`, a
 //! backslash before a blank, and `\xNN` stand for one byte. A quoted word is never a keyword.
 
+mod collections;
 pub mod forms;
 mod words;
 
@@ -67,6 +68,8 @@ pub enum Change {
     Count,
     /// Removes all keys.
     Clear,
+    /// An action on a collection, as an encoded item.
+    Collection(Vec<u8>),
 }
 
 impl Change {
@@ -109,6 +112,7 @@ impl Change {
             &Self::Rename(ref key, ref to, if_absent) => Item::Rename { key, to, if_absent },
             Self::Count => Item::Count,
             Self::Clear => Item::Clear,
+            Self::Collection(bytes) => Item::decode(bytes).expect("it was encoded").0,
         }
     }
 }
@@ -264,7 +268,7 @@ fn change_of(verb: &Word, rest: &[Word]) -> Result<Change, Wrong> {
         },
         b"count" => take(rest, "count").map(|[]| Change::Count),
         b"clear" => take(rest, "clear").map(|[]| Change::Clear),
-        _ => Err(unknown(verb)),
+        _ => collections::action(verb, rest).unwrap_or_else(|| Err(unknown(verb))),
     }
 }
 

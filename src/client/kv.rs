@@ -21,11 +21,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Several things in one request: [`KvClient::batch`], each for itself, and [`KvClient::transaction`], all or nothing,
+//! Hashes, sets, lists and sorted sets: [`collections`]. Several things in one request: [`KvClient::batch`], each for itself, and [`KvClient::transaction`], all or nothing,
 //! on conditions. Several requests at once: [`KvClient::submit`]. How calls end, and what sessions and deadlines are,
 //! is told in [`crate::client`].
 
 mod answer;
+pub mod collections;
 mod several;
 
 pub use answer::{Change, Committed, Entry, ItemResult, KvError, Page, Stat, Swap, Versioned};
@@ -33,8 +34,9 @@ pub use several::PendingItems;
 
 use super::{Client, ClientOptions, ConnectError, Reply};
 pub use crate::state_machine::kv::wire::{
-    Comparison, Condition, CountReply, Expiry, ExpiryCondition, Item, KEY_SIZE_MAX, Scan,
-    SetCondition, SetOptions, Status, Target,
+    Action, Comparison, Condition, CountReply, End, Expiry, ExpiryCondition, Item, KEY_SIZE_MAX,
+    RANK_MAX, Scan, Score, ScoreCondition, SetCondition, SetOptions, Status, TRIM_MAX, Target,
+    ValueKind,
 };
 use crate::state_machine::kv::wire::{ItemReply, Operation};
 use answer::{error_of, stat_of, version_done};
@@ -524,6 +526,7 @@ fn check_item(item: &Item<'_>) -> Result<(), KvError> {
     check_key(item.key())?;
     match item {
         Item::Rename { to, .. } => check_key(to),
+        Item::Collection { action, .. } => check_key(action.member()),
         _ => Ok(()),
     }
 }

@@ -9,10 +9,13 @@
 
 mod connection;
 mod expiry;
+mod hashes;
 mod info;
 mod keys;
+mod members;
 mod numbers;
 mod server;
+mod sets;
 mod strings;
 mod table;
 mod transactions;

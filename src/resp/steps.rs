@@ -1,13 +1,21 @@
 //! Commands that take several requests, one after another: they read, decide, and write only if nothing has changed since.
 
+mod combine;
+mod draw;
 mod exec;
+mod fields;
 mod float;
+mod moving;
 mod scan;
 mod walk;
 
+pub use combine::Combine;
+pub use draw::Draw;
 pub use exec::Exec;
+pub use fields::Fields;
 pub use float::Float;
-pub use scan::{Keys, Scan};
+pub use moving::Move;
+pub use scan::{Keys, MemberScan, Scan};
 pub use walk::{Part, Reader, Strings, Walk, Way};
 
 use super::caller::Caller;
@@ -40,20 +48,30 @@ pub enum Step {
 /// A command that takes several requests.
 #[derive(Debug)]
 pub enum Steps {
-    /// INCRBYFLOAT.
+    /// INCRBYFLOAT and HINCRBYFLOAT.
     Float(Float),
     /// KEYS.
     Keys(Keys),
     /// SCAN.
     Scan(Scan),
+    /// HSCAN and its like.
+    Members(MemberScan),
     /// RANDOMKEY, with this random number.
     Random(u64),
     /// Whatever returns a large value that it replaces.
     Exchange(Exchange),
     /// MGET of large values.
     Many(Many),
+    /// HMGET of large values.
+    Fields(Fields),
     /// All of a large collection.
     Walk(Walk),
+    /// Several large sets.
+    Combine(Combine),
+    /// Some members at random.
+    Draw(Box<Draw>),
+    /// SMOVE.
+    Move(Move),
     /// EXEC with MSETNX or INCRBYFLOAT.
     Exec(Box<Exec>),
 }
@@ -67,7 +85,12 @@ impl Steps {
             Self::Many(many) => many.size + many.keys.len() * 128,
             Self::Walk(walk) => walk.memory(),
             Self::Exec(exec) => exec.memory(),
-            Self::Float(_) | Self::Scan(_) | Self::Random(_) => 1024,
+            Self::Fields(fields) => fields.memory(),
+            Self::Combine(combine) => combine.memory(),
+            Self::Draw(draw) => draw.memory(),
+            Self::Float(_) | Self::Scan(_) | Self::Members(_) | Self::Random(_) | Self::Move(_) => {
+                2048
+            }
         }
     }
 
@@ -83,7 +106,12 @@ impl Steps {
             }
             Self::Exchange(exchange) => exchange.ask(body),
             Self::Many(many) => many.ask(body),
+            Self::Members(scan) => scan.ask(body),
+            Self::Fields(fields) => fields.ask(body),
             Self::Walk(walk) => walk.ask(body),
+            Self::Combine(combine) => combine.ask(body),
+            Self::Draw(draw) => draw.ask(body),
+            Self::Move(moving) => moving.ask(body),
             Self::Exec(exec) => exec.ask(body),
         }
     }
@@ -109,7 +137,12 @@ impl Steps {
             }),
             Self::Exchange(exchange) => exchange.answer(reply, replies),
             Self::Many(many) => many.answer(reply, shared, replies),
+            Self::Members(scan) => scan.answer(reply, shared, replies),
+            Self::Fields(fields) => fields.answer(reply, shared, replies),
             Self::Walk(walk) => walk.answer(reply, shared, replies),
+            Self::Combine(combine) => combine.answer(reply, shared, replies),
+            Self::Draw(draw) => draw.answer(reply, shared, replies),
+            Self::Move(moving) => moving.answer(reply, replies),
             Self::Exec(exec) => exec.answer(reply, caller, shared, replies),
         };
         step.unwrap_or(Step::Malformed)

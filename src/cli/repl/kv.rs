@@ -5,7 +5,9 @@ use crate::cli::statement::{Quoted, Statement, transaction};
 use crate::cli::status;
 use crate::client::kv::{Entry, ItemResult, KvClient, KvError};
 use crate::client::{CallError, ClientOptions, Definite};
-use crate::state_machine::kv::wire::{Item, KEY_SIZE_MAX, Scan, Status, prefix_end};
+use crate::state_machine::kv::wire::{
+    Item, KEY_SIZE_MAX, Scan, Score, Status, ValueKind, prefix_end,
+};
 use serde_json::{Map, Value, json};
 use std::ops::Bound;
 use std::time::Duration;
@@ -178,6 +180,7 @@ fn result(item: &Item<'_>, it: &ItemResult) -> Answer {
     let version = it.version;
     let mut answer = match it.status {
         Status::Done => ok(format!("version {version}"), json!({ "version": version })),
+        Status::Value if is_of_scores(item) => score(it),
         Status::Value => ok(
             format!("{} version {version}", quoted(it)),
             json!({ "version": version }),
@@ -195,13 +198,14 @@ fn result(item: &Item<'_>, it: &ItemResult) -> Answer {
         Status::Number if matches!(item, Item::Count) => number(it, json!({ "count": it.number })),
         Status::Number => number(it, json!({})),
         Status::Stat => stat(it),
+        Status::Members => members(item, it),
         Status::OutOfSpace => refused(&Definite::OutOfSpace),
         Status::TooLong => refused(&KvError::TooLong),
         Status::NotANumber => refused(&KvError::NotANumber),
         Status::Overflow => refused(&KvError::Overflow),
         Status::WrongType => refused(&KvError::WrongType),
         Status::TooLarge => refused(&"the value does not fit an answer"),
-        Status::Invalid | Status::Succeeded | Status::Failed | Status::Members => {
+        Status::Invalid | Status::Succeeded | Status::Failed => {
             refused(&"the answer is not one of the key-value machine")
         }
     };
@@ -226,10 +230,77 @@ fn result(item: &Item<'_>, it: &ItemResult) -> Answer {
         }
         _ => {}
     }
-    if let Some(value) = &it.value {
+    if let Some(value) = it.value.as_ref().filter(|_| !is_of_scores(item)) {
         put_bytes(&mut answer.fields, "value", value);
     }
     answer
+}
+
+fn kind_name(kind: ValueKind) -> &'static str {
+    match kind {
+        ValueKind::Bytes => "bytes",
+        ValueKind::Hash => "hash",
+        ValueKind::Set => "set",
+        ValueKind::List => "list",
+        ValueKind::Sorted => "sorted set",
+    }
+}
+
+/// Whether the values of its result are scores.
+fn is_of_scores(item: &Item<'_>) -> bool {
+    matches!(item, Item::Collection { action, .. } if action.kind() == ValueKind::Sorted)
+}
+
+fn score_of(bytes: &[u8]) -> Option<f64> {
+    let ordered = u64::from_le_bytes(bytes.try_into().ok()?);
+    Score::from_ordered(ordered).map(Score::get)
+}
+
+/// JSON knows no infinity: as text, then.
+fn score_value(score: f64) -> Value {
+    serde_json::Number::from_f64(score).map_or_else(|| score.to_string().into(), Value::Number)
+}
+
+fn score(it: &ItemResult) -> Answer {
+    let Some(score) = it.value.as_deref().and_then(score_of) else {
+        return missing();
+    };
+    let version = it.version;
+    let fields = json!({ "version": version, "found": true, "score": score_value(score) });
+    ok(format!("{score} version {version}"), fields)
+}
+
+/// Members, fields and values, members and scores, or elements.
+fn members(item: &Item<'_>, it: &ItemResult) -> Answer {
+    let second = match item {
+        Item::Collection { action, .. } => match action.kind() {
+            ValueKind::Hash => "value",
+            ValueKind::Sorted => "score",
+            _ => "",
+        },
+        _ => "",
+    };
+    let (mut rows, mut values) = (Vec::new(), Vec::new());
+    let step = if second.is_empty() { 1 } else { 2 };
+    for strings in it.members.chunks(step) {
+        let mut fields = Map::new();
+        put_bytes(&mut fields, "member", &strings[0]);
+        let mut row = Quoted(&strings[0]).to_string();
+        if let Some(score) = strings.get(1).filter(|_| second == "score") {
+            let score = score_of(score).unwrap_or(f64::NAN);
+            row += &format!("={score}");
+            fields.insert("score".to_owned(), score_value(score));
+        } else if let Some(value) = strings.get(1) {
+            row += &format!("={}", Quoted(value));
+            put_bytes(&mut fields, "value", value);
+        }
+        rows.push(row);
+        values.push(Value::Object(fields));
+    }
+    let more_follow = if it.more { ", more follow" } else { "" };
+    let text = format!("{} members{more_follow} version {}", rows.len(), it.version);
+    let fields = json!({ "members": values, "more": it.more, "version": it.version });
+    ok(text, fields).with_rows(rows, " ")
 }
 
 fn quoted(it: &ItemResult) -> String {
@@ -255,9 +326,14 @@ fn stat(it: &ItemResult) -> Answer {
         "version": stat.version,
         "size": stat.size,
         "expiry_ms": stat.expiry_ms,
+        "kind": kind_name(stat.kind),
     });
+    let kind = match stat.kind {
+        ValueKind::Bytes => String::new(),
+        kind => format!("{} of ", kind_name(kind)),
+    };
     ok(
-        format!("version {} size {} {expiry}", stat.version, stat.size),
+        format!("version {} {kind}size {} {expiry}", stat.version, stat.size),
         fields,
     )
 }
@@ -315,7 +391,10 @@ fn scan(
             .value
             .as_deref()
             .map(|value| Quoted(value).to_string());
-        let value = value.unwrap_or_else(|| "(too large)".to_owned());
+        let value = value.unwrap_or_else(|| match entry.kind {
+            ValueKind::Bytes => "(too large)".to_owned(),
+            kind => format!("({} of {})", kind_name(kind), entry.size),
+        });
         rows.push(format!("{}={value}", Quoted(&entry.key)));
         let mut fields = Map::new();
         fields.insert("version".to_owned(), entry.version.into());

@@ -2,6 +2,8 @@
 //!
 //! To add a machine: a group of its statements here, and their arms in the parser and in the shell.
 
+mod collections;
+
 use std::fmt::Write;
 
 /// A statement.
@@ -39,6 +41,10 @@ pub const GROUPS: &[Group] = &[
     Group {
         title: "The key-value machine (kv)",
         forms: KV,
+    },
+    Group {
+        title: "Its hashes, sets, lists and sorted sets",
+        forms: collections::COLLECTIONS,
     },
     Group {
         title: "The shell",
@@ -82,8 +88,10 @@ const KV: &[Form] = &[
     Form {
         name: "stat",
         usage: "stat KEY",
-        about: "read version, size and expiry",
-        more: &["The expiry is in milliseconds since 1970."],
+        about: "read version, size, expiry, and what it holds",
+        more: &[
+            "The expiry is in milliseconds since 1970. The size of a collection is how many it has.",
+        ],
         keywords: &[],
         nests: true,
     },

@@ -9,8 +9,8 @@ pub enum KvError {
     /// The call ended without an answer of the machine, or the state is out of space.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// A key is too long. Nothing was sent.
-    #[error("a key has at most {KEY_SIZE_MAX} bytes; this one has {0}")]
+    /// A key, or a member of a collection, is too long. Nothing was sent.
+    #[error("keys and members have at most {KEY_SIZE_MAX} bytes; this one has {0}")]
     Key(usize),
     /// A batch without items, a scan of no entries, or a transaction with a list too long or with a transaction in it.
     /// Nothing was sent.
@@ -201,7 +201,11 @@ pub struct Entry {
     pub key: Vec<u8>,
     /// The version of its value.
     pub version: u64,
-    /// Its value; none if it was not asked for, or does not fit an answer.
+    /// What it holds.
+    pub kind: ValueKind,
+    /// Bytes of its value; of a collection, its length.
+    pub size: u32,
+    /// Its value; none if it was not asked for, does not fit an answer, or is a collection.
     pub value: Option<Vec<u8>>,
 }
 

@@ -165,6 +165,8 @@ impl KvClient {
         let entries = keys.map(|entry| Entry {
             key: entry.key.to_vec(),
             version: entry.version,
+            kind: entry.kind,
+            size: entry.value_size,
             value: entry.value.map(<[u8]>::to_vec),
         });
         Ok(Page {

@@ -7,10 +7,10 @@ use crate::resp::steps::{Keys, Scan, Steps};
 use crate::state_machine::kv::wire::Item;
 
 /// Entries of an answer to SCAN that does not say how many.
-const SCAN_COUNT: i64 = 10;
+pub(super) const SCAN_COUNT: i64 = 10;
 
 /// Most entries of an answer to SCAN: the client will come again.
-const SCAN_COUNT_MAX: u32 = 10_000;
+pub(super) const SCAN_COUNT_MAX: u32 = 10_000;
 
 pub(super) fn del(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     let keys = arguments.from(1);
@@ -81,7 +81,7 @@ pub(super) fn keys(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prep
 }
 
 /// A cursor, as the C library reads it: blanks before it are refused, a sign is not.
-fn cursor(text: &[u8]) -> Result<u64, Failure> {
+pub(super) fn cursor(text: &[u8]) -> Result<u64, Failure> {
     const INVALID: Failure = Failure::new("ERR invalid cursor");
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -106,10 +106,27 @@ fn cursor(text: &[u8]) -> Result<u64, Failure> {
     })
 }
 
-pub(super) fn scan(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
+/// What a cursor stands for: the key or member behind which it goes on; none: from the beginning.
+///
+/// # Errors
+/// It is not remembered.
+pub(super) fn place<'a>(
+    context: &'a Context<'_>,
+    cursor: u64,
+) -> Result<Option<&'a [u8]>, Failure> {
     const FORGOTTEN: Failure = Failure::new(
         "ERR the cursor is not known here: it is too old, or of another gateway; begin again with 0",
     );
+    match cursor {
+        0 => Ok(None),
+        cursor => {
+            let found = context.shared.cursors.key(cursor);
+            found.map(Some).ok_or(FORGOTTEN)
+        }
+    }
+}
+
+pub(super) fn scan(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prepared {
     let cursor = cursor(&arguments[1])?;
     let (mut pattern, mut count, mut kind): (Option<&[u8]>, i64, Option<&[u8]>) =
         (None, SCAN_COUNT, None);
@@ -129,10 +146,7 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: &Arguments<'_>) -> Prep
         }
         at += 2;
     }
-    let from = match cursor {
-        0 => None,
-        cursor => Some(context.shared.cursors.key(cursor).ok_or(FORGOTTEN)?),
-    };
+    let from = place(context, cursor)?;
     let count = u32::try_from(count).map_or(SCAN_COUNT_MAX, |count| count.min(SCAN_COUNT_MAX));
     let scan = Scan::new(from, pattern.unwrap_or(b"*"), count, kind);
     Ok(Then::Steps(Box::new(Steps::Scan(scan))))

@@ -196,6 +196,10 @@ pub fn compose(
                     prediction.apply(&items);
                 }
                 all.extend(&items);
+                // Not only at the end: a short command may come to many items.
+                if all.bytes().len() > shared.limits.request_size_max {
+                    return Err(TOO_LARGE);
+                }
                 Part::Items(finish, items.count(), before)
             }
             Ok(Then::Replied) => Part::Reply(reply),

@@ -1,13 +1,18 @@
-//! INCRBYFLOAT. Redis computes with 80 bits, this with the 64 of IEEE 754 and the shortest digits that name the result:
+//! INCRBYFLOAT and HINCRBYFLOAT. Redis computes with 80 bits, this with the 64 of IEEE 754 and the shortest digits that name the result:
 //! the same for what people write down, not for the last digits of what needs more than 15.
 
 use super::{Step, again, results};
 use crate::client::{Kind, ReplyRef};
 use crate::resp::command::{Failure, WRONG_TYPE};
 use crate::resp::reply::Replies;
-use crate::state_machine::kv::wire::{Expiry, Item, Operation, SetCondition, SetOptions, Status};
+use crate::state_machine::kv::wire::{
+    Action, Condition, Expiry, Item, Operation, SetCondition, SetOptions, Status, TransactionBytes,
+    ValueKind,
+};
 
 const NOT_A_FLOAT: Failure = Failure::new("ERR value is not a valid float");
+const FIELD_NOT_A_FLOAT: Failure = Failure::new("ERR hash value is not a float");
+const INFINITE: Failure = Failure::new("ERR value is NaN or Infinity");
 const NOT_FINITE: Failure = Failure::new("ERR increment would produce NaN or Infinity");
 
 /// Longest number that is read.
@@ -17,6 +22,8 @@ const TEXT_SIZE_MAX: usize = 5 * 1024;
 #[derive(Debug)]
 pub struct Float {
     key: Vec<u8>,
+    /// Of a hash; none: the key's own value.
+    field: Option<Vec<u8>>,
     increment: f64,
     /// The version that was read, and the sum.
     sum: Option<(u64, Vec<u8>)>,
@@ -81,10 +88,33 @@ impl Float {
     pub fn new(key: &[u8], increment: &[u8]) -> Result<Self, Failure> {
         Ok(Self {
             key: key.to_vec(),
+            field: None,
             increment: parse(increment).ok_or(NOT_A_FLOAT)?,
             sum: None,
             tries: 0,
         })
+    }
+
+    /// The same to a field of a hash. Infinity is no number there.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn of_field(key: &[u8], field: &[u8], increment: &[u8]) -> Result<Self, Failure> {
+        let float = Self::new(key, increment)?;
+        if float.increment.is_infinite() {
+            return Err(INFINITE);
+        }
+        Ok(Self {
+            field: Some(field.to_vec()),
+            ..float
+        })
+    }
+
+    fn not_a_float(&self) -> Failure {
+        match self.field {
+            None => NOT_A_FLOAT,
+            Some(_) => FIELD_NOT_A_FLOAT,
+        }
     }
 
     /// The sum of this value, or of zero if there is none, and the increment.
@@ -93,7 +123,7 @@ impl Float {
     /// The value is no number, or the sum is too large.
     pub fn sum(&self, value: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
         let value = match value {
-            Some(value) => parse(value).ok_or(NOT_A_FLOAT)?,
+            Some(value) => parse(value).ok_or_else(|| self.not_a_float())?,
             None => 0.0,
         };
         let sum = value + self.increment;
@@ -106,13 +136,24 @@ impl Float {
 
     pub(super) fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
         let key = &self.key;
-        match &self.sum {
-            None => {
-                let size_max = TEXT_SIZE_MAX as u32;
+        let size_max = TEXT_SIZE_MAX as u32;
+        match (&self.sum, &self.field) {
+            (None, None) => {
                 Item::Get { key, size_max }.encode(body);
                 (Kind::Read, Operation::Batch)
             }
-            Some((version, value)) => {
+            (None, Some(field)) => {
+                // A field that is not there does not tell the key's version.
+                Item::Stat { key }.encode(body);
+                let action = Action::Find {
+                    kind: ValueKind::Hash,
+                    member: field,
+                    size_max,
+                };
+                Item::Collection { key, action }.encode(body);
+                (Kind::Read, Operation::Batch)
+            }
+            (Some((version, value)), None) => {
                 let options = SetOptions {
                     condition: SetCondition::Version(*version),
                     expiry: Expiry::Keep,
@@ -126,6 +167,19 @@ impl Float {
                 item.encode(body);
                 (Kind::Write, Operation::Batch)
             }
+            (Some((version, value)), Some(field)) => {
+                let action = Action::Insert {
+                    kind: ValueKind::Hash,
+                    member: field,
+                    value,
+                    if_absent: false,
+                };
+                let condition = Condition::version(key, *version);
+                let item = Item::Collection { key, action };
+                let transaction = TransactionBytes::new(&[condition], &[item], &[]);
+                body.extend_from_slice(transaction.expect("one item").as_bytes());
+                (Kind::Write, Operation::Batch)
+            }
         }
     }
 
@@ -134,21 +188,28 @@ impl Float {
         reply: &ReplyRef<'_>,
         replies: &mut Replies<'_>,
     ) -> Option<Step> {
-        let result = results(reply, 1)?.next()?;
         if let Some((_, sum)) = self.sum.take() {
-            match result.status {
-                Status::Done => replies.bulk(&sum),
-                Status::Mismatch => return Some(again(&mut self.tries, replies)),
+            match results(reply, 1)?.next()?.status {
+                Status::Done | Status::Succeeded => replies.bulk(&sum),
+                Status::Mismatch | Status::Failed => return Some(again(&mut self.tries, replies)),
                 Status::OutOfSpace => super::out_of_space(replies),
                 _ => return None,
             }
             return Some(Step::Done);
         }
-        let (version, sum) = match result.status {
-            Status::Value => (result.version, self.sum(Some(result.value))),
-            Status::NotFound => (0, self.sum(None)),
-            Status::TooLarge => (0, Err(NOT_A_FLOAT)),
-            Status::WrongType => (0, Err(WRONG_TYPE)),
+        let count = 1 + usize::from(self.field.is_some());
+        let mut results = results(reply, count)?;
+        let mut version = None;
+        if self.field.is_some() {
+            version = Some(results.next()?.version);
+        }
+        let result = results.next()?;
+        let version = version.unwrap_or(result.version);
+        let sum = match result.status {
+            Status::Value => self.sum(Some(result.value)),
+            Status::NotFound => self.sum(None),
+            Status::TooLarge => Err(self.not_a_float()),
+            Status::WrongType => Err(WRONG_TYPE),
             _ => return None,
         };
         match sum {

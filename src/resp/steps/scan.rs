@@ -1,14 +1,14 @@
-//! KEYS and SCAN.
+//! KEYS, SCAN, and the scans of members.
 
-use super::Step;
+use super::{Step, results};
 use crate::client::{Kind, ReplyRef};
-use crate::resp::command::Failure;
+use crate::resp::command::{Failure, WRONG_TYPE};
 use crate::resp::finish::type_name;
 use crate::resp::glob;
 use crate::resp::reply::{Protocol, Replies};
 use crate::resp::shared::Shared;
 use crate::state_machine::kv::wire::{
-    KEY_SIZE_MAX, Operation, Scan as Range, ScanReply, prefix_end,
+    Action, Item, KEY_SIZE_MAX, Operation, Scan as Range, ScanReply, Status, ValueKind, prefix_end,
 };
 use std::ops::Bound;
 
@@ -160,6 +160,92 @@ impl Scan {
         replies.array(keys.len());
         for key in keys {
             replies.bulk(key);
+        }
+        Some(Step::Done)
+    }
+}
+
+/// HSCAN and its like: one part of a collection, and a cursor for the next.
+#[derive(Debug)]
+pub struct MemberScan {
+    key: Box<[u8]>,
+    kind: ValueKind,
+    after: Option<Box<[u8]>>,
+    pattern: Box<[u8]>,
+    count: u32,
+}
+
+impl MemberScan {
+    /// From behind a member on.
+    pub fn new(
+        key: &[u8],
+        kind: ValueKind,
+        after: Option<&[u8]>,
+        pattern: &[u8],
+        count: u32,
+    ) -> Self {
+        Self {
+            key: key.into(),
+            kind,
+            after: after.map(Into::into),
+            pattern: pattern.into(),
+            count,
+        }
+    }
+
+    /// Whether members come with their values.
+    fn values(&self) -> bool {
+        self.kind != ValueKind::Set
+    }
+
+    pub(super) fn ask(&self, body: &mut Vec<u8>) -> (Kind, Operation) {
+        let action = Action::Members {
+            kind: self.kind,
+            from: self
+                .after
+                .as_deref()
+                .map_or(Bound::Unbounded, Bound::Excluded),
+            count_max: self.count,
+            values: self.values(),
+            size_max: u32::MAX,
+        };
+        let key = &self.key;
+        Item::Collection { key, action }.encode(body);
+        (Kind::Read, Operation::Batch)
+    }
+
+    pub(super) fn answer(
+        &self,
+        reply: &ReplyRef<'_>,
+        shared: &mut Shared,
+        replies: &mut Replies<'_>,
+    ) -> Option<Step> {
+        let result = results(reply, 1)?.next()?;
+        match result.status {
+            Status::Members | Status::NotFound => {}
+            Status::WrongType => {
+                WRONG_TYPE.write(replies);
+                return Some(Step::Done);
+            }
+            _ => return None,
+        }
+        let strings: Vec<&[u8]> = result.members.collect();
+        let width = 1 + usize::from(self.values());
+        let cursor = match strings.chunks_exact(width).last() {
+            Some(last) if result.more => shared.cursors.insert(last[0]),
+            // At least one has room.
+            None if result.more => return None,
+            _ => 0,
+        };
+        replies.array(2);
+        replies.bulk(cursor.to_string().as_bytes());
+        let matching: Vec<&[&[u8]]> = strings
+            .chunks_exact(width)
+            .filter(|member| glob::matches(&self.pattern, member[0]))
+            .collect();
+        replies.array(width * matching.len());
+        for string in matching.into_iter().flatten() {
+            replies.bulk(string);
         }
         Some(Step::Done)
     }

@@ -9,7 +9,8 @@ use crate::resp::shared::Shared;
 use crate::state_machine::kv::wire::{Action, Item, ItemReply, Operation, Status, ValueKind};
 use std::ops::Bound;
 
-const TOO_MUCH: Failure = Failure::new("ERR the collection is too large for one reply");
+/// The error of [`Part::TooMuch`].
+pub(super) const TOO_MUCH: Failure = Failure::new("ERR the collection is too large for one reply");
 
 /// Byte strings, one behind the other.
 #[derive(Debug, Default)]
@@ -53,8 +54,18 @@ impl Strings {
     }
 }
 
+impl<'a> FromIterator<&'a [u8]> for Strings {
+    fn from_iter<T: IntoIterator<Item = &'a [u8]>>(strings: T) -> Self {
+        let mut all = Self::default();
+        for string in strings {
+            all.push(string);
+        }
+        all
+    }
+}
+
 /// How a collection is walked through.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
     /// Members in the order of their bytes, each with its value or without.
     Members {
@@ -66,21 +77,33 @@ pub enum Way {
 }
 
 impl Way {
-    /// What reads the next part, behind these strings; all of it if there are none.
-    pub fn action<'a>(&self, strings: &'a Strings) -> Action<'a> {
+    /// What reads the first part.
+    pub fn first(&self) -> Action<'static> {
+        self.behind(None)
+    }
+
+    /// What reads the part behind these strings.
+    pub fn next<'a>(&self, strings: &'a Strings) -> Action<'a> {
+        let last = strings.len().checked_sub(self.width());
+        self.behind(last.and_then(|at| strings.get(at)))
+    }
+
+    /// Strings that belong together.
+    fn width(&self) -> usize {
         match *self {
-            Self::Members { kind, values } => {
-                let width = if values { 2 } else { 1 };
-                let last = strings.len().checked_sub(width);
-                let last = last.and_then(|at| strings.get(at));
-                Action::Members {
-                    kind,
-                    from: last.map_or(Bound::Unbounded, Bound::Excluded),
-                    count_max: u32::MAX,
-                    values,
-                    size_max: u32::MAX,
-                }
-            }
+            Self::Members { values, .. } => 1 + usize::from(values),
+        }
+    }
+
+    fn behind<'a>(&self, last: Option<&'a [u8]>) -> Action<'a> {
+        match *self {
+            Self::Members { kind, values } => Action::Members {
+                kind,
+                from: last.map_or(Bound::Unbounded, Bound::Excluded),
+                count_max: u32::MAX,
+                values,
+                size_max: u32::MAX,
+            },
         }
     }
 }
@@ -150,7 +173,7 @@ impl Reader {
     pub fn item(&self) -> Item<'_> {
         Item::Collection {
             key: &self.key,
-            action: self.way.action(&self.strings),
+            action: self.way.next(&self.strings),
         }
     }
 
@@ -223,11 +246,6 @@ impl Walk {
         }
         Some(Step::Done)
     }
-}
-
-/// The error of [`Part::TooMuch`].
-pub(super) fn too_much(replies: &mut Replies<'_>) {
-    TOO_MUCH.write(replies);
 }
 
 #[cfg(test)]

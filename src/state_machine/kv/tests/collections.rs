@@ -302,7 +302,7 @@ fn scores_order_as_numbers_do() {
             && scores
                 .iter()
                 .zip(numbers)
-                .all(|(it, number)| it.get() == number)
+                .all(|(it, number)| it.get().total_cmp(&number).is_eq())
     );
     assert_eq!(Score::new(-0.0), Score::new(0.0));
     assert_eq!(Score::new(f64::NAN), None);

@@ -350,6 +350,10 @@ fn choice(choice: Option<bool>) -> u8 {
     }
 }
 
+#[expect(
+    clippy::option_option,
+    reason = "a code may mean nothing, or that there is no choice"
+)]
 fn choice_of(code: u8) -> Option<Option<bool>> {
     Some(match code {
         0 => None,
@@ -357,14 +361,6 @@ fn choice_of(code: u8) -> Option<Option<bool>> {
         2 => Some(true),
         _ => return None,
     })
-}
-
-fn end_of(options: u8) -> End {
-    if options & 1 == 0 {
-        End::First
-    } else {
-        End::Last
-    }
 }
 
 impl<'a> Action<'a> {
@@ -601,18 +597,38 @@ impl<'a> Action<'a> {
 
     /// None of parts that are not exactly those of an action.
     fn from_parts(parts: &Parts<'a>) -> Option<Self> {
+        let kind = ValueKind::from_byte(parts.kind)?;
+        let action = match parts.code {
+            1..=7 => Self::members_from_parts(kind, parts)?,
+            8..=13 => Self::list_from_parts(parts)?,
+            _ => Self::sorted_from_parts(parts)?,
+        };
+        let fits = match action {
+            Self::Insert { value, .. } => match kind {
+                ValueKind::Hash => true,
+                ValueKind::Set => value.is_empty(),
+                _ => false,
+            },
+            Self::Length { .. } => kind != ValueKind::Bytes,
+            Self::Remove { .. } | Self::Find { .. } | Self::Members { .. } | Self::Pick { .. } => {
+                matches!(kind, ValueKind::Hash | ValueKind::Set | ValueKind::Sorted)
+            }
+            _ => true,
+        };
+        (fits && action.parts() == *parts).then_some(action)
+    }
+
+    fn members_from_parts(kind: ValueKind, parts: &Parts<'a>) -> Option<Self> {
         let Parts {
             options,
             size_max,
-            numbers,
+            numbers: [first, ..],
             member,
             value,
             ..
         } = *parts;
-        let kind = ValueKind::from_byte(parts.kind)?;
-        let first = numbers[0];
-        let is_flagged = options & 1 == 1;
-        let action = match parts.code {
+        let is_flagged = options == 1;
+        Some(match parts.code {
             1 => Self::Length { kind },
             2 => Self::Insert {
                 kind,
@@ -642,51 +658,47 @@ impl<'a> Action<'a> {
                 seed: first,
                 take: is_flagged,
             },
+            _ => return None,
+        })
+    }
+
+    fn list_from_parts(parts: &Parts<'a>) -> Option<Self> {
+        let Parts {
+            options,
+            size_max,
+            numbers: [start, stop, _],
+            value,
+            ..
+        } = *parts;
+        let (start, stop) = (start.cast_signed(), stop.cast_signed());
+        let end = if options & 1 == 0 {
+            End::First
+        } else {
+            End::Last
+        };
+        Some(match parts.code {
             8 => Self::Push {
-                end: end_of(options),
+                end,
                 value,
                 if_present: options & 2 != 0,
             },
-            9 => Self::Pop {
-                end: end_of(options),
-                size_max,
-            },
+            9 => Self::Pop { end, size_max },
             10 => Self::At {
-                index: first.cast_signed(),
+                index: start,
                 size_max,
             },
             11 => Self::Replace {
-                index: first.cast_signed(),
+                index: start,
                 value,
             },
             12 => Self::Range {
-                start: first.cast_signed(),
-                stop: numbers[1].cast_signed(),
+                start,
+                stop,
                 size_max,
             },
-            13 => Self::Trim {
-                start: first.cast_signed(),
-                stop: numbers[1].cast_signed(),
-            },
-            _ => Self::sorted_from_parts(parts)?,
-        };
-        let kinds: &[ValueKind] = match action {
-            Self::Insert { .. } => &[ValueKind::Hash, ValueKind::Set],
-            Self::Length { .. } => &[
-                ValueKind::Hash,
-                ValueKind::Set,
-                ValueKind::List,
-                ValueKind::Sorted,
-            ],
-            Self::Remove { .. } | Self::Find { .. } | Self::Members { .. } | Self::Pick { .. } => {
-                &[ValueKind::Hash, ValueKind::Set, ValueKind::Sorted]
-            }
-            _ => &[ValueKind::Bytes],
-        };
-        let is_right = kinds.contains(&kind)
-            && (kind != ValueKind::Set || value.is_empty())
-            && action.parts() == *parts;
-        is_right.then_some(action)
+            13 => Self::Trim { start, stop },
+            _ => return None,
+        })
     }
 
     fn sorted_from_parts(parts: &Parts<'a>) -> Option<Self> {
