@@ -2,9 +2,12 @@
 
 mod collections;
 mod shape;
+mod sorted;
 
 pub use collections::{Combination, Drawn, distinct};
 pub use shape::Shape;
+pub use sorted::Sorted;
+pub(super) use sorted::TOO_FAR;
 
 use super::caller::{Caller, Settings};
 use super::command::{Failure, NOT_AN_INTEGER, TOO_LONG, WRONG_TYPE};
@@ -51,6 +54,8 @@ pub enum Finish {
     Drawn(Drawn),
     /// The members that so many picks have returned.
     Picked(Shape, usize),
+    /// About a sorted set.
+    Sorted(Sorted),
     /// OK if all of so many were done.
     AllDone(usize),
     /// Of a transaction without conditions: what this makes of its results.
@@ -173,6 +178,7 @@ impl Finish {
             | Self::Picked(_, count)
             | Self::AllDone(count)
             | Self::AllDoneBit(count) => *count,
+            Self::Sorted(sorted) => sorted.count(),
             Self::Watched(keys) => keys.len(),
             _ => 1,
         }
@@ -204,6 +210,7 @@ impl Finish {
             Self::Fields(count) => return collections::fields(*count, results, around, replies),
             Self::Presents(count) => return collections::presents(*count, results, replies),
             Self::Total(count) => return collections::total(*count, results, replies),
+            Self::Sorted(sorted) => return sorted.write(results, replies),
             Self::Picked(shape, count) => {
                 return collections::picked(*shape, *count, results, replies);
             }
