@@ -111,6 +111,55 @@ fn each_statement_has_one_line_of_answer() {
 }
 
 #[test]
+fn collections_have_statements() {
+    let stand = Stand::new("repl-collections");
+    let input = b"hset h f 1\nhset h g 'two words'\nhincr h f 4\nhgetall h\nhget h none\nget h\nstat h\n\
+        sadd s b\nsadd s a\nsmembers s\nsrem s none\nlpush l 2\nlpush l 1\nrpush l 3\nlrange l 0 -1\nlpop l\n\
+        zadd z 1.5 a\nzadd z -inf b\nzadd z x c\nzrange z 0 -1\nzscore z a\nscan\n\
+        transaction if h present then hdel h f ; rpop l else count";
+    let (status, lines) = stand.answers(&[], input);
+    assert_eq!(status, 0);
+    assert_eq!(
+        lines,
+        [
+            "ok 1",
+            "ok 1",
+            "ok 5",
+            "ok 2 members version 3 \"f\"=\"5\" \"g\"=\"two words\"",
+            "ok absent",
+            "error: line 6: the value is of another type",
+            "ok version 3 hash of size 2 never expires",
+            "ok 1",
+            "ok 1",
+            "ok 2 members version 5 \"a\" \"b\"",
+            "ok 0",
+            "ok 1",
+            "ok 2",
+            "ok 3",
+            "ok 3 members version 8 \"1\" \"2\" \"3\"",
+            "ok \"1\" and then version 9",
+            "ok 1",
+            "ok 1",
+            "error: line 19: column 8: the statement is: zadd KEY SCORE MEMBER",
+            "ok 2 members version 11 \"b\"=-inf \"a\"=1.5",
+            "ok 1.5 version 11",
+            "ok 4 entries \"h\"=(hash of 2) \"l\"=(list of 2) \"s\"=(set of 2) \"z\"=(sorted set of 2)",
+            "ok then; 1; \"3\" and then version 13",
+        ]
+    );
+    let (_, lines) = stand.answers(&["--json"], b"hgetall h\nzrange z 0 -1\nlrange l 0 -1");
+    let objects = objects(&lines);
+    let members: Vec<_> = objects.iter().map(|object| &object["members"]).collect();
+    assert_eq!(
+        *members[0],
+        json!([{ "member": "g", "value": "two words" }])
+    );
+    let scored = json!([{ "member": "b", "score": "-inf" }, { "member": "a", "score": 1.5 }]);
+    assert_eq!(*members[1], scored);
+    assert_eq!(*members[2], json!([{ "member": "2" }]));
+}
+
+#[test]
 fn scripts_get_one_object_a_line_and_the_last_statement_s_fate() {
     let stand = Stand::new("repl-json");
     let key = std::ffi::OsStr::from_bytes(b"put \xff\xfe v");

@@ -61,6 +61,9 @@ enum Taken {
 const REFUSED_SIZE: Failure =
     Failure::new("ERR the command is larger than a request of the cluster may be");
 
+const REFUSED_COUNT: Failure =
+    Failure::new("ERR too many arguments for one entry of the log: nothing was done; use several commands");
+
 impl Front {
     /// Makes requests of all that is ready.
     pub fn gather(&mut self, core: &mut Core, now: u64) {
@@ -331,6 +334,9 @@ impl Front {
         }
         if self.scratch.bytes().len() > self.sizes.limits.request_size_max {
             return self.fail(name, &REFUSED_SIZE);
+        }
+        if writes && self.scratch.reply_size() > self.sizes.limits.write_reply_size_max {
+            return self.fail(name, &REFUSED_COUNT);
         }
         self.put(name, finish, writes);
         if alone {

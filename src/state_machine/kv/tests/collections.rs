@@ -315,3 +315,36 @@ fn scores_order_as_numbers_do() {
         }
     }
 }
+
+/// Members, and keys of many small collections, until there is no room; then everything can be deleted all the same.
+#[test]
+fn a_store_full_of_collections_can_be_emptied() {
+    let mut store = Checked::new(&Geometry::SMALL);
+    let mut number = 0u32;
+    while store.refused < 50 {
+        let member = number.wrapping_mul(2_654_435_761).to_be_bytes();
+        let small = [&b"small-"[..], &member].concat();
+        let value = vec![number as u8; (number as usize * 37) % 3000];
+        let key = if number.is_multiple_of(3) {
+            &small[..]
+        } else {
+            b"large"
+        };
+        store.item(&insert(key, HASH, &member, &value));
+        number += 1;
+    }
+    assert!(store.pages.free_count() < 16, "{}", store.pages.free_count());
+    let refused = store.refused;
+    let keys: Vec<_> = store.model.map.keys().cloned().collect();
+    assert!(keys.len() > 100);
+    for key in &keys {
+        assert_eq!(store.status(&Item::Delete { key }), Status::Done);
+    }
+    assert_eq!(store.refused, refused);
+    while store.pulse_if_due() {
+        store.wait_ms(2);
+    }
+    assert!(store.kv.members.len() <= 1);
+    assert_eq!(store.number(&insert(b"new", HASH, b"f", b"")), 1);
+    store.finish();
+}
