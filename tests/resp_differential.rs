@@ -481,6 +481,7 @@ fn is_different(line: &Line, in_transaction: bool, queued: &[Line]) -> bool {
         b"SETRANGE" => argument(2) == b"4294967296",
         // A scan with a small count finds other keys at first.
         b"SCAN" | b"DBSIZE" if in_transaction => true,
+        b"SCAN" if line.len() == 2 => argument(1) == b"0",
         b"SCAN" => argument(2) == b"COUNT" && matches!(argument(3), b"1" | b"2" | b"5" | b"100"),
         // With this name there is a command there, and not here.
         b"OBJECT" => true,
@@ -551,7 +552,7 @@ impl Pair {
             }
             // Redis counts keys that have expired until somebody looks at them.
             b"DBSIZE" => {
-                let others = ["EXISTS", "h", "h2", "s", "t", "u"];
+                let others = ["EXISTS", "h", "h2", "s", "t", "u", "z", "z2"];
                 let look: Vec<&str> = others.iter().chain(KEYS).copied().collect();
                 self.theirs.call(&look).expect("Redis answers");
             }

@@ -61,8 +61,9 @@ enum Taken {
 const REFUSED_SIZE: Failure =
     Failure::new("ERR the command is larger than a request of the cluster may be");
 
-const REFUSED_COUNT: Failure =
-    Failure::new("ERR too many arguments for one entry of the log: nothing was done; use several commands");
+const REFUSED_COUNT: Failure = Failure::new(
+    "ERR too many arguments for one entry of the log: nothing was done; use several commands",
+);
 
 impl Front {
     /// Makes requests of all that is ready.

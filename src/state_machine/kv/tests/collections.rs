@@ -333,7 +333,11 @@ fn a_store_full_of_collections_can_be_emptied() {
         store.item(&insert(key, HASH, &member, &value));
         number += 1;
     }
-    assert!(store.pages.free_count() < 16, "{}", store.pages.free_count());
+    assert!(
+        store.pages.free_count() < 16,
+        "{}",
+        store.pages.free_count()
+    );
     let refused = store.refused;
     let keys: Vec<_> = store.model.map.keys().cloned().collect();
     assert!(keys.len() > 100);
