@@ -225,3 +225,86 @@ impl Removal {
         Some(Step::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::steps::walk::tests::part;
+    use crate::state_machine::kv::model::{Collection, Model, Versioned};
+    use crate::state_machine::kv::wire::RANK_MAX;
+
+    /// A set of so many members, `same` of each score.
+    fn model(count: u64, same: u64) -> Model {
+        let score = |number: u64| Score::new((number / same) as f64).expect("a number");
+        let members = (0..count).map(|it| (it.to_be_bytes().to_vec(), score(it)));
+        let mut model = Model::new();
+        let key = Versioned {
+            version: 1,
+            expiry_ms: None,
+            value: vec![],
+            collection: Some(Collection::Sorted(members.collect())),
+        };
+        model.map.insert(b"k".to_vec(), key);
+        model
+    }
+
+    /// All that a range has, read in parts.
+    fn read(model: &mut Model, range: Range, reverse: bool) -> (Part, Vec<u64>) {
+        let mut reader = Reader::new(b"k", Way::Ranked { range, reverse });
+        let mut last = Part::More;
+        while last == Part::More {
+            last = part(&mut reader, model);
+        }
+        let members = reader.strings().iter().step_by(2);
+        let number = |it: &[u8]| u64::from_be_bytes(it.try_into().expect("8 bytes"));
+        (last, members.map(number).collect())
+    }
+
+    #[test]
+    fn parts_of_a_range_make_the_whole() {
+        for same in [1, 3, 7, 30, 100] {
+            let mut model = model(100, same);
+            for (start, stop) in [(0, -1), (-40, -2), (5, 77), (-1000, 60), (90, 80), (3, 3)] {
+                for reverse in [false, true] {
+                    let found = read(&mut model, Range::Places(start, stop), reverse);
+                    let expected = places_of(start, stop, 100).map(|(first, last)| first..=last);
+                    let expected = expected.into_iter().flatten();
+                    let place = |it| if reverse { 99 - it } else { it };
+                    assert_eq!(found, (Part::Last, expected.map(place).collect()));
+                }
+            }
+            let bound = |number: f64| Bound::Excluded(Score::new(number).expect("a number"));
+            for (offset, count) in [(0, u32::MAX), (2, 40), (50, 1), (200, 5), (0, 0)] {
+                for reverse in [false, true] {
+                    let range = Range::Scores {
+                        from: bound(-1.0),
+                        to: bound(1.0),
+                        offset,
+                        count,
+                    };
+                    let found = read(&mut model, range, reverse);
+                    let inside = (0..100).filter(|it| it / same == 0);
+                    let inside: Vec<u64> = if reverse {
+                        inside.rev().collect()
+                    } else {
+                        inside.collect()
+                    };
+                    let inside = inside.into_iter().skip(offset as usize);
+                    let expected = inside.take(count as usize).collect();
+                    assert_eq!(found, (Part::Last, expected), "{range:?} {same} {reverse}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_far_from_both_ends_is_said_so() {
+        let far = RANK_MAX.cast_signed();
+        let mut model = model(2 * RANK_MAX + 3, 5);
+        let range = Range::Places(far + 1, far + 2);
+        assert_eq!(read(&mut model, range, false).0, Part::TooFar);
+        let range = Range::Places(far, far + 40);
+        let (last, found) = read(&mut model, range, true);
+        assert_eq!((last, found.len()), (Part::Last, 41));
+    }
+}

@@ -280,7 +280,7 @@ impl Walk {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::state_machine::kv::model::Model;
     use crate::state_machine::kv::wire::BatchReply;
@@ -313,7 +313,8 @@ mod tests {
         apply(model, &Item::Collection { key: b"k", action }, 4096);
     }
 
-    fn part(reader: &mut Reader, model: &mut Model) -> Part {
+    /// Reads one part of a small size.
+    pub fn part(reader: &mut Reader, model: &mut Model) -> Part {
         let reply = apply(model, &reader.item(), 200);
         let reply = BatchReply::decode(&reply).expect("a reply");
         let result = reply.results().next().expect("one");
