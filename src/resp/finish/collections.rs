@@ -1,6 +1,6 @@
 //! Replies about hashes, sets, and whatever has members or elements.
 
-use super::{Finished, NO_ROOM, Shape, Surroundings, Trouble, failed, next, value};
+use super::{Finished, NO_ROOM, Shape, Surroundings, TOO_FAR, Trouble, failed, next, value};
 use crate::resp::command::Failure;
 use crate::resp::reply::Replies;
 use crate::resp::shared::splitmix;
@@ -113,6 +113,8 @@ fn whole<'a>(
             return Err(Trouble::TooLarge(size));
         }
         Status::Members | Status::NotFound => return Ok(Some(result.members)),
+        // Of a sorted set, a place.
+        Status::TooLarge => TOO_FAR.write(replies),
         status => failed(status, replies)?,
     }
     Ok(None)
