@@ -16,6 +16,7 @@ pub mod number;
 pub mod prediction;
 pub mod reply;
 pub mod request;
+pub mod score;
 pub mod shared;
 pub mod steps;
 pub mod value;

@@ -17,6 +17,7 @@ mod members;
 mod numbers;
 mod server;
 mod sets;
+mod sorted_sets;
 mod strings;
 mod table;
 mod transactions;

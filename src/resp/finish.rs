@@ -3,9 +3,12 @@
 mod collections;
 mod lists;
 mod shape;
+mod sorted;
 
 pub use collections::{Combination, Drawn, distinct};
 pub use shape::Shape;
+pub use sorted::Sorted;
+pub(super) use sorted::TOO_FAR;
 
 use super::caller::{Caller, Settings};
 use super::command::{Failure, NOT_AN_INTEGER, TOO_LONG, WRONG_TYPE};
@@ -62,6 +65,8 @@ pub enum Finish {
     Replaced,
     /// OK.
     Trimmed,
+    /// About a sorted set.
+    Sorted(Sorted),
     /// OK if all of so many were done.
     AllDone(usize),
     /// Of a transaction without conditions: what this makes of its results.
@@ -185,6 +190,7 @@ impl Finish {
             | Self::Pushed(count)
             | Self::AllDone(count)
             | Self::AllDoneBit(count) => *count,
+            Self::Sorted(sorted) => sorted.count(),
             Self::Watched(keys) => keys.len(),
             _ => 1,
         }
@@ -217,6 +223,7 @@ impl Finish {
             Self::Presents(count) => return collections::presents(*count, results, replies),
             Self::Total(count) => return collections::total(*count, results, replies),
             Self::Pushed(count) => return lists::pushed(*count, results, replies),
+            Self::Sorted(sorted) => return sorted.write(results, replies),
             Self::Picked(shape, count) => {
                 return collections::picked(*shape, *count, results, replies);
             }

@@ -1,6 +1,8 @@
 //! Replies, written in the version of the protocol that the connection speaks.
 
 use super::number::push_integer;
+use super::score::format;
+use crate::state_machine::kv::wire::Score;
 use std::fmt::Display;
 use std::io::Write;
 
@@ -112,6 +114,15 @@ impl<'a> Replies<'a> {
             number,
             &mut [0; super::number::INTEGER_SIZE_MAX],
         ));
+    }
+
+    /// A score: a string in version 2.
+    pub fn double(&mut self, score: Score) {
+        let text = format(score);
+        match self.protocol {
+            Protocol::Two => self.bulk(text.as_bytes()),
+            Protocol::Three => self.line(b',', text.as_bytes()),
+        }
     }
 
     /// Text for people: version 3 knows it apart from other strings.

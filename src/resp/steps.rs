@@ -8,6 +8,7 @@ mod exec;
 mod fields;
 mod float;
 mod moving;
+mod ranked;
 mod scan;
 mod walk;
 
@@ -17,8 +18,9 @@ pub use draw::Draw;
 pub use elements::Elements;
 pub use exec::Exec;
 pub use fields::Fields;
-pub use float::Float;
+pub use float::{Float, hexadecimal};
 pub use moving::Move;
+pub use ranked::{Range, Removal, Removed};
 pub use scan::{Keys, MemberScan, Scan};
 pub use walk::{Part, Reader, Strings, Walk, Way};
 
@@ -80,6 +82,8 @@ pub enum Steps {
     Elements(Elements),
     /// LTRIM of many elements.
     Cut(Cut),
+    /// Members of a sorted set are removed.
+    Removal(Removal),
     /// EXEC with MSETNX or INCRBYFLOAT.
     Exec(Box<Exec>),
 }
@@ -92,6 +96,7 @@ impl Steps {
             Self::Exchange(exchange) => exchange.memory(),
             Self::Many(many) => many.size + many.keys.len() * 128,
             Self::Walk(walk) => walk.memory(),
+            Self::Removal(removal) => removal.memory(),
             Self::Exec(exec) => exec.memory(),
             Self::Fields(fields) => fields.memory(),
             Self::Combine(combine) => combine.memory(),
@@ -121,6 +126,7 @@ impl Steps {
             Self::Members(scan) => scan.ask(body),
             Self::Fields(fields) => fields.ask(body),
             Self::Walk(walk) => walk.ask(body),
+            Self::Removal(removal) => removal.ask(body),
             Self::Combine(combine) => combine.ask(body),
             Self::Draw(draw) => draw.ask(body),
             Self::Move(moving) => moving.ask(body),
@@ -154,6 +160,7 @@ impl Steps {
             Self::Members(scan) => scan.answer(reply, shared, replies),
             Self::Fields(fields) => fields.answer(reply, shared, replies),
             Self::Walk(walk) => walk.answer(reply, shared, replies),
+            Self::Removal(removal) => removal.answer(reply, shared, replies),
             Self::Combine(combine) => combine.answer(reply, shared, replies),
             Self::Draw(draw) => draw.answer(reply, shared, replies),
             Self::Move(moving) => moving.answer(reply, replies),

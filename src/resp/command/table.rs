@@ -3,7 +3,7 @@
 
 use super::{
     Context, Prepared, connection, expiry, hashes, info, keys, lists, numbers, server, sets,
-    strings, transactions,
+    sorted_sets, strings, transactions,
 };
 use crate::resp::request::Arguments;
 
@@ -251,6 +251,25 @@ pub static TABLE: &[Spec] = &[
     spec("unwatch", 1, NO, CONTROL, "@fast @transaction", transactions::unwatch).barrier(),
     spec("wait", 3, NO, "noscript", "@slow @connection", server::wait).barrier(),
     spec("watch", -2, ALL, CONTROL, "@fast @transaction", transactions::watch).immediate(),
+    spec("zadd", -4, ONE, "write denyoom fast", "@write @sortedset @fast", sorted_sets::zadd),
+    spec("zcard", 2, ONE, "readonly fast", "@read @sortedset @fast", sorted_sets::zcard),
+    spec("zcount", 4, ONE, "readonly fast", "@read @sortedset @fast", sorted_sets::zcount),
+    spec("zincrby", 4, ONE, "write denyoom fast", "@write @sortedset @fast", sorted_sets::zincrby),
+    spec("zmscore", -3, ONE, "readonly fast", "@read @sortedset @fast", sorted_sets::zmscore),
+    spec("zpopmax", -2, ONE, "write fast", "@write @sortedset @fast", sorted_sets::zpopmax),
+    spec("zpopmin", -2, ONE, "write fast", "@write @sortedset @fast", sorted_sets::zpopmin),
+    spec("zrandmember", -2, ONE, "readonly", "@read @sortedset @slow", sorted_sets::zrandmember),
+    spec("zrange", -4, ONE, "readonly", "@read @sortedset @slow", sorted_sets::zrange),
+    spec("zrangebyscore", -4, ONE, "readonly", "@read @sortedset @slow", sorted_sets::zrangebyscore),
+    spec("zrank", 3, ONE, "readonly fast", "@read @sortedset @fast", sorted_sets::zrank),
+    spec("zrem", -3, ONE, "write fast", "@write @sortedset @fast", sorted_sets::zrem),
+    spec("zremrangebyrank", 4, ONE, "write", "@write @sortedset @slow", sorted_sets::zremrangebyrank).single(),
+    spec("zremrangebyscore", 4, ONE, "write", "@write @sortedset @slow", sorted_sets::zremrangebyscore).single(),
+    spec("zrevrange", -4, ONE, "readonly", "@read @sortedset @slow", sorted_sets::zrevrange),
+    spec("zrevrangebyscore", -4, ONE, "readonly", "@read @sortedset @slow", sorted_sets::zrevrangebyscore),
+    spec("zrevrank", 3, ONE, "readonly fast", "@read @sortedset @fast", sorted_sets::zrevrank),
+    spec("zscan", -3, ONE, "readonly", "@read @sortedset @slow", sorted_sets::zscan).single(),
+    spec("zscore", 3, ONE, "readonly fast", "@read @sortedset @fast", sorted_sets::zscore),
 ];
 
 /// Longest name.

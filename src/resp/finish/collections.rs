@@ -1,6 +1,6 @@
 //! Replies about hashes, sets, and whatever has members or elements.
 
-use super::{Finished, NO_ROOM, Shape, Surroundings, Trouble, failed, next, value};
+use super::{Finished, NO_ROOM, Shape, Surroundings, TOO_FAR, Trouble, failed, next, value};
 use crate::resp::command::Failure;
 use crate::resp::reply::Replies;
 use crate::resp::shared::splitmix;
@@ -113,6 +113,8 @@ fn whole<'a>(
             return Err(Trouble::TooLarge(size));
         }
         Status::Members | Status::NotFound => return Ok(Some(result.members)),
+        // Of a sorted set, a place.
+        Status::TooLarge => TOO_FAR.write(replies),
         status => failed(status, replies)?,
     }
     Ok(None)
@@ -209,10 +211,12 @@ pub(super) fn combined(
     Ok(())
 }
 
-/// Which places of so many are drawn: `count` different ones, or all.
+/// Which places of so many are drawn: `count` different ones, in any order; or all, in theirs.
 pub fn distinct(of: usize, count: usize, mut seed: u64) -> Vec<usize> {
     let mut places: Vec<usize> = (0..of).collect();
-    let count = count.min(of);
+    if count >= of {
+        return places;
+    }
     for place in 0..count {
         let left = (of - place) as u64;
         let other = place + (splitmix(&mut seed) % left) as usize;
@@ -320,7 +324,7 @@ mod tests {
             seen.iter().all(|count| (200..400).contains(count)),
             "{seen:?}"
         );
-        assert_eq!(distinct(2, 5, 1).len(), 2);
+        assert_eq!(distinct(2, 5, 1), [0, 1]);
         assert_eq!(distinct(0, 5, 1), [0; 0]);
     }
 }

@@ -1,6 +1,7 @@
 //! How byte strings of a collection become a reply: as an array, a set or a map, in either version of the protocol.
 
 use crate::resp::reply::{Protocol, Replies};
+use crate::resp::score::told;
 
 /// What the reply is. What it is made of comes as a row of strings, of which one or two belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +16,12 @@ pub enum Shape {
     Values,
     /// An array of arrays of two; an array of all in version 2.
     Pairs,
+    /// Members and scores by turns: as pairs.
+    Scores,
+    /// The same, as an array of all.
+    FlatScores,
+    /// Members and scores by turns, of which it is an array of the members.
+    Firsts,
 }
 
 impl Shape {
@@ -22,19 +29,26 @@ impl Shape {
     pub fn width(self) -> usize {
         match self {
             Self::Array | Self::Set => 1,
-            Self::Map | Self::Values | Self::Pairs => 2,
+            Self::Map
+            | Self::Values
+            | Self::Pairs
+            | Self::Scores
+            | Self::FlatScores
+            | Self::Firsts => 2,
         }
     }
 
     /// Begins the reply: so many strings follow.
     pub fn begin(self, count: usize, replies: &mut Replies<'_>) {
         match self {
-            Self::Array => replies.array(count),
+            Self::Array | Self::FlatScores => replies.array(count),
             Self::Set => replies.set(count),
             Self::Map => replies.map(count / 2),
-            Self::Values => replies.array(count / 2),
-            Self::Pairs if replies.protocol() == Protocol::Three => replies.array(count / 2),
-            Self::Pairs => replies.array(count),
+            Self::Values | Self::Firsts => replies.array(count / 2),
+            Self::Pairs | Self::Scores if replies.protocol() == Protocol::Three => {
+                replies.array(count / 2);
+            }
+            Self::Pairs | Self::Scores => replies.array(count),
         }
     }
 
@@ -43,7 +57,15 @@ impl Shape {
         let is_first = place.is_multiple_of(2);
         match self {
             Self::Values if is_first => return,
-            Self::Pairs if is_first && replies.protocol() == Protocol::Three => replies.array(2),
+            Self::Firsts if !is_first => return,
+            Self::Scores | Self::FlatScores if !is_first => {
+                if let Some(score) = told(string) {
+                    return replies.double(score);
+                }
+            }
+            Self::Pairs | Self::Scores if is_first && replies.protocol() == Protocol::Three => {
+                replies.array(2);
+            }
             _ => {}
         }
         replies.bulk(string);

@@ -69,7 +69,7 @@ impl Combine {
                     WRONG_TYPE.write(replies);
                     return Some(Step::Done);
                 }
-                Part::TooMuch => {
+                Part::TooMuch | Part::TooFar => {
                     walk::TOO_MUCH.write(replies);
                     return Some(Step::Done);
                 }

@@ -247,7 +247,7 @@ impl Draw {
     fn other(&mut self, part: Part, replies: &mut Replies<'_>) -> Step {
         match part {
             Part::WrongType => WRONG_TYPE.write(replies),
-            Part::TooMuch => walk::TOO_MUCH.write(replies),
+            Part::TooMuch | Part::TooFar => walk::TOO_MUCH.write(replies),
             Part::More | Part::Last | Part::Changed => return self.anew(replies),
         }
         Step::Done

@@ -156,7 +156,7 @@ impl Fields {
                 }
             }
             Part::WrongType => WRONG_TYPE.write(replies),
-            Part::TooMuch => walk::TOO_MUCH.write(replies),
+            Part::TooMuch | Part::TooFar => walk::TOO_MUCH.write(replies),
         }
         Some(Step::Done)
     }

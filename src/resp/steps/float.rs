@@ -53,7 +53,7 @@ fn parse(text: &[u8]) -> Option<f64> {
 }
 
 /// The digits of a hexadecimal number, as C knows them: a fraction and a power of two may follow.
-fn hexadecimal(digits: &[u8]) -> Option<f64> {
+pub fn hexadecimal(digits: &[u8]) -> Option<f64> {
     let at = digits
         .iter()
         .position(|byte| byte.eq_ignore_ascii_case(&b'p'));

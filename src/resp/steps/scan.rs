@@ -6,6 +6,7 @@ use crate::resp::command::{Failure, WRONG_TYPE};
 use crate::resp::finish::type_name;
 use crate::resp::glob;
 use crate::resp::reply::{Protocol, Replies};
+use crate::resp::score;
 use crate::resp::shared::Shared;
 use crate::state_machine::kv::wire::{
     Action, Item, KEY_SIZE_MAX, Operation, Scan as Range, ScanReply, Status, ValueKind, prefix_end,
@@ -244,8 +245,16 @@ impl MemberScan {
             .filter(|member| glob::matches(&self.pattern, member[0]))
             .collect();
         replies.array(width * matching.len());
-        for string in matching.into_iter().flatten() {
-            replies.bulk(string);
+        for member in matching {
+            replies.bulk(member[0]);
+            match member.get(1) {
+                // Also in version 3 it is a string here.
+                Some(told) if self.kind == ValueKind::Sorted => {
+                    replies.bulk(score::format(score::told(told)?).as_bytes());
+                }
+                Some(value) => replies.bulk(value),
+                None => {}
+            }
         }
         Some(Step::Done)
     }

@@ -1,9 +1,9 @@
 //! Whole collections that are too large for one reply: read part by part, all parts of one version of the key.
 
-use super::{Step, again, results};
+use super::{Range, Step, again, results};
 use crate::client::{Kind, ReplyRef};
 use crate::resp::command::{Failure, WRONG_TYPE};
-use crate::resp::finish::Shape;
+use crate::resp::finish::{Shape, TOO_FAR};
 use crate::resp::reply::Replies;
 use crate::resp::shared::Shared;
 use crate::state_machine::kv::wire::{Action, Item, ItemReply, Operation, Status, ValueKind};
@@ -74,37 +74,44 @@ pub enum Way {
         /// With values.
         values: bool,
     },
+    /// Members of a sorted set with their scores.
+    Ranked {
+        /// Which ones.
+        range: Range,
+        /// Whether the greatest comes first.
+        reverse: bool,
+    },
 }
 
 impl Way {
     /// What reads the first part.
     pub fn first(&self) -> Action<'static> {
-        self.behind(None)
-    }
-
-    /// What reads the part behind these strings.
-    pub fn next<'a>(&self, strings: &'a Strings) -> Action<'a> {
-        let last = strings.len().checked_sub(self.width());
-        self.behind(last.and_then(|at| strings.get(at)))
-    }
-
-    /// Strings that belong together.
-    fn width(&self) -> usize {
         match *self {
-            Self::Members { values, .. } => 1 + usize::from(values),
+            Self::Members { kind, values } => members(kind, values, None),
+            Self::Ranked { range, reverse } => range.action(reverse, &Strings::default(), None),
         }
     }
 
-    fn behind<'a>(&self, last: Option<&'a [u8]>) -> Action<'a> {
+    /// What reads the part behind these strings, of a collection of this length if it is known.
+    fn next<'a>(&self, strings: &'a Strings, length: Option<u64>) -> Action<'a> {
         match *self {
-            Self::Members { kind, values } => Action::Members {
-                kind,
-                from: last.map_or(Bound::Unbounded, Bound::Excluded),
-                count_max: u32::MAX,
-                values,
-                size_max: u32::MAX,
-            },
+            Self::Members { kind, values } => {
+                let last = strings.len().checked_sub(1 + usize::from(values));
+                members(kind, values, last.and_then(|at| strings.get(at)))
+            }
+            Self::Ranked { range, reverse } => range.action(reverse, strings, length),
         }
+    }
+}
+
+/// All members behind one.
+fn members(kind: ValueKind, values: bool, last: Option<&[u8]>) -> Action<'_> {
+    Action::Members {
+        kind,
+        from: last.map_or(Bound::Unbounded, Bound::Excluded),
+        count_max: u32::MAX,
+        values,
+        size_max: u32::MAX,
     }
 }
 
@@ -119,6 +126,8 @@ pub enum Part {
     Changed,
     /// The key holds something else.
     WrongType,
+    /// It lies too far from both ends of a sorted set.
+    TooFar,
     /// It is more than may be held.
     TooMuch,
 }
@@ -131,6 +140,9 @@ pub struct Reader {
     /// The version of the first part; zero: there is no such key.
     version: Option<u64>,
     strings: Strings,
+    /// Whether the first request asks for the length.
+    with_length: bool,
+    length: Option<u64>,
 }
 
 impl Reader {
@@ -141,7 +153,15 @@ impl Reader {
             way,
             version: None,
             strings: Strings::default(),
+            // Places may count from the end.
+            with_length: matches!(way, Way::Ranked { .. }),
+            length: None,
         }
+    }
+
+    /// The length of the collection, if it was asked for and there is one.
+    pub fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// The key.
@@ -166,23 +186,33 @@ impl Reader {
 
     /// Forgets what was read.
     pub fn begin_anew(&mut self) {
-        (self.version, self.strings) = (None, Strings::default());
+        (self.version, self.length) = (None, None);
+        self.strings = Strings::default();
     }
 
     /// The item that reads the next part.
     pub fn item(&self) -> Item<'_> {
-        Item::Collection {
-            key: &self.key,
-            action: self.way.next(&self.strings),
+        let key = &self.key;
+        if self.with_length && self.length.is_none() {
+            return Item::Stat { key };
         }
+        let action = self.way.next(&self.strings, self.length);
+        Item::Collection { key, action }
     }
 
     /// Takes its result; none if it is not one.
     pub fn take(&mut self, result: &ItemReply<'_>, size_max: usize) -> Option<Part> {
         let version = match result.status {
             Status::Members => result.version,
+            Status::Stat if self.length.is_none() => {
+                self.length = Some(u64::from(result.value_size));
+                self.version = Some(result.version);
+                // If it holds something else, that is said next.
+                return Some(Part::More);
+            }
             Status::NotFound => 0,
             Status::WrongType => return Some(Part::WrongType),
+            Status::TooLarge => return Some(Part::TooFar),
             _ => return None,
         };
         if *self.version.get_or_insert(version) != version {
@@ -243,13 +273,14 @@ impl Walk {
             Part::Last => self.shape.write(self.reader.strings().iter(), replies),
             Part::WrongType => WRONG_TYPE.write(replies),
             Part::TooMuch => TOO_MUCH.write(replies),
+            Part::TooFar => TOO_FAR.write(replies),
         }
         Some(Step::Done)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::state_machine::kv::model::Model;
     use crate::state_machine::kv::wire::BatchReply;
@@ -282,7 +313,8 @@ mod tests {
         apply(model, &Item::Collection { key: b"k", action }, 4096);
     }
 
-    fn part(reader: &mut Reader, model: &mut Model) -> Part {
+    /// Reads one part of a small size.
+    pub fn part(reader: &mut Reader, model: &mut Model) -> Part {
         let reply = apply(model, &reader.item(), 200);
         let reply = BatchReply::decode(&reply).expect("a reply");
         let result = reply.results().next().expect("one");

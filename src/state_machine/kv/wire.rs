@@ -136,7 +136,7 @@
 //!   Results: members, not_found, too_large.
 //! * **17 by_score**: members and scores from the first number to the second; as get. Third number: how many are passed over
 //!   (high half), how many are wanted (low half). Options: bits 0-1 and 2-3 the bounds as of a scan, 4 from the greatest.
-//!   Results: members, not_found, too_large.
+//!   Results: members (more: there was no room), not_found, too_large.
 //! * **18 count_scores** from the first number to the second. Options: the same bounds. Results: number, not_found, too_large.
 //! * **19 pop_score**: removes the member with the least score; option 1: the greatest. Results: done_value: score (8 bytes), member;
 //!   not_found.
@@ -239,6 +239,7 @@ mod transaction;
 
 pub use collection::{
     Action, End, MEMBERS_RESULT_SIZE, RANK_MAX, Score, ScoreCondition, TRIM_MAX, ValueKind,
+    places_of,
 };
 pub use item::{Expiry, ExpiryCondition, Item, Items, SetCondition, SetOptions};
 pub use reply::{

@@ -3,6 +3,7 @@
 pub mod hashes;
 pub mod lists;
 pub mod sets;
+pub mod sorted_sets;
 
 use crate::{Line, Pair, Random};
 use viewstone::resp::Value;
@@ -26,7 +27,12 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] = &[hashes::FAMILY, lists::FAMILY, sets::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    hashes::FAMILY,
+    lists::FAMILY,
+    sets::FAMILY,
+    sorted_sets::FAMILY,
+];
 
 /// Sorted by text: of what has no order.
 pub fn sorted(values: &[Value]) -> Vec<Value> {

@@ -6,7 +6,7 @@
 
 use super::{Descriptor, Opened, PREFIX_SIZE, Place, member_of};
 use crate::state_machine::kv::answer::{Answer, Members};
-use crate::state_machine::kv::wire::{Action, RANK_MAX, Score, Status, ValueKind};
+use crate::state_machine::kv::wire::{Action, RANK_MAX, Score, Status, ValueKind, places_of};
 use crate::state_machine::kv::{Kv, Pages};
 use std::ops::Bound;
 use storage::collections::ordered_map::{Cursor, VALUE_INLINE_MAX};
@@ -90,32 +90,9 @@ fn told(score: Score) -> [u8; SCORE_SIZE] {
     score.to_ordered().to_le_bytes()
 }
 
-/// The places of a range among `count`, the last one included; none if there is none.
-fn places(start: i64, stop: i64, count: u64) -> Option<(u64, u64)> {
-    let signed = i64::try_from(count).expect("nobody has so many");
-    let from_start = |at: i64| {
-        if at < 0 {
-            at.saturating_add(signed)
-        } else {
-            at
-        }
-    };
-    let first = u64::try_from(from_start(start).max(0)).ok()?;
-    let last = u64::try_from(from_start(stop).min(signed - 1)).ok()?;
-    (first <= last).then_some((first, last))
-}
-
-/// Adds what a walk finds, as much as has room.
-fn push_all<'a>(
-    members: &mut Members<'_, '_>,
-    walk: impl Iterator<Item = &'a [u8]>,
-    count_max: u64,
-) {
-    for (count, stored) in (0..).zip(walk) {
-        if count == count_max {
-            members.set_more();
-            return;
-        }
+/// Adds what a walk finds, as much as is wanted and has room.
+fn push_all(members: &mut Members<'_, '_>, walk: Cursor<'_>, count_max: u64) {
+    for (_, (stored, _)) in (0..count_max).zip(walk) {
         let (score, member) = scored(stored);
         if !members.push_pair(member, &told(score)) {
             return;
@@ -156,16 +133,15 @@ impl Kv {
                 reverse,
                 size_max,
             } => {
-                let Some((first, last)) = places(start, stop, descriptor.count) else {
+                let Some((first, last)) = places_of(start, stop, descriptor.count) else {
                     answer.members(version, size_max);
                     return;
                 };
                 self.from_place(pages, descriptor, first, reverse, &mut |walk| match walk {
                     None => answer.too_large(version, descriptor.count),
                     Some(walk) => {
-                        let wanted = (last - first + 1) as usize;
-                        let walk = walk.map(|(stored, _)| stored).take(wanted);
-                        push_all(&mut answer.members(version, size_max), walk, u64::MAX);
+                        let mut members = answer.members(version, size_max);
+                        push_all(&mut members, walk, last - first + 1);
                     }
                 });
             }
@@ -182,7 +158,6 @@ impl Kv {
                 if walk.pass(u64::from(offset).min(RANK_MAX + 1)) > RANK_MAX {
                     return answer.too_large(version, descriptor.count);
                 }
-                let walk = walk.map(|(stored, _)| stored);
                 let mut members = answer.members(version, size_max);
                 push_all(&mut members, walk, u64::from(count_max));
             }

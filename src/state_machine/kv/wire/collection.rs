@@ -84,6 +84,21 @@ impl Score {
     }
 }
 
+/// The places that a range means among `count`, the last one included; none if there are none. Negative: from the end.
+pub fn places_of(start: i64, stop: i64, count: u64) -> Option<(u64, u64)> {
+    let signed = i64::try_from(count).ok()?;
+    let from_start = |at: i64| {
+        if at < 0 {
+            at.saturating_add(signed)
+        } else {
+            at
+        }
+    };
+    let first = u64::try_from(from_start(start).max(0)).ok()?;
+    let last = u64::try_from(from_start(stop).min(signed - 1)).ok()?;
+    (first <= last).then_some((first, last))
+}
+
 /// An end of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

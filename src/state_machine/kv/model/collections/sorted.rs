@@ -25,17 +25,11 @@ fn is_too_far(place: usize) -> bool {
     place as u64 > RANK_MAX
 }
 
-fn members(
-    version: u64,
-    found: &[(Score, &[u8])],
-    count_max: usize,
-    size_max: u32,
-    world: World,
-) -> Outcome {
+fn members(version: u64, found: &[(Score, &[u8])], size_max: u32, world: World) -> Outcome {
     let groups = found
         .iter()
         .map(|&(score, member)| vec![member.to_vec(), told(score)]);
-    Model::strings(version, groups, count_max, size_max, world)
+    Model::strings(version, groups, usize::MAX, size_max, world)
 }
 
 fn between(ordered: &Ordered<'_>, from: Bound<Score>, to: Bound<Score>) -> Vec<usize> {
@@ -76,11 +70,9 @@ pub(super) fn read(
                 .collect();
             match wanted[..] {
                 [first, ..] if is_too_far(first.min(count - 1 - first)) => too_large,
-                [first, .., last] => {
-                    members(version, &ordered[first..=last], count, size_max, world)
-                }
-                [only] => members(version, &ordered[only..=only], count, size_max, world),
-                [] => members(version, &[], count, size_max, world),
+                [first, .., last] => members(version, &ordered[first..=last], size_max, world),
+                [only] => members(version, &ordered[only..=only], size_max, world),
+                [] => members(version, &[], size_max, world),
             }
         }
         Action::ByScore {
@@ -97,8 +89,9 @@ pub(super) fn read(
             if is_too_far(passed) {
                 return too_large;
             }
-            let found: Vec<_> = found[passed..].iter().map(|&it| ordered[it]).collect();
-            members(version, &found, count_max as usize, size_max, world)
+            let wanted = found[passed..].iter().take(count_max as usize);
+            let found: Vec<_> = wanted.map(|&it| ordered[it]).collect();
+            members(version, &found, size_max, world)
         }
         Action::CountScores { from, to } => {
             let inside = between(&ordered(sorted, false), from, to).len();
