@@ -229,8 +229,8 @@
 //! is at most the geometry's reply size (3,840 bytes unless formatted otherwise), to a read what a message holds. Values
 //! that find no room in a reply give too_large; what an item's result may take without values ([`Item::result_size`]) must
 //! fit, else the request is invalid, and so is one that may touch too many pages. **Up to 300 items** of any kind but
-//! rename, score, trim (four of them are) and transactions (which count as their items), with values of together 64 KiB,
-//! are valid in every geometry of the default's size or larger, if their result sizes fit.
+//! rename, move, score, take, trim (four of them are) and transactions (which count as their items), with values of together
+//! 64 KiB, are valid in every geometry of the default's size or larger, if their result sizes fit.
 
 mod collection;
 mod item;
