@@ -93,6 +93,8 @@ pub(super) struct Connection {
     pub broken: bool,
     /// In the queue of those that have input to parse.
     pub is_ready: bool,
+    /// Its input is not looked at, because its output waits to be read.
+    pub is_held: bool,
     /// In the list of those to read from and write to.
     pub is_active: bool,
     /// Since when its output has not moved.
@@ -135,6 +137,7 @@ impl Connection {
             closing: false,
             broken: false,
             is_ready: false,
+            is_held: false,
             is_active: false,
             stuck_ns: None,
             counted: 0,
@@ -267,7 +270,7 @@ impl Connection {
             return true;
         }
         let answered = !self.is_waiting() && self.unwritten() == 0;
-        answered && (self.closing || self.ended && !self.is_ready)
+        answered && (self.closing || self.ended && !self.is_ready && !self.is_held)
     }
 }
 

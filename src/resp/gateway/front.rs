@@ -261,10 +261,12 @@ impl Front {
             && !connection.is_waiting()
             && !connection.closing
             && connection.unparsed() > 0
-            && connection.unwritten() <= output_size_max
         {
-            connection.is_ready = true;
-            self.ready.push_back(name);
+            connection.is_held = connection.unwritten() > output_size_max;
+            if !connection.is_held {
+                connection.is_ready = true;
+                self.ready.push_back(name);
+            }
         }
     }
 

@@ -169,6 +169,7 @@ impl Front {
                 }
             };
             if connection.unwritten() > output_size_max {
+                connection.is_held = true;
                 return End::Enough;
             }
             share.commands += 1;
