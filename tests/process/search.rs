@@ -28,6 +28,11 @@ pub trait Step: fmt::Debug {
     /// What it leaves, if it finds `before` and is answered as it was; none: that cannot be. Without an end: what it leaves if it
     /// has an effect there.
     fn after(&self, before: &Self::State) -> Option<Self::State>;
+
+    /// Whether it takes effect after this other one, whatever their times say: both were asked for in one breath.
+    fn must_follow(&self, _: &Self) -> bool {
+        false
+    }
 }
 
 /// Why a history cannot be.
@@ -184,9 +189,17 @@ impl<T: Step> Search<'_, T> {
 
     /// Operations that may be next: they begin before any that is not taken ends. Those with an end first.
     fn choices(&self) -> Vec<Choice> {
-        let (mut choices, first_end) = self.window();
-        choices.retain(|&index| self.ended[index].begin() <= first_end);
-        let mut choices: Vec<_> = choices.into_iter().map(Choice::Ended).collect();
+        let (window, first_end) = self.window();
+        let may_be_next = |index: usize| {
+            let it = &self.ended[index];
+            let others = window.iter().filter(|&&other| other != index);
+            it.begin() <= first_end
+                && !others
+                    .clone()
+                    .any(|&other| it.must_follow(&self.ended[other]))
+        };
+        let choices = window.iter().copied().filter(|&index| may_be_next(index));
+        let mut choices: Vec<_> = choices.map(Choice::Ended).collect();
         for (index, it) in self.open.iter().enumerate() {
             if it.begin() <= first_end && !self.open_taken.has(index) {
                 choices.push(Choice::Open(index));
