@@ -68,6 +68,8 @@ pub(super) struct Connection {
     pub peer: SocketAddr,
     pub connected_ns: u64,
     pub heard_ns: u64,
+    /// Since when its next command has waited, together with those before it that got no answer.
+    pub waits_ns: u64,
     pub parser: Parser,
     pub input: Vec<u8>,
     /// Where the next request begins in the input.
@@ -121,6 +123,7 @@ impl Connection {
             peer,
             connected_ns: now_ns,
             heard_ns: now_ns,
+            waits_ns: now_ns,
             parser: Parser::new(limits),
             input: Vec::new(),
             at: 0,
