@@ -1,5 +1,6 @@
 //! Gateways under faults: what connections to several of them do with shared keys, transactions and WATCH included, while
-//! the primary is killed, paused and cut off, and while there is no quorum, is what one store would do.
+//! the primary is killed, paused and cut off, while there is no quorum, and while gateways are killed and paused, is what one
+//! store would do.
 //!
 //! Two gateways are processes of their own, one of which is kept with the primary while that is cut off from the others; and
 //! each replica has one beside it, which is killed and paused with it. `VIEWSTONE_ROUNDS` sets how often each fault comes,
@@ -25,7 +26,7 @@ const CONNECTIONS: usize = 2;
 const FREE: usize = 0;
 const BOUND: usize = 1;
 
-/// How long the primary is paused, or cut off.
+/// How long somebody is paused, or cut off.
 const DISTURBED: Duration = Duration::from_secs(3);
 
 /// How long commands of a gateway may take: less than a disturbance, so that some outcomes are unknown.
@@ -41,71 +42,138 @@ fn gateway(addresses: &[String], listen: &str) -> Replica {
     gateway
 }
 
+/// What is disturbed, with the primary as it is.
+#[derive(Clone, Copy)]
+enum Fault {
+    Killed,
+    Paused,
+    CutOff,
+    WithoutQuorum,
+    /// One is killed, the other is paused for longer than its commands may take.
+    Gateways,
+}
+
+const FAULTS: [Fault; 5] = [
+    Fault::Killed,
+    Fault::Paused,
+    Fault::CutOff,
+    Fault::WithoutQuorum,
+    Fault::Gateways,
+];
+
+/// The cluster, its gateways and those who use them.
+struct Stand {
+    cluster: Cluster,
+    /// Where the gateways listen: two of their own, and one beside each replica.
+    listen: Vec<String>,
+    gateways: Vec<Option<Replica>>,
+    load: Recorder,
+}
+
+impl Stand {
+    fn new() -> Self {
+        let mut cluster = Cluster::new("resp-linearizable", 3, &["--small"]).with_network(2);
+        let listen = free_addresses(5);
+        for (replica, address) in listen[2..].iter().enumerate() {
+            cluster.gateways[replica] = Some(address.clone());
+        }
+        cluster.start_all();
+        let start =
+            |group: usize| Some(gateway(cluster.network().of_clients(group), &listen[group]));
+        let gateways = [FREE, BOUND].map(start).into();
+        let load = Recorder::start(&listen, CONNECTIONS);
+        Self {
+            cluster,
+            listen,
+            gateways,
+            load,
+        }
+    }
+
+    fn gateway(&self, group: usize) -> &Replica {
+        self.gateways[group].as_ref().expect("it runs")
+    }
+
+    /// Disturbs, and mends. How long it took until changes were answered again, if there were to be any meanwhile.
+    fn disturb(&mut self, fault: Fault, primary: usize) -> Option<Duration> {
+        let begin = Instant::now();
+        let wait = || thread::sleep(DISTURBED.saturating_sub(begin.elapsed()));
+        let (cluster, load) = (&mut self.cluster, &self.load);
+        let mut served = None;
+        match fault {
+            Fault::Killed => {
+                cluster.kill(primary);
+                served = Some(load.wait_for_more(FREE, 20));
+                load.wait_for_more(BOUND, 20);
+                cluster.start(primary);
+            }
+            Fault::Paused => {
+                cluster.replica(primary).signal(Signal::STOP);
+                served = Some(load.wait_for_more(FREE, 20));
+                wait();
+                cluster.replica(primary).signal(Signal::CONT);
+            }
+            Fault::CutOff => {
+                cluster.network().isolate(primary);
+                cluster.network().keep_with(BOUND, primary);
+                served = Some(load.wait_for_more(FREE, 20));
+                wait();
+                cluster.network().heal();
+            }
+            Fault::WithoutQuorum => {
+                let backups = [1, 2].map(|it| cluster.replica((primary + it) % 3));
+                backups.iter().for_each(|it| it.signal(Signal::STOP));
+                wait();
+                backups.iter().for_each(|it| it.signal(Signal::CONT));
+            }
+            Fault::Gateways => {
+                self.gateway(BOUND).signal(Signal::STOP);
+                self.gateways[FREE].take().expect("it runs").kill();
+                let addresses = self.cluster.network().of_clients(FREE);
+                self.gateways[FREE] = Some(gateway(addresses, &self.listen[FREE]));
+                wait();
+                self.gateway(BOUND).signal(Signal::CONT);
+            }
+        }
+        served
+    }
+
+    fn await_all(&self) {
+        for gateway in 0..self.listen.len() {
+            self.load.wait_for_more(gateway, 5);
+        }
+        self.cluster.wait_healthy();
+    }
+}
+
 #[test]
 fn what_gateways_answer_under_faults_is_linearizable() {
     let rounds = rounds(1);
     let mut random = Random::new();
-    let mut cluster = Cluster::new("resp-linearizable", 3, &["--small"]).with_network(2);
-    let listen = free_addresses(5);
-    for (replica, address) in listen[2..].iter().enumerate() {
-        cluster.gateways[replica] = Some(address.clone());
-    }
-    cluster.start_all();
-    let mut gateways =
-        [FREE, BOUND].map(|group| gateway(cluster.network().of_clients(group), &listen[group]));
-    let load = Recorder::start(&listen, CONNECTIONS);
-    for gateway in 0..listen.len() {
-        load.wait_for_more(gateway, 5);
-    }
+    let mut stand = Stand::new();
+    stand.await_all();
     let mut served = Vec::new();
-    for round in 0..4 * rounds {
-        cluster.wait_healthy();
-        let primary = cluster.primary();
+    for fault in (0..rounds).flat_map(|_| FAULTS) {
+        let primary = stand.cluster.primary();
         random.pause(300);
-        let begin = Instant::now();
-        match round % 4 {
-            0 => {
-                cluster.kill(primary);
-                served.push(load.wait_for_more(FREE, 20));
-                load.wait_for_more(BOUND, 20);
-                cluster.start(primary);
-            }
-            1 => {
-                cluster.replica(primary).signal(Signal::STOP);
-                served.push(load.wait_for_more(FREE, 20));
-                thread::sleep(DISTURBED.saturating_sub(begin.elapsed()));
-                cluster.replica(primary).signal(Signal::CONT);
-            }
-            2 => {
-                cluster.network().isolate(primary);
-                cluster.network().keep_with(BOUND, primary);
-                served.push(load.wait_for_more(FREE, 20));
-                thread::sleep(DISTURBED.saturating_sub(begin.elapsed()));
-                cluster.network().heal();
-            }
-            _ => {
-                let backups = [1, 2].map(|it| (primary + it) % 3);
-                for backup in backups {
-                    cluster.replica(backup).signal(Signal::STOP);
-                }
-                thread::sleep(DISTURBED);
-                for backup in backups {
-                    cluster.replica(backup).signal(Signal::CONT);
-                }
-            }
-        }
-        for gateway in 0..listen.len() {
-            load.wait_for_more(gateway, 5);
-        }
+        served.extend(stand.disturb(fault, primary));
+        stand.await_all();
     }
-    cluster.wait_healthy();
-    for gateway in &mut gateways {
+    let Stand {
+        mut cluster,
+        listen,
+        mut gateways,
+        load,
+    } = stand;
+    for gateway in gateways.iter_mut().flatten() {
         gateway.assert_well();
     }
-    let summary = load.finish(&listen[FREE]);
-    println!("{summary}");
-    println!("a fault, to twenty changes: {}", distribution(&mut served));
-    for gateway in gateways {
+    println!("{}", load.finish(&listen[FREE]));
+    println!(
+        "a fault of the primary, to twenty changes: {}",
+        distribution(&mut served)
+    );
+    for gateway in gateways.into_iter().flatten() {
         gateway.stop_well(Signal::TERM);
     }
     cluster.stop_all_well();
