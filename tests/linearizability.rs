@@ -229,7 +229,7 @@ fn what_is_asked_in_one_breath_keeps_its_order() {
     let judge = |operations: [Operation; 2]| {
         let [first, second] = operations;
         let ended = vec![InOneBreath(first, 0), InOneBreath(second, 1)];
-        search("a breath", ended, Vec::new())
+        search("a breath", ended, &[])
     };
     assert!(judge([write(0, 5, 1), read(0, 6, 1)]).is_ok());
     assert!(judge([read(0, 5, ABSENT), write(0, 6, 1)]).is_ok());

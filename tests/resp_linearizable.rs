@@ -122,9 +122,13 @@ impl Stand {
             }
             Fault::WithoutQuorum => {
                 let backups = [1, 2].map(|it| cluster.replica((primary + it) % 3));
-                backups.iter().for_each(|it| it.signal(Signal::STOP));
+                for backup in backups {
+                    backup.signal(Signal::STOP);
+                }
                 wait();
-                backups.iter().for_each(|it| it.signal(Signal::CONT));
+                for backup in backups {
+                    backup.signal(Signal::CONT);
+                }
             }
             Fault::Gateways => {
                 self.gateway(BOUND).signal(Signal::STOP);

@@ -14,8 +14,8 @@
 //! * **Patience.** While there is no primary commands wait, until their deadline, also those that wait for others before them.
 //!
 //! A command takes this way: `connection.rs` puts its bytes into the connection's input; `gather.rs` parses it there,
-//! runs its function and adds its items to a batch, which `send.rs` sends; `complete.rs` makes a reply of its results. Its bytes stay in the input
-//! until then: what turns out to have no room in a reply is simply gathered again, otherwise.
+//! runs its function and adds its items to a batch; `send.rs` sends that; `complete.rs` makes a reply of its results. Its bytes
+//! stay in the input until then: what turns out to have no room in a reply is simply gathered again, otherwise.
 
 mod batch;
 mod clients;

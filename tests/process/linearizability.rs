@@ -122,7 +122,7 @@ fn check_key(operations: &[Operation]) -> Result<(), Violation> {
     let name = format!("key {:#x}", operations[0].key);
     let (ended, mut open): (Vec<_>, Vec<_>) = operations.iter().partition(|it| it.end.is_some());
     open.retain(|it| may_matter(it, operations));
-    search(&name, ended, open)
+    search(&name, ended, &open)
 }
 
 /// An open read says nothing, and an open write that nobody can have seen may as well never have happened. Only a failed

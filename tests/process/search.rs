@@ -58,7 +58,7 @@ const STEPS_MAX: usize = 4_000_000;
 const SHOWN_MAX: usize = 24;
 
 /// Looks for an order. `open` operations are those without an end; those that cannot matter may be left out.
-pub fn search<T: Step>(name: &str, mut ended: Vec<T>, open: Vec<T>) -> Result<(), Violation> {
+pub fn search<T: Step>(name: &str, mut ended: Vec<T>, open: &[T]) -> Result<(), Violation> {
     assert!(ended.iter().all(|it| it.end().is_some()));
     assert!(open.iter().all(|it| it.end().is_none()));
     ended.sort_by_key(T::begin);
@@ -71,7 +71,7 @@ pub fn search<T: Step>(name: &str, mut ended: Vec<T>, open: Vec<T>) -> Result<()
         seen: HashMap::new(),
         steps: 0,
         ended: &ended,
-        open: &open,
+        open,
     };
     let what = match search.run() {
         Verdict::Possible => return Ok(()),

@@ -282,7 +282,7 @@ impl Record {
             answered += ended.len();
             unknown += open.len();
             let name = format!("pair {place}-{generation}");
-            if let Err(violation) = search(&name, ended, open) {
+            if let Err(violation) = search(&name, ended, &open) {
                 panic!("NOT LINEARIZABLE: {violation}");
             }
         }
@@ -297,10 +297,9 @@ impl Record {
             sums.sort_unstable();
             let twice = sums.windows(2).find(|two| two[0] == two[1]);
             assert_eq!(twice, None, "counter {counter}: two wrote the same sum");
-            let (least, most) = (
-                sums.len() as i64,
-                sums.len() as i64 + self.uncertain[counter].cast_signed(),
-            );
+            let least = sums.len() as u64;
+            let most = least + self.uncertain[counter];
+            let found = u64::try_from(found).expect("nothing is taken away");
             assert!(
                 (least..=most).contains(&found),
                 "counter {counter} is {found}, after {least} to {most} additions"
@@ -324,6 +323,9 @@ enum Answer {
     /// It may have been executed.
     Unknown,
 }
+
+/// The cluster or the gateway did not answer.
+struct NotRead;
 
 /// One connection.
 struct Caller {
@@ -540,8 +542,8 @@ impl Caller {
         answer
     }
 
-    /// WATCH and GET of these names: the values, if they could be read.
-    fn watch(&mut self, key: &str) -> Option<Option<i64>> {
+    /// WATCH and GET of a key: its value.
+    fn watch(&mut self, key: &str) -> Result<Option<i64>, NotRead> {
         let lines = ["WATCH", "GET"].map(|word| vec![word.to_owned(), key.to_owned()]);
         let answers = self.call(&lines);
         let replies: Vec<_> = answers
@@ -552,13 +554,13 @@ impl Caller {
             })
             .collect();
         match <[_; 2]>::try_from(replies).expect("one for each") {
-            [Some(Value::Simple(text)), Some(reply)] if text == b"OK" => Some(number_of(&reply)),
-            [_, Some(reply)] => panic!("{reply:?}"),
+            [Some(Value::Simple(text)), Some(reply)] if text == b"OK" => Ok(number_of(&reply)),
+            [Some(watched), Some(_)] => panic!("{watched:?}"),
             _ => {
                 if self.connection.is_some() {
                     self.call(&[vec!["UNWATCH".to_owned()]]);
                 }
-                None
+                Err(NotRead)
             }
         }
     }
@@ -567,7 +569,7 @@ impl Caller {
     fn change_if_unchanged(&mut self, name: Name) {
         let key = self.draw(2) as usize;
         let sent = self.sends();
-        let Some(found) = self.watch(&names(name)[key]) else {
+        let Ok(found) = self.watch(&names(name)[key]) else {
             return;
         };
         let get = Command {
@@ -585,7 +587,7 @@ impl Caller {
     fn count(&mut self) {
         let counter = self.draw(COUNTERS as u64) as usize;
         let key = format!("counter-{counter}");
-        let Some(found) = self.watch(&key) else {
+        let Ok(found) = self.watch(&key) else {
             return;
         };
         let sum = found.unwrap_or(0) + 1;

@@ -64,18 +64,13 @@ impl Front {
 
     /// Puts a call into the table. Its place there, by which its end is told.
     fn fly(&mut self, kind: Kind, what: CallOf) -> u64 {
-        let call = Some(Call { kind, what });
         self.count_flight(kind, true);
-        match self.calls_free.pop() {
-            Some(place) => {
-                self.calls[place] = call;
-                place as u64
-            }
-            None => {
-                self.calls.push(call);
-                self.calls.len() as u64 - 1
-            }
-        }
+        let place = self.calls_free.pop().unwrap_or_else(|| {
+            self.calls.push(None);
+            self.calls.len() - 1
+        });
+        self.calls[place] = Some(Call { kind, what });
+        place as u64
     }
 
     pub fn count_flight(&mut self, kind: Kind, begins: bool) {
