@@ -1,6 +1,6 @@
 //! What connections to gateways do with pairs of keys, and whether one store could have answered so.
 //!
-//! Several connections share a few pairs. A connection does single commands, commands of both keys (MGET, MSET), transactions
+//! Several connections share a few pairs, one of which has values too large for the reply to a write. A connection does single commands, commands of both keys (MGET, MSET), transactions
 //! that read or write both, changes on the condition that a watched key is as it was, and several commands at once. A write
 //! whose outcome is unknown stays open in the history for ever. A pair is given up for a new one after some hundred operations,
 //! or a few open ones, so that histories stay short. Beside this there are counters, to which one is added by WATCH, GET, MULTI,
@@ -32,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// Between two attempts to reach a gateway.
 const KNOCK: Duration = Duration::from_millis(20);
 
+/// What is added to a value to make it large.
+const LARGE_SIZE: usize = 6000;
+
 /// Values that are set are so far apart, so that increments do not make them equal.
 const STRIDE: u64 = 1 << 16;
 
@@ -43,6 +46,7 @@ enum What {
     SetNx(i64),
     Incr,
     GetDel,
+    GetSet(i64),
 }
 
 /// A command of one key of a pair.
@@ -64,15 +68,19 @@ impl Command {
         matches!(self.what, What::Get)
     }
 
-    fn words(self, names: &[String; 2]) -> Vec<String> {
-        let key = names[self.key].clone();
-        match self.what {
-            What::Get => vec!["GET".to_owned(), key],
-            What::Set(value) => vec!["SET".to_owned(), key, value.to_string()],
-            What::SetNx(value) => vec!["SETNX".to_owned(), key, value.to_string()],
-            What::Incr => vec!["INCR".to_owned(), key],
-            What::GetDel => vec!["GETDEL".to_owned(), key],
-        }
+    /// For this pair.
+    fn words(self, name: Name) -> Vec<String> {
+        let (word, value) = match self.what {
+            What::Get => ("GET", None),
+            What::Set(value) => ("SET", Some(value)),
+            What::SetNx(value) => ("SETNX", Some(value)),
+            What::Incr => ("INCR", None),
+            What::GetDel => ("GETDEL", None),
+            What::GetSet(value) => ("GETSET", Some(value)),
+        };
+        let mut words = vec![word.to_owned(), names(name)[self.key].clone()];
+        words.extend(value.map(|value| text_of(value, name)));
+        words
     }
 
     /// Does it. The reply.
@@ -95,6 +103,7 @@ impl Command {
                 Value::Integer(sum)
             }
             What::GetDel => value_of(value.take()),
+            What::GetSet(new) => value_of(value.replace(new)),
         }
     }
 }
@@ -391,11 +400,11 @@ impl Caller {
             5 => self.both_at_once(name, true),
             6 => self.both_at_once(name, false),
             7 | 8 => {
-                let commands = self.transaction(false);
+                let commands = self.transaction(name, false);
                 self.execute(name, None, commands);
             }
             9 => {
-                let commands = self.transaction(true);
+                let commands = self.transaction(name, true);
                 self.execute(name, None, commands);
             }
             10 => self.change_if_unchanged(name),
@@ -403,28 +412,29 @@ impl Caller {
         }
     }
 
-    fn single(&mut self) -> Command {
+    fn single(&mut self, name: Name) -> Command {
         let key = self.draw(2) as usize;
-        let what = match self.draw(9) {
+        let what = match self.draw(10) {
             0..3 => What::Get,
             3 | 4 => What::Set(self.new_value()),
             5 => What::SetNx(self.new_value()),
-            6 | 7 => What::Incr,
-            _ => What::GetDel,
+            6 | 7 if !is_large(name) => What::Incr,
+            8 => What::GetDel,
+            _ => What::GetSet(self.new_value()),
         };
         Command { key, what }
     }
 
-    /// Commands that read both keys, or change them.
-    fn transaction(&mut self, reads: bool) -> Vec<Command> {
+    /// Commands that read both keys, or change them. Among changes a large value could not be returned.
+    fn transaction(&mut self, name: Name, reads: bool) -> Vec<Command> {
         let first = self.draw(2) as usize;
         let mut commands = Vec::new();
         for key in [first, 1 - first] {
             let what = match self.draw(4) {
                 _ if reads => What::Get,
-                0..2 => What::Set(self.new_value()),
-                2 => What::Incr,
-                _ => What::GetDel,
+                2 if !is_large(name) => What::Incr,
+                3 if !is_large(name) => What::GetDel,
+                _ => What::Set(self.new_value()),
             };
             commands.push(Command { key, what });
         }
@@ -450,7 +460,7 @@ impl Caller {
                 Ok(Value::Error(text)) if text.starts_with(b"UNKNOWN ") => Answer::Unknown,
                 Ok(Value::Error(text)) if text.starts_with(b"CLUSTERDOWN ") => Answer::Refused,
                 Ok(Value::Error(text)) => panic!("{line:?}: {}", text.escape_ascii()),
-                Ok(reply) => Answer::Reply(reply),
+                Ok(reply) => Answer::Reply(short(reply)),
                 Err(ReceiveError::Io(error)) if is_end(&error) => {
                     self.connection = None;
                     self.record.broken += 1;
@@ -466,9 +476,8 @@ impl Caller {
 
     /// Commands of one key each, all sent before the first reply.
     fn singles(&mut self, name: Name, count: usize) {
-        let commands: Vec<_> = (0..count).map(|_| self.single()).collect();
-        let names = names(name);
-        let lines: Vec<_> = commands.iter().map(|it| it.words(&names)).collect();
+        let commands: Vec<_> = (0..count).map(|_| self.single(name)).collect();
+        let lines: Vec<_> = commands.iter().map(|it| it.words(name)).collect();
         let sent = self.sends();
         let answers = self.call(&lines);
         for (index, (command, answer)) in commands.into_iter().zip(answers).enumerate() {
@@ -483,7 +492,6 @@ impl Caller {
 
     /// MGET or MSET.
     fn both_at_once(&mut self, name: Name, reads: bool) {
-        let names = names(name);
         let values = [self.new_value(), self.new_value()];
         let command = |key: usize| Command {
             key,
@@ -493,12 +501,12 @@ impl Caller {
                 What::Set(values[key])
             },
         };
-        let [first, second] = &names;
-        let line: Vec<String> = if reads {
-            vec!["MGET".to_owned(), first.clone(), second.clone()]
+        let [first, second] = names(name);
+        let line = if reads {
+            vec!["MGET".to_owned(), first, second]
         } else {
-            let [one, other] = values.map(|it| it.to_string());
-            vec!["MSET".to_owned(), first.clone(), one, second.clone(), other]
+            let [one, other] = values.map(|it| text_of(it, name));
+            vec!["MSET".to_owned(), first, one, second, other]
         };
         let sent = self.sends();
         let mut answer = self.call(&[line]).pop().expect("one for each");
@@ -517,8 +525,7 @@ impl Caller {
         condition: Option<(usize, Option<i64>)>,
         commands: Vec<Command>,
     ) {
-        let names = names(name);
-        let lines: Vec<_> = commands.iter().map(|it| it.words(&names)).collect();
+        let lines: Vec<_> = commands.iter().map(|it| it.words(name)).collect();
         let sent = self.sends();
         let answer = self.call_transaction(lines);
         self.note(name, sent, condition, commands, answer);
@@ -578,8 +585,10 @@ impl Caller {
         };
         let answer = Answer::Reply(Value::Array(vec![value_of(found)]));
         self.note(name, sent, None, vec![get], answer);
-        let mut commands = self.transaction(false);
-        commands.push(get);
+        let mut commands = self.transaction(name, false);
+        if !is_large(name) {
+            commands.push(get);
+        }
         self.execute(name, Some((key, found)), commands);
     }
 
@@ -663,8 +672,9 @@ impl Caller {
     fn look(mut self, all: &mut Record) -> [i64; COUNTERS] {
         for place in 0..PLACES {
             for generation in 0..=self.shared.places[place].generation.load(Relaxed) {
-                let commands = self.transaction(true);
-                self.execute((place, generation), None, commands);
+                let name = (place, generation);
+                let commands = self.transaction(name, true);
+                self.execute(name, None, commands);
             }
         }
         assert_eq!(self.record.refused, 0, "the cluster serves");
@@ -677,6 +687,30 @@ impl Caller {
         });
         all.add(self.record);
         counters
+    }
+}
+
+/// Whether the values of a pair are larger than the reply to a write.
+fn is_large((place, _): Name) -> bool {
+    place == 0
+}
+
+/// A value as it is written.
+fn text_of(value: i64, name: Name) -> String {
+    let more = if is_large(name) { LARGE_SIZE } else { 0 };
+    format!("{value}{}", ".".repeat(more))
+}
+
+/// A reply without what makes its values large.
+fn short(reply: Value) -> Value {
+    match reply {
+        Value::Bulk(mut text) => {
+            let end = text.iter().position(|&byte| byte == b'.');
+            text.truncate(end.unwrap_or(text.len()));
+            Value::Bulk(text)
+        }
+        Value::Array(each) => Value::Array(each.into_iter().map(short).collect()),
+        other => other,
     }
 }
 
