@@ -38,6 +38,11 @@ const LARGE_SIZE: usize = 6000;
 /// Values that are set are so far apart, so that increments do not make them equal.
 const STRIDE: u64 = 1 << 16;
 
+/// What connections do, of twelve kinds: those that only read.
+const MGET: u64 = 5;
+const LOOK: u64 = 9;
+const READS: [u64; 2] = [MGET, LOOK];
+
 /// What one command does to one key.
 #[derive(Clone, Copy, Debug)]
 enum What {
@@ -208,7 +213,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// `connections` to each of these gateways. A gateway that goes is waited for.
+    /// `connections` to each of these gateways, every other of which mostly reads. A gateway that goes is waited for.
     pub fn start(gateways: &[String], connections: usize) -> Self {
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
@@ -225,6 +230,7 @@ impl Recorder {
                     gateway,
                     address: address.clone(),
                     connection: None,
+                    looks: number % 2 == 1,
                     draws: (gateway * connections + number) as u64,
                     record: Record::default(),
                 };
@@ -260,6 +266,7 @@ impl Recorder {
             gateway: 0,
             address: gateway.to_owned(),
             connection: Some(connection),
+            looks: true,
             draws: 0,
             record: Record::default(),
         };
@@ -343,6 +350,8 @@ struct Caller {
     gateway: usize,
     address: String,
     connection: Option<Connection>,
+    /// It mostly reads: while nothing can be written, others wait for their writes.
+    looks: bool,
     draws: u64,
     record: Record,
 }
@@ -391,19 +400,24 @@ impl Caller {
     fn act(&mut self) {
         let place = self.draw(PLACES as u64) as usize;
         let name = (place, self.shared.places[place].generation.load(Relaxed));
-        match self.draw(12) {
+        let kind = if self.looks && self.draw(8) > 0 {
+            READS[self.draw(READS.len() as u64) as usize]
+        } else {
+            self.draw(12)
+        };
+        match kind {
             0..4 => self.singles(name, 1),
             4 => {
                 let count = 2 + self.draw(3) as usize;
                 self.singles(name, count);
             }
-            5 => self.both_at_once(name, true),
+            MGET => self.both_at_once(name, true),
             6 => self.both_at_once(name, false),
             7 | 8 => {
                 let commands = self.transaction(name, false);
                 self.execute(name, None, commands);
             }
-            9 => {
+            LOOK => {
                 let commands = self.transaction(name, true);
                 self.execute(name, None, commands);
             }
