@@ -1,10 +1,10 @@
 //! What connections to gateways do with pairs of keys, and whether one store could have answered so.
 //!
-//! Several connections share a few pairs, one of which has values too large for the reply to a write. A connection does single commands, commands of both keys (MGET, MSET), transactions
-//! that read or write both, changes on the condition that a watched key is as it was, and several commands at once. A write
-//! whose outcome is unknown stays open in the history for ever. A pair is given up for a new one after some hundred operations,
-//! or a few open ones, so that histories stay short. Beside this there are counters, to which one is added by WATCH, GET, MULTI,
-//! SET, EXEC only.
+//! Several connections share a few pairs, one of which has values too large for the reply to a write. A connection does single
+//! commands, commands of both keys (MGET, MSET), transactions that read or write both, changes on the condition that a watched
+//! key is as it was, and several commands at once. A write whose outcome is unknown stays open in the history for ever. A pair
+//! is given up for a new one after some hundred operations, or a few open ones, so that histories stay short. Beside this there
+//! are counters, to which one is added by WATCH, GET, MULTI, SET, EXEC only.
 
 use crate::process::HANG;
 use crate::process::linearizability::{Step, search};
