@@ -138,8 +138,8 @@
 //!   (high half), how many are wanted (low half). Options: bits 0-1 and 2-3 the bounds as of a scan, 4 from the greatest.
 //!   Results: members (more: there was no room), not_found, too_large.
 //! * **18 count_scores** from the first number to the second. Options: the same bounds. Results: number, not_found, too_large.
-//! * **19 pop_score**: removes the member with the least score; option 1: the greatest. Results: done_value: score (8 bytes), member;
-//!   not_found.
+//! * **19 pop_score**: removes the member with the least score; option 1: the greatest. Results: done_value: score (8 bytes),
+//!   member; not_found.
 //! * **20 take** as many elements of a list as the first number says, from 1 to 256, or as there are, from the end on: as get.
 //!   Option 1: the last end. Results: done_members, not_found; too_large: all or none.
 //! * **21 move** an element to another list, whose key is the member: as get. Options: bit 0 from the last end, 1 to the last
