@@ -24,12 +24,14 @@ mod leaf;
 mod tests;
 mod trash;
 mod value;
+mod warm;
 
 pub use cost::Cost;
 pub use cursor::Cursor;
 pub(crate) use finger::Finger;
 pub use trash::Trash;
 pub use value::{Pieces, Value};
+pub use warm::WARM_MAX;
 
 use crate::layout::PAGE_SIZE;
 use crate::pages::{PageId, Pages};
