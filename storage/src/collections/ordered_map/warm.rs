@@ -1,7 +1,7 @@
 //! Looking ahead: bringing what several keys will need into the caches, all at once.
 //!
-//! In a large map a leaf is cold memory, and a search in it waits for one cell after the other: a good part of a microsecond in
-//! all, most of what a look-up takes. Who knows the next keys can have them searched for in step: while one waits for its cell, the
+//! In a large map a leaf is cold memory, and a search in it waits for one cell after the other: a good part of a microsecond,
+//! most of what a look-up takes. Who knows the next keys can have them searched for in step: while one waits for its cell, the
 //! others take their turn. Nothing depends on it but time, so nothing has to be kept.
 
 use super::leaf::{self, Page};
