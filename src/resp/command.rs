@@ -12,6 +12,7 @@ mod expiry;
 mod hashes;
 mod info;
 mod keys;
+mod lists;
 mod members;
 mod numbers;
 mod server;

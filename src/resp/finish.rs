@@ -1,6 +1,7 @@
 //! What makes a reply of the results of a command's items.
 
 mod collections;
+mod lists;
 mod shape;
 mod sorted;
 
@@ -56,6 +57,16 @@ pub enum Finish {
     Picked(Shape, usize),
     /// About a sorted set.
     Sorted(Sorted),
+    /// The length of a list after so many pushes.
+    Pushed(usize),
+    /// The elements that were taken out of a list; nothing if there is no such key.
+    Taken,
+    /// The same of no elements, of a stat.
+    TakenNone,
+    /// OK, or that there is no such key, or no such place.
+    Replaced,
+    /// OK.
+    Trimmed,
     /// OK if all of so many were done.
     AllDone(usize),
     /// Of a transaction without conditions: what this makes of its results.
@@ -176,6 +187,7 @@ impl Finish {
             | Self::Total(count)
             | Self::Combined(_, count)
             | Self::Picked(_, count)
+            | Self::Pushed(count)
             | Self::AllDone(count)
             | Self::AllDoneBit(count) => *count,
             Self::Sorted(sorted) => sorted.count(),
@@ -211,6 +223,7 @@ impl Finish {
             Self::Presents(count) => return collections::presents(*count, results, replies),
             Self::Total(count) => return collections::total(*count, results, replies),
             Self::Sorted(sorted) => return sorted.write(results, replies),
+            Self::Pushed(count) => return lists::pushed(*count, results, replies),
             Self::Picked(shape, count) => {
                 return collections::picked(*shape, *count, results, replies);
             }
@@ -253,6 +266,10 @@ impl Finish {
                 replies.integer(i64::from(result.value_size));
             }
             (Self::Present, _) => return collections::present(status, replies),
+            (Self::Taken, _) => return lists::taken(result, around, replies),
+            (Self::TakenNone, _) => return lists::taken_none(result, replies),
+            (Self::Replaced, _) => return lists::replaced(status, replies),
+            (Self::Trimmed, _) => return lists::trimmed(status, around, replies),
             (Self::FieldNumber, _) => return collections::field_number(result, replies),
             (Self::Members(shape), _) => {
                 return collections::members(*shape, result, around, replies);

@@ -138,6 +138,8 @@ fn weight_of_action(action: &Action<'_>) -> (usize, usize) {
         Action::Rank { .. } | Action::CountScores { .. } => (WALK_WEIGHT, 0),
         Action::Length { .. } | Action::Pick { take: false, .. } => (1, 0),
         Action::Pop { .. } => (2, 1),
+        Action::Take { count, .. } => (*count as usize / 2 + 1, 1),
+        Action::Move { size_max, .. } => (3, usize::from(size_max.is_some())),
         Action::Score { .. } => (3, 0),
         Action::Trim { .. } => (TRIM_MAX as usize / 2 + 1, 0),
         _ => (2, 0),

@@ -9,7 +9,7 @@ use super::items::ItemList;
 use super::shared::KvLimits;
 use crate::state_machine::Limits;
 use crate::state_machine::kv::model::{Model, Versioned};
-use crate::state_machine::kv::wire::{BatchReply, Expiry, Item, Items, Operation, Status};
+use crate::state_machine::kv::wire::{Action, BatchReply, Expiry, Item, Items, Operation, Status};
 use std::collections::BTreeSet;
 
 const UNCERTAIN: Failure = Failure::new(
@@ -101,7 +101,11 @@ impl Prediction {
         let items = Items::decode(Operation::Batch, items.bytes());
         for item in items.into_iter().flatten() {
             let other = match item {
-                Item::Rename { to, .. } => to,
+                Item::Rename { to, .. }
+                | Item::Collection {
+                    action: Action::Move { to, .. },
+                    ..
+                } => to,
                 item => item.key(),
             };
             let concerns = [item.key(), other]

@@ -1,7 +1,9 @@
 //! Commands that take several requests, one after another: they read, decide, and write only if nothing has changed since.
 
 mod combine;
+mod cut;
 mod draw;
+mod elements;
 mod exec;
 mod fields;
 mod float;
@@ -11,7 +13,9 @@ mod scan;
 mod walk;
 
 pub use combine::Combine;
+pub use cut::Cut;
 pub use draw::Draw;
+pub use elements::Elements;
 pub use exec::Exec;
 pub use fields::Fields;
 pub use float::{Float, hexadecimal};
@@ -76,6 +80,10 @@ pub enum Steps {
     Move(Move),
     /// Members of a sorted set are removed.
     Removal(Removal),
+    /// LRANGE, LPOP and RPOP of many elements.
+    Elements(Elements),
+    /// LTRIM of many elements.
+    Cut(Cut),
     /// EXEC with MSETNX or INCRBYFLOAT.
     Exec(Box<Exec>),
 }
@@ -93,9 +101,13 @@ impl Steps {
             Self::Fields(fields) => fields.memory(),
             Self::Combine(combine) => combine.memory(),
             Self::Draw(draw) => draw.memory(),
-            Self::Float(_) | Self::Scan(_) | Self::Members(_) | Self::Random(_) | Self::Move(_) => {
-                2048
-            }
+            Self::Elements(elements) => elements.memory(),
+            Self::Float(_)
+            | Self::Scan(_)
+            | Self::Members(_)
+            | Self::Random(_)
+            | Self::Move(_)
+            | Self::Cut(_) => 2048,
         }
     }
 
@@ -118,6 +130,8 @@ impl Steps {
             Self::Combine(combine) => combine.ask(body),
             Self::Draw(draw) => draw.ask(body),
             Self::Move(moving) => moving.ask(body),
+            Self::Elements(elements) => elements.ask(body),
+            Self::Cut(cut) => cut.ask(body),
             Self::Exec(exec) => exec.ask(body),
         }
     }
@@ -150,6 +164,8 @@ impl Steps {
             Self::Combine(combine) => combine.answer(reply, shared, replies),
             Self::Draw(draw) => draw.answer(reply, shared, replies),
             Self::Move(moving) => moving.answer(reply, replies),
+            Self::Elements(elements) => elements.answer(reply, shared, replies),
+            Self::Cut(cut) => cut.answer(reply, replies),
             Self::Exec(exec) => exec.answer(reply, caller, shared, replies),
         };
         step.unwrap_or(Step::Malformed)
@@ -264,6 +280,8 @@ impl Exchange {
                 let inner = { result.results }.next()?;
                 match inner.status {
                     Status::OutOfSpace | Status::TooLong => out_of_space(replies),
+                    // Of the other key.
+                    Status::WrongType => WRONG_TYPE.write(replies),
                     // Done, or a condition like NX did not hold: the value is the answer to both.
                     _ => replies.bulk(&value),
                 }

@@ -198,7 +198,7 @@ fn result(item: &Item<'_>, it: &ItemResult) -> Answer {
         Status::Number if matches!(item, Item::Count) => number(it, json!({ "count": it.number })),
         Status::Number => number(it, json!({})),
         Status::Stat => stat(it),
-        Status::Members => members(item, it),
+        Status::Members | Status::DoneMembers => members(item, it),
         Status::OutOfSpace => refused(&Definite::OutOfSpace),
         Status::TooLong => refused(&KvError::TooLong),
         Status::NotANumber => refused(&KvError::NotANumber),

@@ -2,8 +2,8 @@
 //! least number of arguments; positions are first, last (negative: from the end) and step.
 
 use super::{
-    Context, Prepared, connection, expiry, hashes, info, keys, numbers, server, sets, sorted_sets,
-    strings, transactions,
+    Context, Prepared, connection, expiry, hashes, info, keys, lists, numbers, server, sets,
+    sorted_sets, strings, transactions,
 };
 use crate::resp::request::Arguments;
 
@@ -192,6 +192,15 @@ pub static TABLE: &[Spec] = &[
     spec("incrbyfloat", 3, ONE, "write denyoom fast", "@write @string @fast", numbers::incrbyfloat).predicted(),
     spec("info", -1, NO, "loading stale", "@slow @dangerous", info::info),
     spec("keys", 2, NO, "readonly", "@keyspace @read @slow @dangerous", keys::keys).single(),
+    spec("lindex", 3, ONE, "readonly", "@read @list @slow", lists::lindex),
+    spec("llen", 2, ONE, "readonly fast", "@read @list @fast", lists::llen),
+    spec("lmove", 5, TWO, "write denyoom", "@write @list @slow", lists::lmove),
+    spec("lpop", -2, ONE, "write fast", "@write @list @fast", lists::lpop),
+    spec("lpush", -3, ONE, "write denyoom fast", "@write @list @fast", lists::lpush),
+    spec("lpushx", -3, ONE, "write denyoom fast", "@write @list @fast", lists::lpushx),
+    spec("lrange", 4, ONE, "readonly", "@read @list @slow", lists::lrange),
+    spec("lset", 4, ONE, "write denyoom", "@write @list @slow", lists::lset),
+    spec("ltrim", 4, ONE, "write", "@write @list @slow", lists::ltrim),
     spec("mget", -2, ALL, "readonly fast", "@read @string @fast", strings::mget),
     spec("mset", -3, PAIRS, "write denyoom", "@write @string @slow", strings::mset),
     spec("msetnx", -3, PAIRS, "write denyoom", "@write @string @slow", strings::msetnx).predicted(),
@@ -208,6 +217,10 @@ pub static TABLE: &[Spec] = &[
     spec("rename", 3, TWO, "write", "@keyspace @write @slow", keys::rename),
     spec("renamenx", 3, TWO, "write fast", "@keyspace @write @fast", keys::renamenx),
     spec("reset", 1, NO, HANDSHAKE, "@fast @connection", connection::reset).immediate(),
+    spec("rpop", -2, ONE, "write fast", "@write @list @fast", lists::rpop),
+    spec("rpoplpush", 3, TWO, "write denyoom", "@write @list @slow", lists::rpoplpush),
+    spec("rpush", -3, ONE, "write denyoom fast", "@write @list @fast", lists::rpush),
+    spec("rpushx", -3, ONE, "write denyoom fast", "@write @list @fast", lists::rpushx),
     spec("sadd", -3, ONE, "write denyoom fast", "@write @set @fast", sets::sadd),
     spec("scan", -2, NO, "readonly", "@keyspace @read @slow", keys::scan).single(),
     spec("scard", 2, ONE, "readonly fast", "@read @set @fast", sets::scard),

@@ -142,15 +142,31 @@ impl<'b> Answer<'_, 'b> {
         self.reply.push(&size.to_le_bytes());
     }
 
+    /// Most bytes of members that a result may have, each with its size.
+    pub(super) fn room_for_members(&self, size_max: u32) -> usize {
+        let room = self.reply.room() - self.reserved - MEMBERS_RESULT_SIZE;
+        room.min(size_max as usize)
+    }
+
     /// Members of a key of this version, which [`Members`] writes.
     pub(super) fn members(&mut self, version: u64, size_max: u32) -> Members<'_, 'b> {
-        let room = self.reply.room() - self.reserved - MEMBERS_RESULT_SIZE;
+        self.members_of(Status::Members, version, size_max)
+    }
+
+    /// The same, with what became of them.
+    pub(super) fn members_of(
+        &mut self,
+        status: Status,
+        version: u64,
+        size_max: u32,
+    ) -> Members<'_, 'b> {
+        let room = self.room_for_members(size_max);
         let begin = self.reply.size();
-        self.status(Status::Members);
+        self.status(status);
         self.reply.push(&version.to_le_bytes());
         self.reply.push(&[0; 5]);
         Members {
-            room: room.min(size_max as usize),
+            room,
             reply: self.reply,
             begin,
             count: 0,

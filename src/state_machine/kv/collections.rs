@@ -216,7 +216,7 @@ impl Kv {
             Err(status) => return answer.status(status),
         };
         match opened.kind {
-            ValueKind::List => self.change_list(pages, key, opened, action, answer),
+            ValueKind::List => self.change_list(pages, now, key, opened, action, answer),
             ValueKind::Sorted => self.change_sorted(pages, key, opened, action, answer),
             _ => self.change_members(pages, key, opened, action, answer),
         }
@@ -252,6 +252,11 @@ impl Kv {
     /// Writes what has become of a collection, as one change of its key.
     fn close(&mut self, pages: &mut Pages, key: &[u8], opened: &Opened) {
         self.revision += 1;
+        self.close_at_revision(pages, key, opened);
+    }
+
+    /// The same as a part of the last change.
+    fn close_at_revision(&mut self, pages: &mut Pages, key: &[u8], opened: &Opened) {
         if opened.descriptor.count == 0 {
             // It has no members left: there is nothing to bury.
             assert!(

@@ -109,6 +109,9 @@ impl Demand {
                 Self::new(4, 0)
             }
             Action::Pop { .. } => Self::new(3, 0),
+            Action::Take { count, .. } => Self::new(2 + count, 0),
+            // The element where it was and where it comes to, and both records.
+            Action::Move { .. } => Self::new(6, 2),
             Action::Trim { .. } => Self::new(2 + TRIM_MAX as u32, 0),
             _ => Self::default(),
         }

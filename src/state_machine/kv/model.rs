@@ -67,6 +67,8 @@ enum Outcome {
     Stat(Versioned),
     /// Of a key of this version, and whether there are more.
     Members(u64, Vec<Vec<u8>>, bool),
+    /// The same of elements that are gone.
+    Taken(u64, Vec<Vec<u8>>),
 }
 
 use Outcome::{Mismatch, Number, TooLarge, Value};
@@ -116,6 +118,7 @@ impl Outcome {
     fn is_done(&self) -> bool {
         match self {
             Self::Status(status) | Number(status, _) | Value(status, ..) => status.is_done(),
+            Self::Taken(..) => true,
             _ => false,
         }
     }
@@ -150,16 +153,29 @@ impl Outcome {
                 reply.push(found.kind() as u8);
             }
             Self::Members(version, strings, more) => {
-                reply.push(Status::Members as u8);
-                reply.extend(version.to_le_bytes());
-                reply.extend((strings.len() as u32).to_le_bytes());
-                reply.push(u8::from(*more));
-                for string in strings {
-                    reply.extend((string.len() as u32).to_le_bytes());
-                    reply.extend(string);
-                }
+                encode_members(Status::Members, *version, strings, *more, reply);
+            }
+            Self::Taken(version, strings) => {
+                encode_members(Status::DoneMembers, *version, strings, false, reply);
             }
         }
+    }
+}
+
+fn encode_members(
+    status: Status,
+    version: u64,
+    strings: &[Vec<u8>],
+    more: bool,
+    reply: &mut Vec<u8>,
+) {
+    reply.push(status as u8);
+    reply.extend(version.to_le_bytes());
+    reply.extend((strings.len() as u32).to_le_bytes());
+    reply.push(u8::from(more));
+    for string in strings {
+        reply.extend((string.len() as u32).to_le_bytes());
+        reply.extend(string);
     }
 }
 

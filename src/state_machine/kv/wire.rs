@@ -140,6 +140,11 @@
 //! * **18 count_scores** from the first number to the second. Options: the same bounds. Results: number, not_found, too_large.
 //! * **19 pop_score**: removes the member with the least score; option 1: the greatest. Results: done_value: score (8 bytes), member;
 //!   not_found.
+//! * **20 take** as many elements of a list as the first number says, from 1 to 256, or as there are, from the end on: as get.
+//!   Option 1: the last end. Results: done_members, not_found; too_large: all or none.
+//! * **21 move** an element to another list, whose key is the member: as get. Options: bit 0 from the last end, 1 to the last
+//!   end, 2 it is not wanted. It is one change of both keys. Results: done_value, done if it is not wanted, not_found,
+//!   too_large, wrong_type of either key.
 //!
 //! Scores are told as 8 bytes, little-endian: the bits of a double, so changed that they order as numbers do
 //! ([`Score::to_ordered`]). Places are not stored, but counted: actions 15 to 18 answer too_large, with the length of the set for
@@ -200,11 +205,12 @@
 //! 18 failed          count (2), so many results      they did not
 //! 19 members         version (8), count (4), more    so many byte strings: size (4), bytes. More: 1 if others are behind
 //!                    (1), byte strings               them that had no room or were not wanted
+//! 20 done_members    as members                      changed; they are gone
 //! ```
 //!
 //! Unless it says "changed" (and but for transactions), nothing was changed.
 //!
-//! Each done, done_value and done_number raises the revision by one, and nothing else does: that is how a reader of the reply
+//! Each done, done_value, done_number and done_members raises the revision by one, and nothing else does: that is how a reader of the reply
 //! knows their versions. Scan and random have entries:
 //!
 //! ```text
@@ -384,10 +390,12 @@ pub enum Status {
     Failed = 18,
     /// Members or elements follow.
     Members = 19,
+    /// It was done; elements that are gone follow.
+    DoneMembers = 20,
 }
 
 impl Status {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Done,
         Self::Value,
         Self::NotFound,
@@ -407,6 +415,7 @@ impl Status {
         Self::Succeeded,
         Self::Failed,
         Self::Members,
+        Self::DoneMembers,
     ];
 
     fn from_byte(byte: u8) -> Option<Self> {
@@ -418,7 +427,10 @@ impl Status {
 
     /// Whether the item changed its key, and raised the revision.
     pub fn is_done(self) -> bool {
-        matches!(self, Self::Done | Self::DoneValue | Self::DoneNumber)
+        matches!(
+            self,
+            Self::Done | Self::DoneValue | Self::DoneNumber | Self::DoneMembers
+        )
     }
 }
 

@@ -19,6 +19,7 @@ mod cursor;
 mod edit;
 mod inner;
 mod leaf;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod trash;

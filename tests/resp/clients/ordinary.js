@@ -32,7 +32,17 @@ async function main() {
   const binary = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
   await db.set("binary", binary);
   assert.ok(binary.equals(await db.getBuffer("binary")));
-  await assert.rejects(db.hset("h", "f", "v"), /unknown command/);
+  await assert.rejects(db.xadd("stream", "*", "f", "v"), /unknown command/);
+
+  assert.equal(await db.hset("hash", { f: 1, g: "two" }), 2);
+  assert.deepEqual(await db.hgetall("hash"), { f: "1", g: "two" });
+  assert.deepEqual(await db.hmget("hash", "g", "none"), ["two", null]);
+  assert.equal(await db.hincrby("hash", "f", 4), 5);
+  assert.equal(await db.sadd("set", "a", "b", "c"), 3);
+  assert.deepEqual((await db.smembers("set")).sort(), ["a", "b", "c"]);
+  assert.equal(await db.sismember("set", "b"), 1);
+  assert.equal((await db.spop("set", 5)).length, 3);
+  await assert.rejects(db.get("hash"), /WRONGTYPE/);
 
   // Calls at once, each on its own: they leave together.
   const sums = await Promise.all(Array.from({ length: 1000 }, () => db.incr("sum")));

@@ -67,9 +67,25 @@ def double(pipe):
 assert db.transaction(double, "n") == [True]
 assert db.get("n") == "200"
 
+assert db.hset("hash", mapping={"f": "1", "g": "two"}) == 2 and db.hset("hash", "f", "3") == 0
+assert db.hget("hash", "f") == "3" and db.hgetall("hash") == {"f": "3", "g": "two"}
+assert db.hmget("hash", "g", "none") == ["two", None] and sorted(db.hkeys("hash")) == ["f", "g"]
+assert db.hincrby("hash", "f", 4) == 7 and db.hincrbyfloat("hash", "f", 0.5) == 7.5
+assert dict(db.hscan_iter("hash")) == {"f": "7.5", "g": "two"} and db.hdel("hash", "f", "none") == 1
+assert db.sadd("set", "a", "b", "c") == 3 and db.smembers("set") == {"a", "b", "c"}
+assert db.sadd("other", "b", "d") == 2 and db.sinter("set", "other") == {"b"} and db.sunion("set", "other") == set("abcd")
+assert db.smove("set", "other", "a") and db.sismember("other", "a") and db.smismember("set", ["a", "b"]) == [0, 1]
+assert db.srandmember("set") in {"b", "c"} and set(db.sscan_iter("other")) == {"a", "b", "d"}
+assert db.spop("set") in {"b", "c"} and len(db.spop("other", 5)) == 3 and db.scard("other") == 0
+assert db.type("hash") == "hash" and db.type("set") == "set"
 try:
-    db.execute_command("HSET", "h", "f", "v")
-    raise AssertionError("there are no hashes")
+    db.incr("hash")
+    raise AssertionError("it is a hash")
+except redis.ResponseError as error:
+    assert "WRONGTYPE" in str(error) or "wrong kind of value" in str(error), error
+try:
+    db.execute_command("XADD", "stream", "*", "f", "v")
+    raise AssertionError("there are no streams")
 except redis.ResponseError as error:
     assert "unknown command" in str(error), error
 try:

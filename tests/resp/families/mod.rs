@@ -1,6 +1,7 @@
 //! What the differential test generates of each family of commands, beside those of strings: in a file of its own.
 
 pub mod hashes;
+pub mod lists;
 pub mod sets;
 pub mod sorted_sets;
 
@@ -26,7 +27,12 @@ pub struct Family {
 }
 
 /// All of them.
-pub const FAMILIES: &[Family] = &[hashes::FAMILY, sets::FAMILY, sorted_sets::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    hashes::FAMILY,
+    lists::FAMILY,
+    sets::FAMILY,
+    sorted_sets::FAMILY,
+];
 
 /// Sorted by text: of what has no order.
 pub fn sorted(values: &[Value]) -> Vec<Value> {

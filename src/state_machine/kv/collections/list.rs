@@ -6,7 +6,7 @@
 
 use super::{Descriptor, Opened, Place};
 use crate::state_machine::kv::answer::Answer;
-use crate::state_machine::kv::wire::{Action, End, Status, TRIM_MAX};
+use crate::state_machine::kv::wire::{Action, End, Status, TRIM_MAX, ValueKind};
 use crate::state_machine::kv::{Kv, Pages};
 use std::ops::{Bound, Range};
 
@@ -17,6 +17,34 @@ const MIDDLE: u64 = 1 << 63;
 fn place(descriptor: &Descriptor, index: u64) -> Place {
     let place = descriptor.first + index;
     Place::of(descriptor.number, &place.to_be_bytes())
+}
+
+/// Where an element that is added to an end comes to; counts it.
+fn new_place(opened: &mut Opened, end: End) -> Place {
+    let descriptor = &mut opened.descriptor;
+    if opened.version == 0 {
+        descriptor.first = MIDDLE;
+    } else if end == End::First {
+        descriptor.first -= 1;
+    }
+    descriptor.count += 1;
+    match end {
+        End::First => place(descriptor, 0),
+        End::Last => place(descriptor, descriptor.count - 1),
+    }
+}
+
+/// Where the element at an end lies, which is to be removed; counts it no more.
+fn old_place(opened: &mut Opened, end: End) -> Place {
+    let descriptor = &mut opened.descriptor;
+    descriptor.count -= 1;
+    match end {
+        End::First => {
+            descriptor.first += 1;
+            Place::of(descriptor.number, &(descriptor.first - 1).to_be_bytes())
+        }
+        End::Last => place(descriptor, descriptor.count),
+    }
 }
 
 /// A place counted from the first element; negative, if it was before that.
@@ -106,6 +134,7 @@ impl Kv {
     pub(super) fn change_list(
         &mut self,
         pages: &mut Pages,
+        now: u64,
         key: &[u8],
         opened: Opened,
         action: &Action<'_>,
@@ -125,6 +154,15 @@ impl Kv {
             }
             _ if opened.version == 0 => answer.status(Status::NotFound),
             Action::Pop { end, size_max } => self.pop(pages, key, opened, end, size_max, answer),
+            Action::Take {
+                end,
+                count,
+                size_max,
+            } => {
+                let count = u64::from(count);
+                self.take_elements(pages, key, opened, (end, count), size_max, answer);
+            }
+            Action::Move { .. } => self.move_element(pages, now, key, opened, action, answer),
             Action::Replace { index, value } => {
                 let Some(index) = index_of(opened.descriptor.count, index) else {
                     return answer.mismatch(opened.version);
@@ -149,22 +187,11 @@ impl Kv {
         end: End,
         value: &[u8],
     ) -> u64 {
-        let descriptor = &mut opened.descriptor;
-        if opened.version == 0 {
-            descriptor.first = MIDDLE;
-        } else if end == End::First {
-            descriptor.first -= 1;
-        }
-        let index = match end {
-            End::First => 0,
-            End::Last => descriptor.count,
-        };
-        descriptor.count += 1;
-        let (count, place) = (descriptor.count, place(descriptor, index));
+        let place = new_place(&mut opened, end);
         let found = self.members.insert(pages, place.bytes(), &[value]);
         assert!(!found);
         self.close(pages, key, &opened);
-        count
+        opened.descriptor.count
     }
 
     fn pop(
@@ -176,20 +203,114 @@ impl Kv {
         size_max: u32,
         answer: &mut Answer<'_, '_>,
     ) {
-        let descriptor = &mut opened.descriptor;
-        let index = match end {
-            End::First => 0,
-            End::Last => descriptor.count - 1,
-        };
-        let place = place(descriptor, index);
+        let version = opened.version;
+        let place = old_place(&mut opened, end);
         let status = Status::DoneValue;
-        if !self.answer_element(pages, &place, status, opened.version, size_max, answer) {
-            return;
+        if self.answer_element(pages, &place, status, version, size_max, answer) {
+            assert!(self.members.remove(pages, place.bytes()));
+            self.close(pages, key, &opened);
         }
-        assert!(self.members.remove(pages, place.bytes()));
-        descriptor.first += u64::from(end == End::First);
-        descriptor.count -= 1;
+    }
+
+    /// Removes elements from an end on, if all of them fit.
+    fn take_elements(
+        &mut self,
+        pages: &mut Pages,
+        key: &[u8],
+        mut opened: Opened,
+        (end, count): (End, u64),
+        size_max: u32,
+        answer: &mut Answer<'_, '_>,
+    ) {
+        let descriptor = &mut opened.descriptor;
+        let count = count.min(descriptor.count);
+        let indexes = match end {
+            End::First => 0..count,
+            End::Last => descriptor.count - count..descriptor.count,
+        };
+        let (from, to) = (
+            place(descriptor, indexes.start),
+            place(descriptor, indexes.end),
+        );
+        let (from, to) = (Bound::Included(from.bytes()), Bound::Excluded(to.bytes()));
+        let elements = self.members.range(pages, from, to, end == End::Last);
+        let prefix = size_of::<u32>();
+        let size: usize = elements.clone().map(|(_, it)| prefix + it.len()).sum();
+        if size > answer.room_for_members(size_max) {
+            return answer.too_large(opened.version, size as u64);
+        }
+        let mut told = answer.members_of(Status::DoneMembers, opened.version, size_max);
+        for (_, element) in elements {
+            assert!(told.push_element(element));
+        }
+        self.remove_elements(pages, descriptor, indexes);
+        descriptor.first += if end == End::First { count } else { 0 };
+        descriptor.count -= count;
         self.close(pages, key, &opened);
+    }
+
+    fn remove_elements(
+        &mut self,
+        pages: &mut Pages,
+        descriptor: &Descriptor,
+        indexes: impl Iterator<Item = u64>,
+    ) {
+        for index in indexes {
+            let place = place(descriptor, index);
+            assert!(self.members.remove(pages, place.bytes()));
+        }
+    }
+
+    /// Moves an element: to another list, or to an end of the same.
+    fn move_element(
+        &mut self,
+        pages: &mut Pages,
+        now: u64,
+        key: &[u8],
+        mut opened: Opened,
+        action: &Action<'_>,
+        answer: &mut Answer<'_, '_>,
+    ) {
+        let Action::Move {
+            to,
+            from_end,
+            to_end,
+            size_max,
+        } = *action
+        else {
+            unreachable!("the caller looked");
+        };
+        let other = if key == to {
+            None
+        } else {
+            match self.open(pages, now, to, ValueKind::List) {
+                Ok(other) => Some(other),
+                Err(status) => return answer.status(status),
+            }
+        };
+        let version = opened.version;
+        let old = old_place(&mut opened, from_end);
+        let status = Status::DoneValue;
+        match size_max {
+            None => answer.status(Status::Done),
+            Some(size_max)
+                if self.answer_element(pages, &old, status, version, size_max, answer) => {}
+            Some(_) => return,
+        }
+        self.revision += 1;
+        let new = if let Some(mut other) = other {
+            let new = new_place(&mut other, to_end);
+            self.close_at_revision(pages, key, &opened);
+            self.close_at_revision(pages, to, &other);
+            new
+        } else {
+            let new = new_place(&mut opened, to_end);
+            self.close_at_revision(pages, key, &opened);
+            new
+        };
+        if new.bytes() != old.bytes() {
+            self.members.rename(pages, old.bytes(), new.bytes());
+        }
     }
 
     /// Removes what is outside of a range. A list of which nothing stays is buried, whatever its length.
@@ -213,10 +334,8 @@ impl Kv {
         if removed > TRIM_MAX {
             return answer.too_large(opened.version, removed);
         }
-        for index in (0..kept.start).chain(kept.end..descriptor.count) {
-            let place = place(descriptor, index);
-            assert!(self.members.remove(pages, place.bytes()));
-        }
+        let outside = (0..kept.start).chain(kept.end..descriptor.count);
+        self.remove_elements(pages, descriptor, outside);
         descriptor.first += kept.start;
         descriptor.count = kept.end - kept.start;
         self.close(pages, key, &opened);

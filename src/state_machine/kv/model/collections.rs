@@ -110,6 +110,9 @@ impl Model {
                 (_, Some(found)) => Self::read_members(&found, version, action, world),
             };
         }
+        if let Action::Move { .. } = action {
+            return self.move_element(key, action, old, world);
+        }
         let mut collection = found.unwrap_or_else(|| Collection::new(kind));
         let outcome = Self::change_members(&mut collection, version, action, world);
         if outcome.is_done() {

@@ -254,7 +254,7 @@ fn many_collections_die_together() {
     assert_eq!(store.kv.collections + store.kv.buried, 1100);
     store.wait_ms(10);
     while store.pulse_if_due() {
-        store.wait_ms(2);
+        store.wait_ms(3);
     }
     assert_eq!((store.kv.collections, store.kv.buried), (0, 0));
     assert!(store.kv.members.len() <= 1, "one chunk is kept");
@@ -346,7 +346,7 @@ fn a_store_full_of_collections_can_be_emptied() {
     }
     assert_eq!(store.refused, refused);
     while store.pulse_if_due() {
-        store.wait_ms(2);
+        store.wait_ms(3);
     }
     assert!(store.kv.members.len() <= 1);
     assert_eq!(store.number(&insert(b"new", HASH, b"f", b"")), 1);

@@ -200,6 +200,26 @@ pub enum Action<'a> {
         /// Most bytes of it; a longer one is not removed.
         size_max: u32,
     },
+    /// Removes elements at an end of a list, and returns them, from the end on: all or none.
+    Take {
+        /// Which one.
+        end: End,
+        /// How many, from 1 to [`TRIM_MAX`]; fewer if there are fewer.
+        count: u32,
+        /// Most bytes of the result behind its fixed part.
+        size_max: u32,
+    },
+    /// Moves an element from an end of a list to one of another, or of the same. It is one change of both keys.
+    Move {
+        /// The key of the other.
+        to: &'a [u8],
+        /// From where.
+        from_end: End,
+        /// To where.
+        to_end: End,
+        /// Most bytes of it, if it is to be returned; a longer one is not moved.
+        size_max: Option<u32>,
+    },
     /// Reads an element of a list.
     At {
         /// Its place. Negative: from the end; -1 is the last.
@@ -363,6 +383,14 @@ fn choice_of(code: u8) -> Option<Option<bool>> {
     })
 }
 
+fn end_of(options: u8) -> End {
+    if options & 1 == 0 {
+        End::First
+    } else {
+        End::Last
+    }
+}
+
 impl<'a> Action<'a> {
     /// Of which kind the key must be.
     pub fn kind(&self) -> ValueKind {
@@ -376,6 +404,8 @@ impl<'a> Action<'a> {
             Self::Add { .. } => ValueKind::Hash,
             Self::Push { .. }
             | Self::Pop { .. }
+            | Self::Take { .. }
+            | Self::Move { .. }
             | Self::At { .. }
             | Self::Replace { .. }
             | Self::Range { .. }
@@ -389,7 +419,7 @@ impl<'a> Action<'a> {
         }
     }
 
-    /// The member or field that it is about.
+    /// The member or field that it is about; of a move the other key.
     pub fn member(&self) -> &'a [u8] {
         self.parts().member
     }
@@ -427,6 +457,9 @@ impl<'a> Action<'a> {
             // A number, or that it is too large.
             Self::Find { .. }
             | Self::Pop { .. }
+            | Self::Move {
+                size_max: Some(_), ..
+            }
             | Self::At { .. }
             | Self::Trim { .. }
             | Self::Rank { .. }
@@ -435,6 +468,7 @@ impl<'a> Action<'a> {
             Self::PopScore { .. } => VALUE_RESULT_SIZE + size_of::<u64>() + KEY_SIZE_MAX,
             Self::Score { add: true, .. } => VALUE_RESULT_SIZE + size_of::<u64>(),
             Self::Members { .. }
+            | Self::Take { .. }
             | Self::Range { .. }
             | Self::ByRank { .. }
             | Self::ByScore { .. } => MEMBERS_RESULT_SIZE,
@@ -447,11 +481,13 @@ impl<'a> Action<'a> {
         match *self {
             Self::Find { size_max, .. }
             | Self::Pop { size_max, .. }
+            | Self::Take { size_max, .. }
             | Self::At { size_max, .. }
             | Self::Members { size_max, .. }
             | Self::Range { size_max, .. }
             | Self::ByRank { size_max, .. }
             | Self::ByScore { size_max, .. } => u64::from(size_max),
+            Self::Move { size_max, .. } => u64::from(size_max.unwrap_or(0)),
             _ => 0,
         }
     }
@@ -542,6 +578,25 @@ impl<'a> Action<'a> {
                 (parts.code, parts.size_max, parts.numbers) = (12, size_max, places(start, stop));
             }
             Self::Trim { start, stop } => (parts.code, parts.numbers) = (13, places(start, stop)),
+            Self::Take {
+                end,
+                count,
+                size_max,
+            } => {
+                (parts.code, parts.options, parts.size_max) = (20, end as u8, size_max);
+                parts.numbers[0] = u64::from(count);
+            }
+            Self::Move {
+                to,
+                from_end,
+                to_end,
+                size_max,
+            } => {
+                (parts.code, parts.member) = (21, to);
+                parts.options =
+                    from_end as u8 | (to_end as u8) << 1 | u8::from(size_max.is_none()) << 2;
+                parts.size_max = size_max.unwrap_or(0);
+            }
             _ => self.sorted_parts(parts),
         }
     }
@@ -601,6 +656,7 @@ impl<'a> Action<'a> {
         let action = match parts.code {
             1..=7 => Self::members_from_parts(kind, parts)?,
             8..=13 => Self::list_from_parts(parts)?,
+            20 | 21 => Self::taken_from_parts(parts)?,
             _ => Self::sorted_from_parts(parts)?,
         };
         let fits = match action {
@@ -671,11 +727,7 @@ impl<'a> Action<'a> {
             ..
         } = *parts;
         let (start, stop) = (start.cast_signed(), stop.cast_signed());
-        let end = if options & 1 == 0 {
-            End::First
-        } else {
-            End::Last
-        };
+        let end = end_of(options);
         Some(match parts.code {
             8 => Self::Push {
                 end,
@@ -697,6 +749,30 @@ impl<'a> Action<'a> {
                 size_max,
             },
             13 => Self::Trim { start, stop },
+            _ => return None,
+        })
+    }
+
+    fn taken_from_parts(parts: &Parts<'a>) -> Option<Self> {
+        let Parts {
+            options,
+            size_max,
+            member,
+            ..
+        } = *parts;
+        let count = parts.numbers[0];
+        Some(match parts.code {
+            20 if (1..=TRIM_MAX).contains(&count) => Self::Take {
+                end: end_of(options),
+                count: count as u32,
+                size_max,
+            },
+            21 => Self::Move {
+                to: member,
+                from_end: end_of(options),
+                to_end: end_of(options >> 1),
+                size_max: (options & 4 == 0).then_some(size_max),
+            },
             _ => return None,
         })
     }

@@ -46,10 +46,10 @@ impl ReplyHeader {
 pub struct ItemReply<'a> {
     /// The outcome.
     pub status: Status,
-    /// The version that was made (by what is done) or found; zero where there is none. Of a `DoneValue` it is the one
-    /// that was made; the old value's is [`Self::old_version`].
+    /// The version that was made (by what is done) or found; zero where there is none. Of a `DoneValue` and `DoneMembers` it
+    /// is the one that was made; that of what is returned is [`Self::old_version`].
     pub version: u64,
-    /// Of a `DoneValue`: the version that the value in the reply had.
+    /// Of a `DoneValue` or `DoneMembers`: the version that the key had before.
     pub old_version: u64,
     /// Size of the key's value, if the status tells it; of a collection, its length.
     pub value_size: u32,
@@ -374,7 +374,7 @@ impl<'a> Results<'a> {
                 reply.value_size = u32::from_le_bytes(self.take()?);
                 reply.kind = ValueKind::from_byte(self.take::<1>()?[0])?;
             }
-            Status::Members => self.members(&mut reply)?,
+            Status::Members | Status::DoneMembers => self.members(&mut reply)?,
             Status::Succeeded | Status::Failed => reply.results = self.nested()?,
             Status::Done
             | Status::NotFound

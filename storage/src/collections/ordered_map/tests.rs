@@ -630,6 +630,32 @@ fn samples_of_a_range_reach_its_keys_and_no_others() {
     }
 }
 
+/// Nodes at the ends of a range, of which only a part lies in it, do not count as whole ones.
+#[test]
+fn samples_of_a_range_are_about_even() {
+    let mut state = Checked::new(4000);
+    let mut random = Random(3);
+    let key_of = |number: u64| (number << 40).to_be_bytes();
+    for _ in 0..20_000 {
+        state.insert(&key_of(random.below(1 << 16)), &[]);
+    }
+    let keys: Vec<Vec<u8>> = state.model.keys().cloned().collect();
+    for from in (0..10_000).step_by(271) {
+        let count = 300 + from % 7 * 500;
+        let (begin, end) = (&keys[from], &keys[from + count]);
+        let mut seen = BTreeMap::new();
+        for _ in 0..20 * count {
+            let key = state
+                .map
+                .sample_range(&state.pages, begin, end, random.next());
+            *seen.entry(key.expect("keys").to_vec()).or_insert(0) += 1;
+        }
+        let most = *seen.values().max().expect("some");
+        assert!(most < 100, "{most} of 20 in {count} from {from}");
+        assert!(seen.len() > count * 99 / 100, "{} of {count}", seen.len());
+    }
+}
+
 #[test]
 fn equal_histories_make_equal_pages() {
     let run = || {

@@ -1,6 +1,7 @@
 //! Lists.
 
-use crate::state_machine::kv::model::{Model, Outcome, World, done, not_found};
+use super::Collection;
+use crate::state_machine::kv::model::{Model, Outcome, Versioned, World, done, not_found};
 use crate::state_machine::kv::wire::{Action, End, Status};
 use std::collections::VecDeque;
 
@@ -82,6 +83,29 @@ pub(super) fn change(list: &mut List, version: u64, action: &Action<'_>, world: 
             }
             answer.0
         }
+        Action::Take {
+            end,
+            count,
+            size_max,
+        } => {
+            let count = list.len().min(count as usize);
+            if count == 0 {
+                return not_found();
+            }
+            let taken: Vec<_> = match end {
+                End::First => list.iter().take(count).cloned().collect(),
+                End::Last => list.iter().rev().take(count).cloned().collect(),
+            };
+            let size: usize = taken.iter().map(|element| 4 + element.len()).sum();
+            if size > (world.room - 1).min(size_max as usize) {
+                return Outcome::TooLarge(version, size);
+            }
+            match end {
+                End::First => drop(list.drain(..count)),
+                End::Last => list.truncate(list.len() - count),
+            }
+            Outcome::Taken(version, taken)
+        }
         Action::Replace { index, value } => {
             if list.is_empty() {
                 return not_found();
@@ -105,5 +129,69 @@ pub(super) fn change(list: &mut List, version: u64, action: &Action<'_>, world: 
             done()
         }
         _ => unreachable!("{action:?} is read"),
+    }
+}
+
+impl Model {
+    /// Moves an element of the list `old`, if there is one, to another or the same.
+    pub(super) fn move_element(
+        &mut self,
+        key: &[u8],
+        action: &Action<'_>,
+        old: Option<&Versioned>,
+        world: World,
+    ) -> Outcome {
+        let Action::Move {
+            to,
+            from_end,
+            to_end,
+            size_max,
+        } = *action
+        else {
+            unreachable!("the caller looked");
+        };
+        let Some(old) = old else { return not_found() };
+        let target = self.map.get(to).cloned();
+        let mut source = list_of(Some(old)).expect("the caller looked at its kind");
+        let Some(mut list) = list_of(target.as_ref()) else {
+            return Outcome::Status(Status::WrongType);
+        };
+        let element = match from_end {
+            End::First => source.pop_front(),
+            End::Last => source.pop_back(),
+        };
+        let element = element.expect("no list is empty");
+        if key == to {
+            list.clone_from(&source);
+        }
+        match to_end {
+            End::First => list.push_front(element.clone()),
+            End::Last => list.push_back(element.clone()),
+        }
+        let answer = match size_max {
+            Some(size_max) => {
+                Outcome::of_bytes(Status::DoneValue, old.version, element, size_max, world)
+            }
+            None => (done(), true),
+        };
+        if answer.1 {
+            let revision = self.revision;
+            self.set_collection(key, Collection::List(source), old.expiry_ms);
+            self.revision = revision; // both are one change
+            let expiry = target.and_then(|it| it.expiry_ms);
+            self.set_collection(to, Collection::List(list), expiry);
+        }
+        answer.0
+    }
+}
+
+/// The elements of a key, none if it is absent; nothing if it is no list.
+fn list_of(found: Option<&Versioned>) -> Option<List> {
+    match found {
+        None => Some(List::new()),
+        Some(found) => match &found.collection {
+            Some(Collection::List(list)) => Some(list.clone()),
+            _ => None,
+        },
     }
 }

@@ -30,38 +30,51 @@ pub(super) fn items() -> impl Strategy<Value = Owned> {
         values(),
         (places(), places()),
         sizes(),
-        any::<bool>(),
-        0u8..16,
+        (any::<bool>(), list_keys(), ends()),
+        0u8..20,
     );
-    parts.prop_map(|(key, end, value, (start, stop), size_max, flag, choice)| {
-        let value = &value[..];
-        let action = match choice {
-            0..=6 => Action::Push {
-                end,
-                value,
-                if_present: flag && choice == 0,
-            },
-            7 | 8 => Action::Pop { end, size_max },
-            9 | 10 => Action::At {
-                index: start,
-                size_max,
-            },
-            11 => Action::Replace {
-                index: start,
-                value,
-            },
-            12 | 13 => Action::Range {
-                start,
-                stop,
-                size_max,
-            },
-            14 => Action::Trim { start, stop },
-            _ => Action::Length {
-                kind: ValueKind::List,
-            },
-        };
-        encoded(&key, action)
-    })
+    parts.prop_map(
+        |(key, end, value, (start, stop), size_max, (flag, to, to_end), choice)| {
+            let (value, to) = (&value[..], &to[..]);
+            let action = match choice {
+                0..=6 => Action::Push {
+                    end,
+                    value,
+                    if_present: flag && choice == 0,
+                },
+                7 | 8 => Action::Pop { end, size_max },
+                9 | 10 => Action::At {
+                    index: start,
+                    size_max,
+                },
+                11 => Action::Replace {
+                    index: start,
+                    value,
+                },
+                12 | 13 => Action::Range {
+                    start,
+                    stop,
+                    size_max,
+                },
+                14 => Action::Trim { start, stop },
+                15 | 16 => Action::Take {
+                    end,
+                    count: start.unsigned_abs().clamp(1, TRIM_MAX) as u32,
+                    size_max,
+                },
+                17 | 18 => Action::Move {
+                    to,
+                    from_end: end,
+                    to_end,
+                    size_max: Some(size_max).filter(|_| flag),
+                },
+                _ => Action::Length {
+                    kind: ValueKind::List,
+                },
+            };
+            encoded(&key, action)
+        },
+    )
 }
 
 const KEY: &[u8] = b"list";
@@ -102,7 +115,9 @@ impl Checked {
         let reply = ItemReply::decode(&reply).expect("a reply to an item");
         match reply.status {
             Status::NotFound => (vec![], false),
-            Status::Members => (reply.members.map(<[u8]>::to_vec).collect(), reply.more),
+            Status::Members | Status::DoneMembers => {
+                (reply.members.map(<[u8]>::to_vec).collect(), reply.more)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -193,6 +208,100 @@ fn what_changes_a_list_makes_one_version_of_its_key() {
         assert_eq!(store.revision_after(&item), (status, revision), "{item:?}");
     }
     assert!(store.kv.has_buried());
+    store.finish();
+}
+
+#[test]
+fn several_elements_are_taken_all_or_none() {
+    let mut store = Checked::new(&Geometry::SMALL).with_twin();
+    let take = |end, count, size_max| Action::Take {
+        end,
+        count,
+        size_max,
+    };
+    store.push_numbers(0..10);
+    let told = |numbers: &[u32]| -> Vec<Vec<u8>> {
+        let bytes = numbers.iter().map(|it| it.to_be_bytes().to_vec());
+        bytes.collect()
+    };
+    let first = take(End::First, 3, u32::MAX);
+    assert_eq!(store.elements(first), (told(&[0, 1, 2]), false));
+    let last = take(End::Last, 3, 24);
+    assert_eq!(store.elements(last), (told(&[9, 8, 7]), false));
+    let small = act(KEY, take(End::First, 3, 23));
+    assert_eq!(store.revision_after(&small), (Status::TooLarge, 12));
+    let all = take(End::First, TRIM_MAX as u32, u32::MAX);
+    assert_eq!(store.elements(all), (told(&[3, 4, 5, 6]), false));
+    assert_eq!(store.revision_after(&small), (Status::NotFound, 13));
+    assert!(!store.kv.has_buried());
+    store.push_numbers(0..TRIM_MAX as u32 + 9);
+    assert_eq!(store.elements(all).0.len(), TRIM_MAX as usize);
+    for count in [0, TRIM_MAX as u32 + 1] {
+        let mut body = Vec::new();
+        act(KEY, take(End::First, count, 1)).encode(&mut body);
+        assert_eq!(store.execute(Operation::Collection, &body), None);
+    }
+    store.finish();
+}
+
+#[test]
+fn a_move_is_one_change_of_both_lists() {
+    let mut store = Checked::new(&Geometry::SMALL).with_twin();
+    let shift = |to, from_end, to_end, size_max| {
+        let size_max = Some(size_max);
+        let action = Action::Move {
+            to,
+            from_end,
+            to_end,
+            size_max,
+        };
+        act(KEY, action)
+    };
+    let max = u32::MAX;
+    store.push_numbers(0..2);
+    store.number(&push(End::Last, &[9; 5000]));
+    let moved = store.item(&shift(b"to", End::First, End::Last, max));
+    let (status, version, found) = moved.expect("valid");
+    assert_eq!((status, version, found.len()), (Status::DoneValue, 4, 4));
+    for key in [KEY, b"to"] {
+        let stat = store.item(&Item::Stat { key }).expect("valid");
+        assert_eq!(stat.1, 4, "one change of both");
+    }
+    for (item, expected) in [
+        (shift(b"to", End::Last, End::First, 4999), Status::TooLarge),
+        (shift(KEY, End::Last, End::First, max), Status::TooLarge),
+        (shift(KEY, End::First, End::Last, max), Status::DoneValue),
+        (shift(KEY, End::Last, End::Last, max), Status::DoneValue),
+    ] {
+        assert_eq!(store.status(&item), expected, "{item:?}");
+    }
+    let quiet = Action::Move {
+        to: b"to",
+        from_end: End::First,
+        to_end: End::First,
+        size_max: None,
+    };
+    assert_eq!(store.revision_after(&act(KEY, quiet)), (Status::Done, 7));
+    store.status(&Item::put(b"bytes", b""));
+    let wrong = shift(b"bytes", End::First, End::First, max);
+    assert_eq!(store.status(&wrong), Status::WrongType);
+    // The last element leaves a key that is absent, and what expires is no list to come to.
+    store.status(&Item::Expire {
+        key: b"to",
+        expiry: Expiry::In(5),
+        condition: ExpiryCondition::Always,
+        size_max: None,
+    });
+    store.wait_ms(6);
+    let last = shift(b"to", End::First, End::Last, max);
+    assert_eq!(store.status(&last), Status::DoneValue);
+    let length = Action::Length {
+        kind: ValueKind::List,
+    };
+    assert_eq!(store.number(&act(b"to", length)), 1);
+    assert_eq!((store.expiry(b"to"), store.kv.collections), (0, 1));
+    assert_eq!(store.status(&last), Status::NotFound);
+    assert_eq!(store.status(&wrong), Status::NotFound);
     store.finish();
 }
 
