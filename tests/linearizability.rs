@@ -4,7 +4,7 @@
 #[path = "process/linearizability.rs"]
 mod linearizability;
 
-use linearizability::{ABSENT, Action, Operation, Value, check};
+use linearizability::{ABSENT, Action, Operation, Step, Value, check, search};
 
 fn operation(begin: u64, end: u64, action: Action) -> Operation {
     Operation {
@@ -198,6 +198,44 @@ fn versions_bind_keys_together() {
     );
     let back = [change(1, 0, 1, 5), change(3, 0, 9, 6), change(2, 2, 3, 4)];
     assert!(check(&back).is_err());
+}
+
+/// One of several that were asked for in one breath, and how many came before it.
+#[derive(Debug)]
+struct InOneBreath(Operation, usize);
+
+impl Step for InOneBreath {
+    type State = Value;
+
+    fn begin(&self) -> u64 {
+        self.0.begin
+    }
+
+    fn end(&self) -> Option<u64> {
+        self.0.end
+    }
+
+    fn after(&self, before: &Value) -> Option<Value> {
+        self.0.after(before)
+    }
+
+    fn must_follow(&self, other: &Self) -> bool {
+        self.1 > other.1
+    }
+}
+
+#[test]
+fn what_is_asked_in_one_breath_keeps_its_order() {
+    let judge = |operations: [Operation; 2]| {
+        let [first, second] = operations;
+        let ended = vec![InOneBreath(first, 0), InOneBreath(second, 1)];
+        search("a breath", ended, &[])
+    };
+    assert!(judge([write(0, 5, 1), read(0, 6, 1)]).is_ok());
+    assert!(judge([read(0, 5, ABSENT), write(0, 6, 1)]).is_ok());
+    good(&[write(0, 5, 1), read(0, 6, ABSENT)]);
+    assert!(judge([write(0, 5, 1), read(0, 6, ABSENT)]).is_err());
+    assert!(judge([read(0, 5, 1), write(0, 6, 1)]).is_err());
 }
 
 /// Splitmix64: small numbers from a seed.

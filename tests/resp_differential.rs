@@ -9,6 +9,7 @@ mod families;
 mod resp;
 
 use families::FAMILIES;
+use resp::watch::Watch;
 use resp::{Directory, HANG, Stand};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -528,17 +529,31 @@ fn are_nearly(one: &Value, other: &Value) -> bool {
 }
 
 /// A connection to each.
-struct Pair {
+struct Pair<'a> {
     theirs: Connection,
     ours: Connection,
+    watch: &'a Watch,
 }
 
-impl Pair {
+impl Pair<'_> {
     /// A command whose replies are not compared.
     fn both<A: AsRef<[u8]>>(&mut self, line: &[A]) {
-        for connection in [&mut self.theirs, &mut self.ours] {
-            connection.call(line).expect("it answers");
-        }
+        self.redis(line);
+        self.gateway(line);
+    }
+
+    fn redis<A: AsRef<[u8]>>(&mut self, line: &[A]) -> Value {
+        self.watch.wait_for(format!("Redis: {}", text(line)));
+        let reply = self.theirs.call(line).expect("Redis answers");
+        self.watch.came();
+        reply
+    }
+
+    fn gateway<A: AsRef<[u8]>>(&mut self, line: &[A]) -> Value {
+        self.watch.wait_for(format!("the gateway: {}", text(line)));
+        let reply = self.ours.call(line).expect("the gateway answers");
+        self.watch.came();
+        reply
     }
 
     /// Makes equal what differs before a command on purpose.
@@ -554,11 +569,18 @@ impl Pair {
             b"DBSIZE" => {
                 let others = ["EXISTS", "h", "h2", "s", "t", "u", "l", "q", "z", "z2"];
                 let look: Vec<&str> = others.iter().chain(KEYS).copied().collect();
-                self.theirs.call(&look).expect("Redis answers");
+                self.redis(&look);
             }
             _ => {}
         }
     }
+}
+
+fn text<A: AsRef<[u8]>>(line: &[A]) -> String {
+    let words = line
+        .iter()
+        .map(|word| word.as_ref().escape_ascii().to_string());
+    format!("{:?}", words.collect::<Vec<_>>())
 }
 
 #[derive(Default)]
@@ -570,15 +592,20 @@ struct Counts {
 }
 
 fn differ(commands: usize, seed: u64, protocol: &str) {
+    let watch = Watch::new(&format!("seed {seed}, version {protocol}"));
+    watch.wait_for("Redis to start");
     let Some(redis) = Redis::start() else {
         resp::skip("redis-server", "Debian: apt-get install redis-server");
         return;
     };
     println!("seed {seed}, {commands} commands, version {protocol}");
+    watch.wait_for("the cluster to start");
     let stand = Stand::new("resp-differential");
+    watch.may_ask(&stand);
     let mut pair = Pair {
         theirs: redis.connect(),
         ours: stand.connect(),
+        watch: &watch,
     };
     pair.both(&["HELLO", protocol]);
     let mut random = Random(seed);
@@ -618,23 +645,20 @@ fn differ(commands: usize, seed: u64, protocol: &str) {
         "{done} commands were answered alike, {errors} of them by errors; {nearly} sums differed in their last digits"
     );
     assert!(errors > commands / 20 && errors < commands / 2, "{errors}");
+    println!("{}", watch.summary());
+    watch.wait_for("the gateway and the replicas to stop");
 }
 
 /// Sends a command to both. What Redis says.
 fn compare(
-    pair: &mut Pair,
+    pair: &mut Pair<'_>,
     line: &Line,
     queued: &[Line],
     history: &mut Vec<String>,
     counts: &mut Counts,
 ) -> Value {
-    let expected = pair.theirs.call(line).expect("Redis answers");
-    let found = pair.ours.call(line).expect("the gateway answers");
-    let text: Vec<_> = line
-        .iter()
-        .map(|word| word.escape_ascii().to_string())
-        .collect();
-    history.push(format!("{text:?} -> {expected:?}"));
+    let (expected, found) = (pair.redis(line), pair.gateway(line));
+    history.push(format!("{} -> {expected:?}", text(line)));
     let name = line[0].to_ascii_uppercase();
     if expected != Value::Simple(b"QUEUED".into()) {
         for family in FAMILIES {
@@ -646,7 +670,7 @@ fn compare(
         match name.as_slice() {
             b"INCRBYFLOAT" => pair.both(&[b"SET", &line[1][..], b"1", b"KEEPTTL"]),
             b"HINCRBYFLOAT" => pair.both(&[b"HSET", &line[1][..], &line[2], b"1"]),
-            _ => panic!("{text:?} -> {expected:?}, but the gateway: {found:?}"),
+            _ => panic!("{} -> {expected:?}, but the gateway: {found:?}", text(line)),
         }
         counts.nearly += 1;
         return expected;

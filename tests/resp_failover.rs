@@ -173,6 +173,10 @@ fn without_a_quorum_a_client_is_told_that_the_outcome_is_unknown() {
         text.is_some_and(|text| text.starts_with("CLUSTERDOWN ")),
         "{reply:?}"
     );
+    // Nothing is known of what is to be watched, so the transaction will not be executed.
+    let mut watching = gateway.connect();
+    let reply = watching.call(&["WATCH", "n"]).expect("it answers");
+    assert!(reply.error().is_some(), "{reply:?}");
     // What needs nothing of the cluster goes on.
     let pong = Value::Simple(b"PONG".into());
     assert_eq!(connection.call(&["PING"]).expect("it answers"), pong);
@@ -187,9 +191,63 @@ fn without_a_quorum_a_client_is_told_that_the_outcome_is_unknown() {
             _ => assert!(begin.elapsed() < HANG, "it does not come back"),
         }
     };
+    let mut set_under_watch = || {
+        for line in [&["MULTI"][..], &["SET", "n", "7"]] {
+            watching.call(line).expect("it answers");
+        }
+        watching.call(&["EXEC"]).expect("it answers")
+    };
+    assert_eq!(set_under_watch(), Value::Null);
+    assert_eq!(set_under_watch(), Value::Array(vec![ok]));
     // Once, or not at all.
     assert!(found == b"0" || found == b"1", "{}", found.escape_ascii());
     println!("the outcome that was unknown: {}", found.escape_ascii());
     drop(gateway);
     cluster.stop_all_well();
+}
+
+/// Of many commands only a few are on their way at once. The others wait, but not for the patience of those before them and
+/// their own.
+#[test]
+fn without_a_quorum_no_command_waits_much_longer_than_its_deadline() {
+    const CONNECTIONS: usize = 12;
+    let mut cluster = Cluster::new("resp-patience", 3, &["--small"]);
+    cluster.start_all();
+    let mut client = ClientOptions::new(CLUSTER, cluster.addresses.iter().cloned());
+    client.deadline = Duration::from_secs(1);
+    let mut options = GatewayOptions::new("127.0.0.1:0", client);
+    options.client.sessions = 1;
+    let gateway = Running::new(&options);
+    let ok = Value::Simple(b"OK".into());
+    let set = ["SET", "n", "0"];
+    assert_eq!(gateway.connect().call(&set).expect("it answers"), ok);
+    let primary = cluster.primary();
+    for replica in (0..3).filter(|&replica| replica != primary) {
+        cluster.kill(replica);
+    }
+    // Each so large that no other has room beside it; and some that take several requests.
+    let value = "v".repeat(50_000);
+    let begin = Instant::now();
+    let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| gateway.connect()).collect();
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let key = format!("key-{number}");
+        for _ in 0..3 {
+            connection.send(&["SET", &key, &value]).expect("it reads");
+            connection
+                .send(&["INCRBYFLOAT", "n", "1"])
+                .expect("it reads");
+        }
+    }
+    for connection in &mut connections {
+        for _ in 0..6 {
+            let reply = connection.receive().expect("it answers");
+            assert!(reply.error().is_some(), "{reply:?}");
+        }
+    }
+    let took = begin.elapsed();
+    println!(
+        "{} commands were refused within {took:.1?}",
+        6 * CONNECTIONS
+    );
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -229,3 +229,26 @@ fn what_came_before_the_end_of_a_connection_is_answered() {
         "+PONG\r\n+OK\r\n"
     );
 }
+
+/// Of a client that says that it sends nothing more, all commands are executed, also those that were not looked at while its
+/// replies waited to be read.
+#[test]
+fn commands_sent_before_a_half_close_are_all_answered_when_memory_is_short() {
+    const COMMANDS: usize = 3000;
+    let stand = Stand::with("resp-half-close", |options| options.memory_max = 1);
+    let value = "v".repeat(200);
+    let mut connection = stand.connect();
+    assert_eq!(ask(&mut connection, &format!("SET a {value}")), "+OK");
+    let mut stream = TcpStream::connect(&stand.gateway.address).expect("it listens");
+    stream.set_read_timeout(Some(HANG)).expect("a timeout");
+    let commands = "GET a\r\n".repeat(COMMANDS);
+    stream.write_all(commands.as_bytes()).expect("it is read");
+    stream
+        .shutdown(std::net::Shutdown::Write)
+        .expect("connected");
+    let mut words = String::new();
+    stream
+        .read_to_string(&mut words)
+        .expect("it is closed in order");
+    assert_eq!(words.matches(&value).count(), COMMANDS);
+}

@@ -69,7 +69,7 @@ fn redis_benchmark_is_content() {
             "-p",
             port(&stand),
             "-t",
-            "ping,set,get,incr,mset,mget",
+            "ping,set,get,incr,mset,mget,hset,sadd,spop",
             "-q",
         ]);
         command.args(["-n", "4000", "-c", "32", "-r", "1000", "-P", pipeline]);
@@ -83,7 +83,7 @@ fn redis_benchmark_is_content() {
         let results: Vec<_> = results.map(|line| line.trim()).collect();
         println!("pipeline {pipeline}:\n{}", results.join("\n"));
         // PING twice, once as a line and once as an array.
-        assert!(results.len() >= 6, "{text}");
+        assert!(results.len() >= 9, "{text}");
         assert!(!text.contains("Error"), "{text}");
     }
     let Some(count) =

@@ -67,6 +67,8 @@ pub enum Finish {
     Replaced,
     /// OK.
     Trimmed,
+    /// About a sorted set.
+    Sorted(Sorted),
     /// OK if all of so many were done.
     AllDone(usize),
     /// Of a transaction without conditions: what this makes of its results.
@@ -174,6 +176,9 @@ const NO_ROOM: Failure = Failure::new(
     "ERR the value has no room in the reply to a transaction; the command was not executed",
 );
 
+/// A version that no key ever has.
+const VERSION_OF_NONE: u64 = u64::MAX;
+
 type Finished = Result<(), Trouble>;
 
 impl Finish {
@@ -193,6 +198,16 @@ impl Finish {
             Self::Sorted(sorted) => sorted.count(),
             Self::Watched(keys) => keys.len(),
             _ => 1,
+        }
+    }
+
+    /// There are no results, because the cluster was not asked, or has not answered.
+    pub fn fail(&self, caller: &mut Caller) {
+        if let Self::Watched(keys) = self
+            && let Some(key) = keys.first()
+        {
+            // Whether it changes is not known, and nobody may find that it did not.
+            caller.watched.push((key.clone(), VERSION_OF_NONE));
         }
     }
 
@@ -224,6 +239,7 @@ impl Finish {
             Self::Total(count) => return collections::total(*count, results, replies),
             Self::Sorted(sorted) => return sorted.write(results, replies),
             Self::Pushed(count) => return lists::pushed(*count, results, replies),
+            Self::Sorted(sorted) => return sorted.write(results, replies),
             Self::Picked(shape, count) => {
                 return collections::picked(*shape, *count, results, replies);
             }

@@ -11,11 +11,11 @@
 //! * **Bounds.** Input, output and the number of connections are bounded, each alone and together. A connection
 //!   whose output nobody reads is not served until it is read, and is closed when that takes too long; one that
 //!   breaks the protocol is told so and closed. The others do not notice.
-//! * **Patience.** While there is no primary commands wait, until their deadline.
+//! * **Patience.** While there is no primary commands wait, until their deadline, also those that wait for others before them.
 //!
 //! A command takes this way: `connection.rs` puts its bytes into the connection's input; `gather.rs` parses it there,
-//! runs its function and adds its items to a batch; `complete.rs` makes a reply of its results. Its bytes stay in the input
-//! until then: what turns out to have no room in a reply is simply gathered again, otherwise.
+//! runs its function and adds its items to a batch; `send.rs` sends that; `complete.rs` makes a reply of its results. Its bytes
+//! stay in the input until then: what turns out to have no room in a reply is simply gathered again, otherwise.
 
 mod batch;
 mod clients;
@@ -25,6 +25,7 @@ mod front;
 mod gather;
 mod pace;
 mod presence;
+mod send;
 
 use super::request::Limits;
 use crate::client::{ClientOptions, ConnectError, Host, wait};
@@ -162,7 +163,7 @@ impl Gateway {
         )?;
         epoll::add(&epoll, &host, EventData::new_u64(CLUSTER), EventFlags::IN)?;
         let connections_max = raise_descriptors(options.connections_max);
-        let mut front = Front::new(options, listener, connections_max)?;
+        let mut front = Front::new(options, listener, connections_max, host.clock())?;
         front.shared.port = address.port();
         Ok(Self {
             epoll,

@@ -20,6 +20,8 @@ pub struct Cluster {
     pub addresses: Vec<String>,
     /// Through which they reach each other, if not directly.
     pub network: Option<Network>,
+    /// Where each replica serves the Redis protocol as well, if it does.
+    pub gateways: Vec<Option<String>>,
     replicas: Vec<Option<Replica>>,
 }
 
@@ -34,6 +36,7 @@ impl Cluster {
             directory,
             addresses: free_addresses(count),
             network: None,
+            gateways: vec![None; count],
             replicas: (0..count).map(|_| None).collect(),
         }
     }
@@ -77,6 +80,9 @@ impl Cluster {
             .arg("--development")
             .arg("--fault-file")
             .arg(self.fault_file(replica));
+        if let Some(address) = &self.gateways[replica] {
+            command.args(["--resp", address]);
+        }
         self.replicas[replica] = Some(Replica::spawn(&mut command));
     }
 

@@ -205,11 +205,27 @@ impl Replica {
 
     /// Waits for the `ready` line, and returns the address in it.
     pub fn wait_ready(&self) -> String {
-        let line = self.lines.recv_timeout(HANG);
-        let line = line.unwrap_or_else(|_| panic!("no ready line:\n{}", self.errors()));
-        assert!(line.starts_with("ready replica="), "{line}");
+        let line = self.wait_line("ready replica=");
         let address = line.split("address=").nth(1).expect("an address");
         address.to_owned()
+    }
+
+    /// Waits for the line in which a gateway says that it listens, and returns the address in it.
+    pub fn wait_gateway(&self) -> String {
+        let line = self.wait_line("ready resp=");
+        line["ready resp=".len()..].to_owned()
+    }
+
+    /// Waits for a line that begins like this; before it only that of a gateway may come.
+    fn wait_line(&self, begin: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(HANG);
+            let line = line.unwrap_or_else(|_| panic!("no line '{begin}':\n{}", self.errors()));
+            if line.starts_with(begin) {
+                return line;
+            }
+            assert!(line.starts_with("ready resp="), "{line}");
+        }
     }
 
     /// What it has written to standard error so far.

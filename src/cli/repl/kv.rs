@@ -288,10 +288,10 @@ fn members(item: &Item<'_>, it: &ItemResult) -> Answer {
         let mut row = Quoted(&strings[0]).to_string();
         if let Some(score) = strings.get(1).filter(|_| second == "score") {
             let score = score_of(score).unwrap_or(f64::NAN);
-            row += &format!("={score}");
+            row = format!("{row}={score}");
             fields.insert("score".to_owned(), score_value(score));
         } else if let Some(value) = strings.get(1) {
-            row += &format!("={}", Quoted(value));
+            row = format!("{row}={}", Quoted(value));
             put_bytes(&mut fields, "value", value);
         }
         rows.push(row);

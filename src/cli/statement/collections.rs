@@ -100,12 +100,11 @@ fn of_places(
 }
 
 fn add(rest: &[Word], name: &str) -> Result<Change, Wrong> {
-    let (key, field, delta) = match rest {
-        [key, field] => (key, field, 1),
-        _ => {
-            let [key, field, delta] = take(rest, name)?;
-            (key, field, number(delta, name)?)
-        }
+    let (key, field, delta) = if let [key, field] = rest {
+        (key, field, 1)
+    } else {
+        let [key, field, delta] = take(rest, name)?;
+        (key, field, number(delta, name)?)
     };
     let member = &field.bytes;
     Ok(encoded(key, Action::Add { member, delta }))

@@ -116,10 +116,4 @@ impl Batch {
             }),
         }
     }
-
-    /// Empties it. What was in it.
-    pub fn take_runs(&mut self) -> Vec<Run> {
-        self.items.clear();
-        std::mem::take(&mut self.runs)
-    }
 }

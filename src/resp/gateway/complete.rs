@@ -43,8 +43,10 @@ impl Front {
         let call = self.calls[tag].take().expect("a call ends once");
         self.calls_free.push(tag);
         self.count_flight(call.kind, false);
-        if matches!(result, Err(CallError::Indeterminate(_))) {
-            self.shared.statistics.unknown += 1;
+        match &result {
+            Err(CallError::Indeterminate(_)) => self.shared.statistics.unknown += 1,
+            Err(CallError::NotSent(_) | CallError::Definite(Definite::NoAnswer)) => {}
+            Ok(_) | Err(CallError::Definite(_)) => self.answered_ns = now,
         }
         match call.what {
             CallOf::Step(name) => self.complete_step(name, result),
@@ -113,6 +115,7 @@ impl Front {
             match finish.write(results, &mut around, &mut replies) {
                 Ok(()) => {}
                 Err(Trouble::Malformed) => {
+                    finish.fail(&mut connection.caller);
                     connection.out.truncate(before);
                     MALFORMED.write(&mut connection.replies());
                 }
@@ -178,10 +181,13 @@ impl Front {
         for pending in std::mem::take(&mut connection.run) {
             match pending.what {
                 What::Reply(reply) => connection.out.extend_from_slice(&reply),
-                What::Items(..) => failure.write(&mut connection.replies()),
+                What::Items(finish, _) => {
+                    finish.fail(&mut connection.caller);
+                    failure.write(&mut connection.replies());
+                }
             }
         }
-        self.make_ready(name);
+        self.make_ready_unanswered(name);
         self.activate(name);
     }
 
@@ -219,7 +225,11 @@ impl Front {
             Step::Done => {}
         }
         self.count_memory(name);
-        self.make_ready(name);
+        if result.is_ok() {
+            self.make_ready(name);
+        } else {
+            self.make_ready_unanswered(name);
+        }
         self.activate(name);
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Connection {
     pub peer: SocketAddr,
     pub connected_ns: u64,
     pub heard_ns: u64,
+    /// Since when its next command has waited, together with those before it that got no answer.
+    pub waits_ns: u64,
     pub parser: Parser,
     pub input: Vec<u8>,
     /// Where the next request begins in the input.
@@ -93,6 +95,8 @@ pub(super) struct Connection {
     pub broken: bool,
     /// In the queue of those that have input to parse.
     pub is_ready: bool,
+    /// Its input is not looked at, because its output waits to be read.
+    pub is_held: bool,
     /// In the list of those to read from and write to.
     pub is_active: bool,
     /// Since when its output has not moved.
@@ -119,6 +123,7 @@ impl Connection {
             peer,
             connected_ns: now_ns,
             heard_ns: now_ns,
+            waits_ns: now_ns,
             parser: Parser::new(limits),
             input: Vec::new(),
             at: 0,
@@ -135,6 +140,7 @@ impl Connection {
             closing: false,
             broken: false,
             is_ready: false,
+            is_held: false,
             is_active: false,
             stuck_ns: None,
             counted: 0,
@@ -267,7 +273,7 @@ impl Connection {
             return true;
         }
         let answered = !self.is_waiting() && self.unwritten() == 0;
-        answered && (self.closing || self.ended && !self.is_ready)
+        answered && (self.closing || self.ended && !self.is_ready && !self.is_held)
     }
 }
 

@@ -69,7 +69,10 @@ pub(super) struct Front {
     /// The body of a step.
     pub step_body: Vec<u8>,
     pub deadline: Duration,
+    /// When the cluster last answered anything.
+    pub answered_ns: u64,
     pub swept_at: u64,
+    /// When the clock of the cluster's host began.
     started: Instant,
     listener: TcpListener,
     is_listening: bool,
@@ -84,6 +87,7 @@ impl Front {
         options: &GatewayOptions,
         listener: TcpListener,
         connections_max: usize,
+        started: Instant,
     ) -> Result<Self, GatewayError> {
         let mut seed = [0; 8];
         std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
@@ -113,8 +117,9 @@ impl Front {
             scratch: ItemList::new(),
             step_body: Vec::new(),
             deadline: options.client.deadline,
+            answered_ns: 0,
             swept_at: 0,
-            started: Instant::now(),
+            started,
             listener,
             is_listening: true,
             limits: options.limits,
@@ -124,7 +129,7 @@ impl Front {
         })
     }
 
-    /// Nanoseconds since the start.
+    /// Nanoseconds since the start, by the clock of the cluster's host.
     pub fn now_ns(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
     }
@@ -256,15 +261,28 @@ impl Front {
     /// Queues a connection whose input may have a command.
     pub fn make_ready(&mut self, name: Name) {
         let output_size_max = self.output_max();
+        let now = self.now_ns();
         if let Some(connection) = self.find(name)
             && !connection.is_ready
             && !connection.is_waiting()
             && !connection.closing
             && connection.unparsed() > 0
-            && connection.unwritten() <= output_size_max
         {
-            connection.is_ready = true;
-            self.ready.push_back(name);
+            connection.is_held = connection.unwritten() > output_size_max;
+            if !connection.is_held {
+                connection.is_ready = true;
+                connection.waits_ns = now;
+                self.ready.push_back(name);
+            }
+        }
+    }
+
+    /// The same after a command got no answer: those behind it have waited with it, and do not begin to wait now.
+    pub fn make_ready_unanswered(&mut self, name: Name) {
+        let waits_ns = self.find(name).map(|connection| connection.waits_ns);
+        self.make_ready(name);
+        if let (Some(connection), Some(waits_ns)) = (self.find(name), waits_ns) {
+            connection.waits_ns = waits_ns;
         }
     }
 
@@ -320,7 +338,6 @@ impl Front {
     /// Looks after connections that do not move.
     pub fn sweep(&mut self, now: u64) {
         self.swept_at = now;
-        let own_now = self.now_ns();
         let patience = self.patience.as_nanos() as u64;
         let names: Vec<Name> = self.slots.iter().flatten().map(|it| it.name).collect();
         for name in names {
@@ -328,7 +345,7 @@ impl Front {
                 continue;
             };
             let stuck = connection.stuck_ns;
-            if stuck.is_some_and(|since| own_now.saturating_sub(since) > patience) {
+            if stuck.is_some_and(|since| now.saturating_sub(since) > patience) {
                 self.shared.statistics.closed_hostile += 1;
                 self.close(name);
             } else if connection.is_over() {

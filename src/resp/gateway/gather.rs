@@ -2,15 +2,13 @@
 
 use super::batch::{Batch, Name};
 use super::connection::{Flight, Pending, Room, What};
-use super::front::{Call, CallOf, Front};
-use crate::client::kv::operation;
-use crate::client::{Core, Kind};
+use super::front::Front;
+use crate::client::Core;
 use crate::resp::caller::Caller;
 use crate::resp::command::{Context, Failure, Spec, Then, look_up, queue};
 use crate::resp::finish::Finish;
 use crate::resp::reply::{Protocol, Replies};
 use crate::resp::request::{Arguments, Parsed};
-use crate::state_machine::kv::wire::Operation;
 
 /// Requests in flight that only read.
 const READS_IN_FLIGHT_MAX: usize = 16;
@@ -173,6 +171,7 @@ impl Front {
                 }
             };
             if connection.unwritten() > output_size_max {
+                connection.is_held = true;
                 return End::Enough;
             }
             share.commands += 1;
@@ -369,72 +368,6 @@ impl Front {
             let from = connection.at;
             let what = What::Items(finish, count);
             connection.run.push(Pending { from, what });
-        }
-    }
-
-    fn submit(&mut self, writes: bool, core: &mut Core, now: u64) {
-        let batch = if writes {
-            &mut self.writes
-        } else {
-            &mut self.reads
-        };
-        if batch.is_empty() {
-            return;
-        }
-        let kind = if writes { Kind::Write } else { Kind::Read };
-        let deadline = now + self.deadline.as_nanos() as u64;
-        let tag = self.calls_free.pop().unwrap_or_else(|| {
-            self.calls.push(None);
-            self.calls.len() - 1
-        });
-        let number = operation(Operation::Batch);
-        let submitted = core.submit(now, kind, number, batch.items.bytes(), deadline, tag as u64);
-        let runs = batch.take_runs();
-        self.pace[usize::from(writes)].leaves(runs.len());
-        let what = CallOf::Batch { runs, at_ns: now };
-        self.calls[tag] = Some(Call { kind, what });
-        self.count_flight(kind, true);
-        if let Err(error) = submitted {
-            self.complete(tag as u64, Err(error.into()), now);
-        }
-    }
-
-    /// Sends the next request of a command of several steps.
-    pub fn ask(&mut self, name: Name, core: &mut Core, now: u64) {
-        let mut body = std::mem::take(&mut self.step_body);
-        body.clear();
-        let Some(connection) = self.find(name) else {
-            return;
-        };
-        let Flight::Steps(steps) = &connection.flight else {
-            unreachable!("only called for a command of several steps")
-        };
-        let (kind, of) = steps.ask(&mut body);
-        let deadline = now + self.deadline.as_nanos() as u64;
-        let tag = self.calls_free.pop().unwrap_or_else(|| {
-            self.calls.push(None);
-            self.calls.len() - 1
-        });
-        let submitted = core.submit(now, kind, operation(of), &body, deadline, tag as u64);
-        self.step_body = body;
-        let what = CallOf::Step(name);
-        self.calls[tag] = Some(Call { kind, what });
-        self.count_flight(kind, true);
-        if let Err(error) = submitted {
-            self.complete(tag as u64, Err(error.into()), now);
-        }
-    }
-
-    pub fn count_flight(&mut self, kind: Kind, begins: bool) {
-        let count = match kind {
-            Kind::Write => &mut self.writes_in_flight,
-            _ => &mut self.reads_in_flight,
-        };
-        if begins {
-            self.shared.statistics.requests += 1;
-            *count += 1;
-        } else {
-            *count -= 1;
         }
     }
 }
