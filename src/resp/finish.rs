@@ -67,8 +67,6 @@ pub enum Finish {
     Replaced,
     /// OK.
     Trimmed,
-    /// About a sorted set.
-    Sorted(Sorted),
     /// OK if all of so many were done.
     AllDone(usize),
     /// Of a transaction without conditions: what this makes of its results.
@@ -239,7 +237,6 @@ impl Finish {
             Self::Total(count) => return collections::total(*count, results, replies),
             Self::Sorted(sorted) => return sorted.write(results, replies),
             Self::Pushed(count) => return lists::pushed(*count, results, replies),
-            Self::Sorted(sorted) => return sorted.write(results, replies),
             Self::Picked(shape, count) => {
                 return collections::picked(*shape, *count, results, replies);
             }

@@ -84,8 +84,6 @@ pub enum Steps {
     Elements(Elements),
     /// LTRIM of many elements.
     Cut(Cut),
-    /// Members of a sorted set are removed.
-    Removal(Removal),
     /// EXEC with MSETNX or INCRBYFLOAT.
     Exec(Box<Exec>),
 }
