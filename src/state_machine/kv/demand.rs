@@ -8,7 +8,7 @@ use storage::collections::ordered_map::{Cost, Trash, VALUE_INLINE_MAX};
 use storage::layout::PAGE_SIZE;
 
 /// The maps of a store: keys, expiries, and members.
-const MAPS: u32 = 3;
+pub(super) const MAPS: u32 = 3;
 
 /// Pages and changes, summed up.
 #[derive(Clone, Copy, Default)]

@@ -1,5 +1,6 @@
 //! Hashes, sets, lists and sorted sets.
 
+mod hostile;
 mod list;
 pub(super) mod sorted;
 
