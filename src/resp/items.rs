@@ -8,7 +8,7 @@ use crate::state_machine::kv::wire::{
 const RENAME_WEIGHT: usize = 4;
 
 /// What counts places in a sorted set takes up to a few hundred microseconds, where others take one.
-const WALK_WEIGHT: usize = 32;
+pub(super) const WALK_WEIGHT: usize = 32;
 
 /// Items for a request.
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
 //! A request in the making: the items of several connections, one behind the other.
 
-use crate::resp::items::ItemList;
+use crate::resp::items::{ItemList, WALK_WEIGHT};
 use crate::resp::shared::KvLimits;
+use crate::state_machine::kv::wire::WALKS_MAX;
 
 /// Items of a batch that writes: so many are valid in every geometry.
 const WRITES_MAX: usize = 300;
@@ -11,6 +12,9 @@ const WRITE_SIZE_MAX: usize = 64 << 10;
 
 /// Items of a batch that only reads.
 const READS_MAX: usize = 4096;
+
+// Only a transaction of a client's own may have more than a request may.
+const _: () = assert!(READS_MAX / WALK_WEIGHT <= WALKS_MAX);
 
 /// Bytes reserved in the reply to a write for a value that was replaced.
 const OLD_VALUE_SIZE: usize = 256;

@@ -2,7 +2,7 @@
 
 use super::collections::GRAVES;
 use super::store::RECORD_HEADER_SIZE;
-use super::wire::{Action, Expiry, Item, Items, REPLY_HEADER_SIZE, TRIM_MAX};
+use super::wire::{Action, Expiry, Item, Items, REPLY_HEADER_SIZE, TRIM_MAX, WALKS_MAX};
 use super::{Invalid, Limits, Plan};
 use storage::collections::ordered_map::{Cost, Trash, VALUE_INLINE_MAX};
 use storage::layout::PAGE_SIZE;
@@ -194,6 +194,8 @@ pub(super) fn plan(
         plan.pages_new = demand.pages_new(limits.page_count);
         plan.pages_touched = demand.pages_touched(limits.page_count);
     }
-    let fits = fixed_size <= reply_size_max && plan.pages_touched <= limits.pages_touched_max;
+    let fits = fixed_size <= reply_size_max
+        && plan.pages_touched <= limits.pages_touched_max
+        && items.walks() <= WALKS_MAX;
     if fits { Ok(plan) } else { Err(Invalid) }
 }

@@ -228,9 +228,10 @@
 //! Keys have 0 to 512 bytes, values up to [`super::value_size_max`]: the message size less some 900 bytes. The reply to a write
 //! is at most the geometry's reply size (3,840 bytes unless formatted otherwise), to a read what a message holds. Values
 //! that find no room in a reply give too_large; what an item's result may take without values ([`Item::result_size`]) must
-//! fit, else the request is invalid, and so is one that may touch too many pages. **Up to 300 items** of any kind but
-//! rename, move, score, take, trim (four of them are) and transactions (which count as their items), with values of together
-//! 64 KiB, are valid in every geometry of the default's size or larger, if their result sizes fit.
+//! fit, else the request is invalid, and so is one that may touch too many pages, or has more than [`WALKS_MAX`] items that may
+//! pass over more than [`WALK_MIN`] members: 15, 18, 16 from a place farther from its end, 17 with a greater offset. **Up to 300
+//! items** of any kind but these, rename, move, score, take, trim (four of them are) and transactions (which count as their
+//! items), with values of together 64 KiB, are valid in every geometry of the default's size or larger, if their result sizes fit.
 
 mod collection;
 mod item;
@@ -239,7 +240,7 @@ mod transaction;
 
 pub use collection::{
     Action, End, MEMBERS_RESULT_SIZE, RANK_MAX, Score, ScoreCondition, TRIM_MAX, ValueKind,
-    places_of,
+    WALK_MIN, WALKS_MAX, places_of,
 };
 pub use item::{Expiry, ExpiryCondition, Item, Items, SetCondition, SetOptions};
 pub use reply::{

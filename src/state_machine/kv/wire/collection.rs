@@ -17,6 +17,12 @@ pub const TRIM_MAX: u64 = 256;
 /// Most members that are passed over in one direction, or counted, to find a place in a sorted set.
 pub const RANK_MAX: u64 = 65_536;
 
+/// Most items of a request that may pass over more members than [`WALK_MIN`]: of the longest members each may take milliseconds.
+pub const WALKS_MAX: usize = 128;
+
+/// Members that anything may pass over.
+pub const WALK_MIN: u64 = 256;
+
 /// What a key holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 #[repr(u8)]
@@ -447,6 +453,17 @@ impl<'a> Action<'a> {
             | Self::ByRank { .. }
             | Self::ByScore { .. }
             | Self::CountScores { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it may pass over more members than [`WALK_MIN`] which are not in its result.
+    pub(super) fn is_walk(&self) -> bool {
+        match *self {
+            Self::Rank { .. } | Self::CountScores { .. } => true,
+            // From the end that the place is counted from, or from one that is nearer.
+            Self::ByRank { start, .. } => start.unsigned_abs() > WALK_MIN,
+            Self::ByScore { offset, .. } => u64::from(offset) > WALK_MIN,
             _ => false,
         }
     }

@@ -386,6 +386,18 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// How many walks over many members it may take.
+    fn walks(&self) -> usize {
+        match self {
+            Self::Collection { action, .. } => usize::from(action.is_walk()),
+            Self::Transaction(transaction) => {
+                let then = transaction.then().walks();
+                then.max(transaction.otherwise().walks())
+            }
+            _ => 0,
+        }
+    }
+
     /// Most bytes of a value that its result may hold, if it fits.
     pub fn result_value_size(&self) -> u64 {
         match *self {
@@ -665,6 +677,11 @@ impl<'a> Items<'a> {
     /// Most bytes of their results, values apart.
     pub fn result_size(self) -> usize {
         self.map(|item| item.result_size()).sum()
+    }
+
+    /// How many of them may pass over more members of a sorted set than [`super::WALK_MIN`]; of a transaction, of one list.
+    pub fn walks(self) -> usize {
+        self.map(|item| item.walks()).sum()
     }
 
     /// Most bytes of values that their results may hold.

@@ -2,7 +2,7 @@
 
 use super::super::owned;
 use super::*;
-use crate::state_machine::kv::wire::{End, ExpiryCondition, Score, ScoreCondition};
+use crate::state_machine::kv::wire::{End, ExpiryCondition, Score, ScoreCondition, WALKS_MAX};
 
 const KEYS: [&[u8]; 4] = [b"k\x01", b"k\x02", b"k\x03", b"k\x04"];
 
@@ -111,7 +111,7 @@ impl Dice {
 
     /// A member that begins as all others do, mostly of the longest size.
     fn member(&mut self) -> Vec<u8> {
-        let number = self.roll(1500) as u16;
+        let number = self.roll(6000) as u16;
         let size = if self.roll(4) == 0 { 20 } else { KEY_SIZE_MAX };
         let mut member = vec![b'a'; size];
         member[size - 2..].copy_from_slice(&number.to_be_bytes());
@@ -123,116 +123,124 @@ impl Dice {
         vec![7; sizes[self.roll(sizes.len() as u64) as usize]]
     }
 
+    /// The last byte says what it holds, mostly.
     fn key(&mut self) -> Vec<u8> {
         match self.roll(3) {
             0 => vec![b'L', self.roll(4) as u8],
-            _ => format!("small-{}", self.roll(1200)).into_bytes(),
+            _ => format!("small-{}", self.roll(4000)).into_bytes(),
         }
+    }
+}
+
+/// An action on what a key holds, which mostly adds to it.
+fn action<'a>(
+    dice: &mut Dice,
+    key: &[u8],
+    to: &'a [u8],
+    member: &'a [u8],
+    value: &'a [u8],
+) -> Action<'a> {
+    let wide = dice.roll(1 << 31) << 33;
+    let end = if dice.roll(2) == 0 {
+        End::First
+    } else {
+        End::Last
+    };
+    let to_end = if dice.roll(2) == 0 {
+        End::First
+    } else {
+        End::Last
+    };
+    let size_max = Some(u32::MAX).filter(|_| dice.roll(2) == 0);
+    let adds = dice.roll(3) > 0;
+    let kind = match (key[key.len() - 1] + u8::from(dice.roll(30) == 0)) % 4 {
+        0 => HASH,
+        1 => SET,
+        2 => {
+            return match dice.roll(7) {
+                _ if adds => Action::Push {
+                    end,
+                    value,
+                    if_present: false,
+                },
+                0 | 1 => Action::Move {
+                    to,
+                    from_end: end,
+                    to_end,
+                    size_max,
+                },
+                2 => Action::Replace {
+                    index: (wide >> 58).cast_signed(),
+                    value,
+                },
+                3 => Action::Trim {
+                    start: (wide >> 61).cast_signed(),
+                    stop: -1 - (wide >> 62).cast_signed(),
+                },
+                4 => Action::Take {
+                    end,
+                    count: (wide >> 60) as u32 + 1,
+                    size_max: u32::MAX,
+                },
+                _ => Action::Pop {
+                    end,
+                    size_max: u32::MAX,
+                },
+            };
+        }
+        _ => ValueKind::Sorted,
+    };
+    let value = if kind == HASH { value } else { &[] };
+    match (dice.roll(4), kind) {
+        (_, ValueKind::Sorted) if adds => Action::Score {
+            member,
+            score: Score::new((wide >> 55) as f64).expect("a number"),
+            condition: ScoreCondition::default(),
+            add: false,
+        },
+        (0, ValueKind::Sorted) => Action::PopScore {
+            greatest: end == End::Last,
+        },
+        _ if adds => Action::Insert {
+            kind,
+            member,
+            value,
+            if_absent: false,
+        },
+        // Of large ones the model cannot tell what is drawn.
+        (1, _) => Action::Remove { kind, member },
+        _ if key[0] == b'L' => Action::Remove { kind, member },
+        _ => Action::Pick {
+            kind,
+            seed: wide,
+            take: true,
+        },
     }
 }
 
 fn step(store: &mut Checked, dice: &mut Dice) {
     let (key, to, member, value) = (dice.key(), dice.key(), dice.member(), dice.value());
-    let (end, to_end) = if dice.roll(2) == 0 {
-        (End::First, End::Last)
-    } else {
-        (End::Last, End::First)
-    };
-    let (kind, value) = match key[key.len() - 1] % 2 {
-        0 => (HASH, &value[..]),
-        _ => (SET, &[][..]),
-    };
     let (key, to, member) = (&key[..], &to[..], &member[..]);
-    let seed = dice.roll(1 << 31) << 33;
-    let size_max = Some(u32::MAX).filter(|_| seed & 1 << 40 == 0);
-    let item = match dice.roll(24) {
-        0..=4 => insert(key, kind, member, value),
-        5..=7 => push(key, value),
-        8..=10 => score(key, member, (seed >> 55) as f64),
-        11 => expire(key, seed >> 60),
-        12 => Item::Delete { key },
-        13 => Item::Rename {
+    let is_large = key[0] == b'L' && dice.roll(200) > 0;
+    let item = match dice.roll(40) {
+        0 if !is_large => Item::Delete { key },
+        1 if !is_large => Item::Put { key, value: &value },
+        2 if !is_large => expire(key, dice.roll(10)),
+        3 if !is_large => Item::Rename {
             key,
             to,
-            if_absent: false,
+            if_absent: dice.roll(4) > 0,
         },
-        14 => act(
-            key,
-            Action::Move {
-                to,
-                from_end: end,
-                to_end,
-                size_max,
-            },
-        ),
-        15 => act(
-            key,
-            Action::Remove {
-                kind: ValueKind::Sorted,
-                member,
-            },
-        ),
-        16 => act(
-            key,
-            Action::Pick {
-                kind,
-                seed,
-                take: true,
-            },
-        ),
-        17 => act(
-            key,
-            Action::Pick {
-                kind: ValueKind::Sorted,
-                seed,
-                take: true,
-            },
-        ),
-        18 => act(
-            key,
-            Action::Replace {
-                index: (seed >> 58).cast_signed(),
-                value,
-            },
-        ),
-        19 => act(
-            key,
-            Action::Trim {
-                start: (seed >> 60).cast_signed(),
-                stop: -1 - (seed >> 61).cast_signed(),
-            },
-        ),
-        20 => act(
-            key,
-            Action::Take {
-                end,
-                count: (seed >> 59) as u32 + 1,
-                size_max: u32::MAX,
-            },
-        ),
-        21 => act(
-            key,
-            Action::PopScore {
-                greatest: seed >> 63 == 1,
-            },
-        ),
-        22 => Item::Put { key, value },
-        _ => act(
-            key,
-            Action::Pop {
-                end,
-                size_max: u32::MAX,
-            },
-        ),
+        _ => act(key, action(dice, key, to, member, &value)),
     };
+    let other = act(to, action(dice, to, key, member, &value));
     match dice.roll(5) {
         0 => {
-            let items = [item, item, insert(to, kind, member, value)];
-            store.batch(&items);
+            store.batch(&[item, item, other]);
         }
         1 => {
-            let items = [item, Item::Delete { key: to }, item, push(to, value)];
-            let transaction = TransactionBytes::new(&[], &items, &[]).expect("a short one");
+            let transaction = TransactionBytes::new(&[], &[item, other, item], &[]);
+            let transaction = transaction.expect("a short one");
             store.item(&transaction.item().expect("valid"));
         }
         _ => {
@@ -255,19 +263,64 @@ fn a_crowded_store_keeps_to_its_plans() {
         };
         let mut store = Checked::new(&geometry).with_twin();
         let mut dice = Dice(seed);
-        for _ in 0..STEPS {
+        for _ in 0..30_000 {
             step(&mut store, &mut dice);
         }
-        eprintln!(
-            "{} {} {} {:?} {}",
-            store.kv.members.height(),
-            store.kv.grave_chunks,
-            store.refused,
-            store.kv.members,
-            store.pages.free_count()
-        );
+        assert!(store.refused > 500 && store.kv.grave_chunks > 3);
+        assert!(store.kv.members.height() == 3 && store.pages.free_count() < 100);
         store.finish();
     }
 }
 
-const STEPS: u32 = 30_000;
+/// A request is a moment's work: each of these may pass over a hundred thousand members, and thousands of them have room.
+#[test]
+fn a_request_has_a_bounded_number_of_walks() {
+    let limits = Limits::new(&Geometry::LARGE);
+    let is_valid = |item: Item<'_>, count: usize, enclosed: bool| {
+        let transaction;
+        let mut items = vec![item; count];
+        if enclosed {
+            transaction = TransactionBytes::new(&[], &[], &items).expect("a short one");
+            items = vec![transaction.item().expect("valid")];
+        }
+        let mut body = Vec::new();
+        items.iter().for_each(|item| item.encode(&mut body));
+        Kv::validate(&limits, Operation::Batch as u8, &body).is_ok()
+    };
+    let (from, to, size_max) = (Bound::Unbounded, Bound::Unbounded, 10);
+    let (reverse, count_max, member) = (true, 1, &b"m"[..]);
+    let by_rank = |start| Action::ByRank {
+        start,
+        stop: start,
+        reverse,
+        size_max,
+    };
+    let by_score = |offset| Action::ByScore {
+        from,
+        to,
+        reverse,
+        offset,
+        count_max,
+        size_max,
+    };
+    for (action, is_walk) in [
+        (Action::Rank { member, reverse }, true),
+        (Action::CountScores { from, to }, true),
+        (by_rank(256), false),
+        (by_rank(-256), false),
+        (by_rank(257), true),
+        (by_rank(i64::MIN), true),
+        (by_score(256), false),
+        (by_score(257), true),
+    ] {
+        let item = act(b"z", action);
+        for enclosed in [false, true] {
+            assert!(is_valid(item, WALKS_MAX, enclosed), "{action:?}");
+            assert_eq!(
+                is_valid(item, WALKS_MAX + 1, enclosed),
+                !is_walk,
+                "{action:?}"
+            );
+        }
+    }
+}
