@@ -324,3 +324,73 @@ fn a_request_has_a_bounded_number_of_walks() {
         }
     }
 }
+
+/// Members are taken out of large collections until none is left, by the least and the greatest seeds, too. The model cannot
+/// tell which they are.
+#[test]
+fn large_collections_are_picked_empty() {
+    let limits = Limits::new(&Geometry {
+        state_size: 32 << 20,
+        ..Geometry::SMALL
+    });
+    let mut pages = Pages::new(limits.page_count, limits.pages_touched_max);
+    let mut kv = Kv::create_within(&mut pages, &limits);
+    let free = pages.free_count();
+    let mut timestamp = 0;
+    let mut commit = |kv: &mut Kv, pages: &mut Pages, item: &Item<'_>| {
+        let (mut body, mut bytes) = (Vec::new(), vec![0; 4096]);
+        item.encode(&mut body);
+        let plan = Kv::validate(&limits, item.operation() as u8, &body).expect("valid");
+        timestamp += 1;
+        let mut reply = ReplyBuffer::new(&mut bytes[..plan.reply_size]);
+        kv.commit(
+            pages,
+            &context(timestamp),
+            item.operation() as u8,
+            &body,
+            &mut reply,
+        );
+        let size = reply.size();
+        assert!(drain(pages) <= plan.pages_touched);
+        let reply = ItemReply::decode(&bytes[..size]).expect("a reply");
+        (reply.status, reply.value.to_vec())
+    };
+    let (mut dice, keys) = (Dice(5), [&b"s"[..], b"t", b"u", b"z"]);
+    let mut members = vec![std::collections::BTreeSet::new(); keys.len()];
+    for _ in 0..12_000 {
+        let place = dice.roll(4) as usize;
+        let (key, member) = (keys[place], dice.member());
+        let item = match place {
+            3 => score(key, &member, dice.roll(9) as f64),
+            _ => insert(key, SET, &member, b""),
+        };
+        let (status, _) = commit(&mut kv, &mut pages, &item);
+        assert!(matches!(status, Status::DoneNumber | Status::Number));
+        members[place].insert(member);
+    }
+    assert!(kv.members.height() == 3);
+    let mut left: usize = members.iter().map(|it| it.len()).sum();
+    while left > 0 {
+        let place = dice.roll(4) as usize;
+        let kind = if place == 3 { ValueKind::Sorted } else { SET };
+        let seed =
+            [0, u64::MAX, dice.roll(1 << 31) << 33 | dice.roll(1 << 31)][dice.roll(3) as usize];
+        let item = act(
+            keys[place],
+            Action::Pick {
+                kind,
+                seed,
+                take: true,
+            },
+        );
+        let (status, member) = commit(&mut kv, &mut pages, &item);
+        assert_eq!(status == Status::DoneValue, members[place].remove(&member));
+        left -= usize::from(status == Status::DoneValue);
+        if left.is_multiple_of(1000) {
+            sorted::check(&kv, &pages);
+        }
+    }
+    assert_eq!((kv.collections, kv.buried, kv.members.len()), (0, 0, 1));
+    commit(&mut kv, &mut pages, &Item::Clear);
+    assert_eq!(pages.free_count(), free);
+}
