@@ -224,7 +224,7 @@ fn simple_items() -> BoxedStrategy<Owned> {
         20 => reads.boxed(),
         30 => old.boxed(),
         49 => new.boxed(),
-        60 => collections::items(),
+        60 => collections::items().boxed(),
         1 => Just(Owned::Clear),
     ];
     all.boxed()
