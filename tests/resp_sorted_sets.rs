@@ -34,13 +34,13 @@ fn strings(value: Value) -> Vec<Vec<u8>> {
 }
 
 fn fill(db: &mut Connection, key: &str, score: fn(usize) -> usize) {
-    for begin in (0..MEMBERS).step_by(50) {
+    for begin in (0..MEMBERS).step_by(100) {
         let mut line = vec![b"ZADD".to_vec(), key.into()];
-        for number in begin..begin + 50 {
+        for number in begin..begin + 100 {
             line.push(score(number).to_string().into_bytes());
             line.push(member(number).0);
         }
-        assert_eq!(db.call(&line).expect("a reply"), Value::Integer(50));
+        assert_eq!(db.call(&line).expect("a reply"), Value::Integer(100));
     }
 }
 

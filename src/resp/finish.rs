@@ -55,6 +55,8 @@ pub enum Finish {
     Drawn(Drawn),
     /// The members that so many picks have returned.
     Picked(Shape, usize),
+    /// About a sorted set.
+    Sorted(Sorted),
     /// The length of a list after so many pushes.
     Pushed(usize),
     /// The elements that were taken out of a list; nothing if there is no such key.
@@ -65,8 +67,6 @@ pub enum Finish {
     Replaced,
     /// OK.
     Trimmed,
-    /// About a sorted set.
-    Sorted(Sorted),
     /// OK if all of so many were done.
     AllDone(usize),
     /// Of a transaction without conditions: what this makes of its results.
@@ -235,8 +235,8 @@ impl Finish {
             Self::Fields(count) => return collections::fields(*count, results, around, replies),
             Self::Presents(count) => return collections::presents(*count, results, replies),
             Self::Total(count) => return collections::total(*count, results, replies),
-            Self::Pushed(count) => return lists::pushed(*count, results, replies),
             Self::Sorted(sorted) => return sorted.write(results, replies),
+            Self::Pushed(count) => return lists::pushed(*count, results, replies),
             Self::Picked(shape, count) => {
                 return collections::picked(*shape, *count, results, replies);
             }

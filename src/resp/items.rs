@@ -141,7 +141,8 @@ fn weight_of_action(action: &Action<'_>) -> (usize, usize) {
         Action::Take { count, .. } => (*count as usize / 2 + 1, 1),
         Action::Move { size_max, .. } => (3, usize::from(size_max.is_some())),
         Action::Score { .. } => (3, 0),
-        Action::Trim { .. } => (TRIM_MAX as usize / 2 + 1, 0),
+        // It may be too large, as a value may.
+        Action::Trim { .. } => (TRIM_MAX as usize / 2 + 1, 1),
         _ => (2, 0),
     }
 }

@@ -153,7 +153,7 @@ impl Prediction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state_machine::kv::wire::{SetCondition, SetOptions};
+    use crate::state_machine::kv::wire::{End, SetCondition, SetOptions};
 
     const NOW_MS: u64 = 1_000_000_000;
 
@@ -229,6 +229,16 @@ mod tests {
                 key,
                 offset: 1 << 20,
                 value: b"x",
+            },
+            // From another key to this one.
+            Item::Collection {
+                key: b"c",
+                action: Action::Move {
+                    to: key,
+                    from_end: End::First,
+                    to_end: End::First,
+                    size_max: None,
+                },
             },
         ] {
             let mut prediction = prediction();

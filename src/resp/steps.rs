@@ -78,12 +78,12 @@ pub enum Steps {
     Draw(Box<Draw>),
     /// SMOVE.
     Move(Move),
+    /// Members of a sorted set are removed.
+    Removal(Removal),
     /// LRANGE, LPOP and RPOP of many elements.
     Elements(Elements),
     /// LTRIM of many elements.
     Cut(Cut),
-    /// Members of a sorted set are removed.
-    Removal(Removal),
     /// EXEC with MSETNX or INCRBYFLOAT.
     Exec(Box<Exec>),
 }

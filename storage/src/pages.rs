@@ -10,9 +10,13 @@
 //!
 //! Page 0 is the root page; pages 1..=b are the allocator's bitmap (bit set: in use). Both are always allocated.
 
+mod finger;
+
 use crate::bits::Bits;
 use crate::buffer::{AlignedBuffer, keeps_dropped};
 use crate::layout::PAGE_SIZE;
+use finger::Finger;
+pub(crate) use finger::{LEVELS_MAX, Path};
 
 /// Pages whose use one page of the allocator's bitmap records.
 const PAGES_PER_BITMAP_PAGE: usize = PAGE_SIZE * 8;
@@ -76,6 +80,10 @@ pub struct Pages {
     spares_used: Bits,
     /// The page that a used spare holds.
     page_in_spare: Box<[u32]>,
+    /// Changes to the pages so far.
+    changes: u64,
+    /// The last look-up of a map in these pages.
+    finger: Finger,
 }
 
 impl Pages {
@@ -100,6 +108,8 @@ impl Pages {
             spares_free: (0..spare_count).rev().collect(),
             spares_used: Bits::new(spare_count as usize),
             page_in_spare: vec![0; spare_count as usize].into_boxed_slice(),
+            changes: 0,
+            finger: Finger::new(),
         };
         for index in 0..=bitmap_pages {
             pages.mark_used(index);
@@ -133,6 +143,16 @@ impl Pages {
     pub fn read(&self, page: PageId) -> &[u8; PAGE_SIZE] {
         assert!(self.is_used(page), "page {} is not in use", page.0);
         self.slot(page.index())
+    }
+
+    /// The last way down a tree with this root that led to a key, if no page was changed since.
+    pub(crate) fn last_way(&self, root: PageId) -> Option<Path> {
+        self.finger.way(self.changes, root)
+    }
+
+    /// Remembers a way that led to a key.
+    pub(crate) fn remember_way(&self, path: Path) {
+        self.finger.point(self.changes, path);
     }
 
     /// The first `size` bytes of a run of consecutive pages, all in use.
@@ -217,6 +237,7 @@ impl Pages {
 
     fn slot_mut(&mut self, slot: usize) -> &mut [u8; PAGE_SIZE] {
         assert!(slot < self.page_count, "spares are written by `change`");
+        self.changes += 1;
         self.written_end = self.written_end.max(slot + 1);
         (&mut self.memory[slot * PAGE_SIZE..][..PAGE_SIZE])
             .try_into()

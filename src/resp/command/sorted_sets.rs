@@ -309,7 +309,7 @@ fn pop(context: &mut Context<'_>, arguments: &Arguments<'_>, greatest: bool) -> 
         return members::all(context, key, Way::Ranked { range, reverse }, shape);
     }
     if context.in_transaction || count == 1 {
-        let count = count.min(POPS_MAX) as usize;
+        let count = count.min(POPS_MAX).unsigned_abs() as usize;
         for _ in 0..count {
             context.act(key, Action::PopScore { greatest })?;
         }

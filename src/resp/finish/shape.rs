@@ -87,6 +87,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state_machine::kv::wire::Score;
 
     #[test]
     fn each_shape_is_that_of_redis() {
@@ -98,13 +99,27 @@ mod tests {
             (Shape::Values, "*1 $1 v ", "*1 $1 v "),
             (Shape::Pairs, "*2 $1 f $1 v ", "*1 *2 $1 f $1 v "),
         ] {
-            for (protocol, expected) in [(Protocol::Two, two), (Protocol::Three, three)] {
-                let mut out = Vec::new();
-                let mut replies = Replies::new(&mut out, protocol);
-                shape.write(strings.into_iter(), &mut replies);
-                let found = String::from_utf8(out).expect("text").replace("\r\n", " ");
-                assert_eq!(found, expected, "{shape:?} {protocol:?}");
-            }
+            check(shape, strings, two, three);
+        }
+        let score = Score::new(1.5).expect("a number").to_ordered();
+        let told = score.to_le_bytes();
+        let strings: [&[u8]; 2] = [b"f", &told];
+        for (shape, two, three) in [
+            (Shape::Scores, "*2 $1 f $3 1.5 ", "*1 *2 $1 f ,1.5 "),
+            (Shape::FlatScores, "*2 $1 f $3 1.5 ", "*2 $1 f ,1.5 "),
+            (Shape::Firsts, "*1 $1 f ", "*1 $1 f "),
+        ] {
+            check(shape, strings, two, three);
+        }
+    }
+
+    fn check(shape: Shape, strings: [&[u8]; 2], two: &str, three: &str) {
+        for (protocol, expected) in [(Protocol::Two, two), (Protocol::Three, three)] {
+            let mut out = Vec::new();
+            let mut replies = Replies::new(&mut out, protocol);
+            shape.write(strings.into_iter(), &mut replies);
+            let found = String::from_utf8(out).expect("text").replace("\r\n", " ");
+            assert_eq!(found, expected, "{shape:?} {protocol:?}");
         }
     }
 }

@@ -366,7 +366,7 @@ impl Draw {
             return Step::Ask;
         }
         if self.values() && !strings.is_empty() {
-            self.state = Drawing::Finding(Finder::new(&self.key, strings));
+            self.state = Drawing::Finding(Finder::new(&self.key, self.kind, strings));
             return Step::Ask;
         }
         self.shape.write(strings.iter(), replies);

@@ -10,10 +10,11 @@ use crate::state_machine::kv::wire::{Action, Item, Operation, Results, Status, V
 /// Fields asked for in one request: with the key they are well below a message.
 const FIELDS_AT_ONCE: usize = 32;
 
-/// Reads the values of some fields.
+/// Reads the values of some fields, or the scores of some members.
 #[derive(Debug)]
 pub(super) struct Finder {
     key: Box<[u8]>,
+    kind: ValueKind,
     fields: Strings,
     /// The version of the first part; zero: there is no such key.
     version: Option<u64>,
@@ -22,9 +23,10 @@ pub(super) struct Finder {
 }
 
 impl Finder {
-    pub fn new(key: &[u8], fields: Strings) -> Self {
+    pub fn new(key: &[u8], kind: ValueKind, fields: Strings) -> Self {
         Self {
             key: key.into(),
+            kind,
             fields,
             version: None,
             found: Vec::new(),
@@ -66,7 +68,7 @@ impl Finder {
         Item::Stat { key }.encode(body);
         for member in self.fields.iter().skip(self.found.len()).take(self.count()) {
             let action = Action::Find {
-                kind: ValueKind::Hash,
+                kind: self.kind,
                 member,
                 size_max: u32::MAX,
             };
@@ -78,7 +80,7 @@ impl Finder {
     pub fn take(&mut self, mut results: Results<'_>, size_max: usize) -> Option<Part> {
         let stat = results.next()?;
         let version = match stat.status {
-            Status::Stat if stat.kind != ValueKind::Hash => return Some(Part::WrongType),
+            Status::Stat if stat.kind != self.kind => return Some(Part::WrongType),
             Status::Stat => stat.version,
             Status::NotFound => 0,
             _ => return None,
@@ -122,7 +124,7 @@ impl Fields {
     /// These fields of this key.
     pub fn new<'a>(key: &[u8], fields: impl Iterator<Item = &'a [u8]>) -> Self {
         Self {
-            finder: Finder::new(key, fields.collect()),
+            finder: Finder::new(key, ValueKind::Hash, fields.collect()),
             tries: 0,
         }
     }

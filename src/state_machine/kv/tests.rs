@@ -255,7 +255,8 @@ impl Checked {
         found
     }
 
-    /// The index of expiries is that of the records, that of scores that of the members; the twin is the same to the byte; and all pages come back.
+    /// The index of expiries is that of the records, that of scores that of the members; the twin is the same to the byte; and
+    /// all pages come back.
     fn finish(mut self) {
         let all = (Bound::Unbounded, Bound::Unbounded);
         let records = self.kv.map.range(&self.pages, all.0, all.1, false);

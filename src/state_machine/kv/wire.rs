@@ -138,8 +138,8 @@
 //!   (high half), how many are wanted (low half). Options: bits 0-1 and 2-3 the bounds as of a scan, 4 from the greatest.
 //!   Results: members (more: there was no room), not_found, too_large.
 //! * **18 count_scores** from the first number to the second. Options: the same bounds. Results: number, not_found, too_large.
-//! * **19 pop_score**: removes the member with the least score; option 1: the greatest. Results: done_value: score (8 bytes), member;
-//!   not_found.
+//! * **19 pop_score**: removes the member with the least score; option 1: the greatest. Results: done_value: score (8 bytes),
+//!   member; not_found.
 //! * **20 take** as many elements of a list as the first number says, from 1 to 256, or as there are, from the end on: as get.
 //!   Option 1: the last end. Results: done_members, not_found; too_large: all or none.
 //! * **21 move** an element to another list, whose key is the member: as get. Options: bit 0 from the last end, 1 to the last
@@ -229,8 +229,8 @@
 //! is at most the geometry's reply size (3,840 bytes unless formatted otherwise), to a read what a message holds. Values
 //! that find no room in a reply give too_large; what an item's result may take without values ([`Item::result_size`]) must
 //! fit, else the request is invalid, and so is one that may touch too many pages. **Up to 300 items** of any kind but
-//! rename, score, trim (four of them are) and transactions (which count as their items), with values of together 64 KiB,
-//! are valid in every geometry of the default's size or larger, if their result sizes fit.
+//! rename, move, score, take, trim (four of them are) and transactions (which count as their items), with values of together
+//! 64 KiB, are valid in every geometry of the default's size or larger, if their result sizes fit.
 
 mod collection;
 mod item;

@@ -137,7 +137,7 @@ impl Kv {
                     answer.members(version, size_max);
                     return;
                 };
-                self.from_place(pages, descriptor, first, reverse, &mut |walk| match walk {
+                self.walk_from_place(pages, descriptor, first, reverse, &mut |walk| match walk {
                     None => answer.too_large(version, descriptor.count),
                     Some(walk) => {
                         let mut members = answer.members(version, size_max);
@@ -203,7 +203,7 @@ impl Kv {
     }
 
     /// Calls with a walk that begins at a place; none if that is too far from both ends.
-    fn from_place(
+    fn walk_from_place(
         &self,
         pages: &Pages,
         descriptor: &Descriptor,

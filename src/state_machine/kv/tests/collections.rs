@@ -10,7 +10,12 @@ use crate::state_machine::kv::wire::{Action, ValueKind};
 
 /// Items on collections, as the tests of the whole machine draw them.
 pub(super) fn items() -> impl Strategy<Value = Owned> {
-    prop_oneof![members(), list::items(), sorted::items()]
+    // Boxed, so that what draws them has room on the stack of a test.
+    prop_oneof![
+        members().boxed(),
+        list::items().boxed(),
+        sorted::items().boxed()
+    ]
 }
 
 fn encoded(key: &[u8], action: Action<'_>) -> Owned {

@@ -211,6 +211,7 @@ fn three_hundred_items_are_always_valid() {
         ..SetOptions::default()
     };
     let key = b"k";
+    let of = |action| Item::Collection { key, action };
     let kinds = [
         Item::Put { key, value: &value },
         Item::Set {
@@ -237,26 +238,17 @@ fn three_hundred_items_are_always_valid() {
             size_max: None,
         },
         Item::Delete { key },
-        Item::Collection {
-            key,
-            action: Action::Push {
-                end: End::Last,
-                value: &value,
-                if_present: false,
-            },
-        },
-        Item::Collection {
-            key,
-            action: Action::Replace {
-                index: -1,
-                value: &value,
-            },
-        },
+        of(Action::Push {
+            end: End::Last,
+            value: &value,
+            if_present: false,
+        }),
+        of(Action::Replace {
+            index: -1,
+            value: &value,
+        }),
     ];
-    let trim = Item::Collection {
-        key,
-        action: Action::Trim { start: 0, stop: 0 },
-    };
+    let trim = of(Action::Trim { start: 0, stop: 0 });
     let sizes = [
         (256 << 20, 256 << 10),
         (300 << 20, 256 << 10),

@@ -87,25 +87,7 @@ pub(super) fn change(list: &mut List, version: u64, action: &Action<'_>, world: 
             end,
             count,
             size_max,
-        } => {
-            let count = list.len().min(count as usize);
-            if count == 0 {
-                return not_found();
-            }
-            let taken: Vec<_> = match end {
-                End::First => list.iter().take(count).cloned().collect(),
-                End::Last => list.iter().rev().take(count).cloned().collect(),
-            };
-            let size: usize = taken.iter().map(|element| 4 + element.len()).sum();
-            if size > (world.room - 1).min(size_max as usize) {
-                return Outcome::TooLarge(version, size);
-            }
-            match end {
-                End::First => drop(list.drain(..count)),
-                End::Last => list.truncate(list.len() - count),
-            }
-            Outcome::Taken(version, taken)
-        }
+        } => take(list, version, (end, count), size_max, world),
         Action::Replace { index, value } => {
             if list.is_empty() {
                 return not_found();
@@ -130,6 +112,32 @@ pub(super) fn change(list: &mut List, version: u64, action: &Action<'_>, world: 
         }
         _ => unreachable!("{action:?} is read"),
     }
+}
+
+fn take(
+    list: &mut List,
+    version: u64,
+    (end, count): (End, u32),
+    size_max: u32,
+    world: World,
+) -> Outcome {
+    let count = list.len().min(count as usize);
+    if count == 0 {
+        return not_found();
+    }
+    let taken: Vec<_> = match end {
+        End::First => list.iter().take(count).cloned().collect(),
+        End::Last => list.iter().rev().take(count).cloned().collect(),
+    };
+    let size: usize = taken.iter().map(|element| 4 + element.len()).sum();
+    if size > (world.room - 1).min(size_max as usize) {
+        return Outcome::TooLarge(version, size);
+    }
+    match end {
+        End::First => drop(list.drain(..count)),
+        End::Last => list.truncate(list.len() - count),
+    }
+    Outcome::Taken(version, taken)
 }
 
 impl Model {

@@ -21,6 +21,11 @@ fn told(score: Score) -> Vec<u8> {
     score.to_ordered().to_le_bytes().to_vec()
 }
 
+fn number(number: usize) -> Outcome {
+    let number = i64::try_from(number).expect("memory has fewer");
+    Outcome::Number(Status::Number, number)
+}
+
 fn is_too_far(place: usize) -> bool {
     place as u64 > RANK_MAX
 }
@@ -53,7 +58,7 @@ pub(super) fn read(
             match ordered.iter().position(|it| it.1 == member) {
                 None => not_found(),
                 Some(place) if is_too_far(place.min(count - 1 - place)) => too_large,
-                Some(place) => Outcome::Number(Status::Number, place as i64),
+                Some(place) => number(place),
             }
         }
         Action::ByRank {
@@ -98,7 +103,7 @@ pub(super) fn read(
             if is_too_far(inside.min(count - inside)) {
                 too_large
             } else {
-                Outcome::Number(Status::Number, inside as i64)
+                number(inside)
             }
         }
         _ => unreachable!("{action:?} changes something, or is of another kind"),

@@ -145,7 +145,10 @@ fn a_list_is_pushed_to_and_popped_from_both_ends() {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(store.number(&push(end, value)), count as i64 + 1);
+        assert_eq!(
+            store.number(&push(end, value)),
+            count.cast_signed() as i64 + 1
+        );
     }
     let all = [b"a", b"b", b"c", b"d"].map(|it| it.to_vec());
     assert_eq!(store.elements(ALL), (all.to_vec(), false));
@@ -308,7 +311,7 @@ fn a_move_is_one_change_of_both_lists() {
 #[test]
 fn a_trim_removes_a_bounded_number_of_elements_or_all() {
     let mut store = Checked::new(&Geometry::SMALL).with_twin();
-    let (max, count) = (TRIM_MAX as i64, 3 * TRIM_MAX as u32);
+    let (max, count) = (TRIM_MAX.cast_signed(), 3 * TRIM_MAX as u32);
     store.push_numbers(0..count);
     for (start, stop) in [(max + 1, -1), (0, -max - 2), (max - 9, -12)] {
         let size_max = u32::MAX;
@@ -378,7 +381,10 @@ fn a_full_store_can_be_popped_from() {
     for _ in 0..10 {
         assert_eq!(store.status(&pop(End::First)), Status::DoneValue);
     }
-    assert_eq!(store.status(&trim(TRIM_MAX as i64, -1)), Status::Done);
+    assert_eq!(
+        store.status(&trim(TRIM_MAX.cast_signed(), -1)),
+        Status::Done
+    );
     assert_eq!(store.status(&trim(0, -3)), Status::Done);
     assert_eq!(store.status(&pop(End::Last)), Status::DoneValue);
     assert_eq!(store.refused, refused);

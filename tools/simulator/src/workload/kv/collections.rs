@@ -51,7 +51,12 @@ impl KvWorkload {
         };
         let (member, value) = (member(prng), value(prng));
         let action = match kind {
-            ValueKind::List => list(prng, &value),
+            ValueKind::List => {
+                let number = prng.below(self.keys.div_ceil(kinds)) * kinds + at as u64;
+                let to = Self::key_of(number);
+                let action = list(prng, &value, &to);
+                return Item::Collection { key: &key, action }.encode(body);
+            }
             ValueKind::Sorted if prng.chance(700_000) => sorted(prng, &member),
             kind => members(prng, kind, &member, &value),
         };
@@ -100,13 +105,13 @@ fn members<'a>(prng: &mut Prng, kind: ValueKind, member: &'a [u8], value: &'a [u
 }
 
 /// As many are taken away as are added, so that no list grows for ever.
-fn list<'a>(prng: &mut Prng, value: &'a [u8]) -> Action<'a> {
+fn list<'a>(prng: &mut Prng, value: &'a [u8], to: &'a [u8]) -> Action<'a> {
     let size_max = if prng.coin() { u32::MAX } else { 200 };
     let end = if prng.coin() { End::First } else { End::Last };
     let mut place = || prng.below(40).cast_signed() - 20;
     let (start, stop) = (place(), place());
     let index = start;
-    match prng.below(14) {
+    match prng.below(17) {
         0..=4 => Action::Push {
             end,
             value,
@@ -121,6 +126,17 @@ fn list<'a>(prng: &mut Prng, value: &'a [u8]) -> Action<'a> {
             size_max,
         },
         12 => Action::Trim { start, stop },
+        13 => Action::Take {
+            end,
+            count: 1 + prng.below(12) as u32,
+            size_max,
+        },
+        14 | 15 => Action::Move {
+            to,
+            from_end: end,
+            to_end: if prng.coin() { End::First } else { End::Last },
+            size_max: prng.coin().then_some(size_max),
+        },
         _ => Action::Length {
             kind: ValueKind::List,
         },
