@@ -77,14 +77,6 @@ fn commands_of_each_family_have_their_replies() {
             ("MULTI", "+OK"),
             ("STRLEN t", "+QUEUED"),
             ("EXEC", "[:5]"),
-            ("HSET h f 1 g 2", ":2"),
-            ("HGETALL h", "[\"f\", \"1\", \"g\", \"2\"]"),
-            ("HINCRBYFLOAT h f 0.5", "\"1.5\""),
-            ("TYPE h", "+hash"),
-            ("SADD m b a b", ":2"),
-            ("SMEMBERS m", "[\"a\", \"b\"]"),
-            ("SPOP m 2", "[\"a\", \"b\"]"),
-            ("DEL h", ":1"),
             ("GETEX t EX 200", "\"hallo\""),
             ("TTL t", ":200"),
             ("EXPIRE t -1", ":1"),
@@ -94,6 +86,24 @@ fn commands_of_each_family_have_their_replies() {
             ("RANDOMKEY", "null"),
             ("KEYS *", "[]"),
             ("SCAN 0", "[\"0\", []]"),
+        ],
+    );
+}
+
+#[test]
+fn commands_of_collections_have_their_replies() {
+    let stand = Stand::new("resp-collection-families");
+    check(
+        &stand,
+        &[
+            ("HSET h f 1 g 2", ":2"),
+            ("HGETALL h", "[\"f\", \"1\", \"g\", \"2\"]"),
+            ("HINCRBYFLOAT h f 0.5", "\"1.5\""),
+            ("TYPE h", "+hash"),
+            ("SADD m b a b", ":2"),
+            ("SMEMBERS m", "[\"a\", \"b\"]"),
+            ("SPOP m 2", "[\"a\", \"b\"]"),
+            ("DEL h", ":1"),
         ],
     );
 }

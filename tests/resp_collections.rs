@@ -5,7 +5,9 @@ mod resp;
 
 use resp::{Stand, ask, call};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 use viewstone::resp::{Connection, Value};
 
 /// More than one reply of the cluster, whose messages have 128 KiB here, can hold.
@@ -411,4 +413,96 @@ fn many_connections_lose_nothing() {
             ("HGET sums n", &format!("\"{}\"", total / 2)),
         ],
     );
+}
+
+/// What several connections want to take out or to move, one of them gets.
+#[test]
+fn nothing_is_taken_twice() {
+    let stand = Stand::new("resp-taken");
+    let mut first = stand.connect();
+    let count = 600;
+    for key in ["pool", "shared"] {
+        let of = |number| vec![content(number)];
+        pipeline(&mut first, &chunks("SADD", key, count, of));
+    }
+    let take = |mut db: Connection| {
+        let (mut taken, mut moved) = (Vec::new(), 0);
+        loop {
+            match call(&mut db, "SPOP pool 7") {
+                Value::Error(text) => assert!(text.starts_with(b"TRYAGAIN"), "{text:?}"),
+                found => {
+                    let found = strings(found);
+                    if found.is_empty() {
+                        break;
+                    }
+                    taken.extend(found);
+                }
+            }
+        }
+        for number in 0..60 {
+            let line: [&[u8]; 4] = [b"SMOVE", b"shared", b"other", &content(number)];
+            match db.call(&line) {
+                Ok(Value::Integer(found)) => moved += found,
+                other => panic!("{other:?}"),
+            }
+        }
+        (taken, moved)
+    };
+    let each: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let db = stand.connect();
+                scope.spawn(move || take(db))
+            })
+            .collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().expect("it ends");
+        threads.into_iter().map(join).collect()
+    });
+    let taken: Vec<_> = each.iter().flat_map(|(taken, _)| taken).collect();
+    let different: BTreeSet<_> = taken.iter().collect();
+    assert_eq!((taken.len(), different.len()), (count, count));
+    assert_eq!(each.iter().map(|(_, moved)| moved).sum::<i64>(), 60);
+    let expected = [
+        ("SCARD other", ":60"),
+        ("SCARD shared", ":540"),
+        ("EXISTS pool", ":0"),
+    ];
+    check(&mut first, &expected);
+}
+
+/// Large sets that are read in parts are put together as they were at one time: a member that moves is in one of them.
+#[test]
+fn several_sets_are_of_one_time() {
+    let stand = Stand::new("resp-one-time");
+    let mut db = stand.connect();
+    fill(&mut db);
+    assert_eq!(ask(&mut db, "SADD s traveller"), ":1");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut other = stand.connect();
+        let done = &done;
+        scope.spawn(move || {
+            let mut sets = ["s", "t"];
+            while !done.load(Ordering::Relaxed) {
+                let line = format!("SMOVE {} {} traveller", sets[0], sets[1]);
+                assert_eq!(ask(&mut other, &line), ":1");
+                sets.reverse();
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let mut found = 0;
+        for _ in 0..30 {
+            match call(&mut db, "SUNION s t") {
+                Value::Error(text) => assert!(text.starts_with(b"TRYAGAIN"), "{text:?}"),
+                all => {
+                    found += 1;
+                    let all = strings(all);
+                    let travellers = all.iter().filter(|it| it[..] == b"traveller"[..]);
+                    assert_eq!(travellers.count(), 1);
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(found > 0);
+    });
 }

@@ -504,10 +504,7 @@ fn returns_and_changes(line: &Line) -> bool {
             .any(|it| it.eq_ignore_ascii_case(b"GET"))
     };
     let is_named = |change: &&str| name == change.as_bytes();
-    if FAMILIES
-        .iter()
-        .any(|it| it.changes.iter().any(|change| is_named(&change)))
-    {
+    if FAMILIES.iter().any(|it| it.changes.iter().any(is_named)) {
         return true;
     }
     match name.as_slice() {

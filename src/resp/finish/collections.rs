@@ -315,7 +315,9 @@ mod tests {
         let mut seen = [0; 10];
         for seed in 0..1000 {
             let mut drawn = distinct(10, 3, seed);
-            drawn.iter().for_each(|&place| seen[place] += 1);
+            for &place in &drawn {
+                seen[place] += 1;
+            }
             drawn.sort_unstable();
             drawn.dedup();
             assert_eq!(drawn.len(), 3);
