@@ -75,7 +75,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let plan = planned.map_err(|_| Rejection::Invalid)?;
         if plan.read_only {
             return if self.is_primary() {
-                self.take_read(from, message)
+                self.take_read(from, message, plan.reply_size)
             } else {
                 Err(Rejection::NotPrimary)
             };

@@ -26,6 +26,8 @@ struct Read {
     round: u64,
     /// The op that must be executed.
     commit: u64,
+    /// Most bytes of the answer, by the request's plan.
+    reply_size: usize,
     /// When it arrived, on the replicated clock: what was due by then must be done.
     time_ns: u64,
     /// Not a read of state, but of the session table: is this client's session really gone?
@@ -83,20 +85,26 @@ impl Reads {
 }
 
 impl<M: Machines, R: Rules> Replica<M, R> {
-    pub(super) fn take_read(&mut self, from: Peer, message: Message) -> Result<(), Rejection> {
-        self.queue_read(from, message, false)
+    pub(super) fn take_read(
+        &mut self,
+        from: Peer,
+        message: Message,
+        reply_size: usize,
+    ) -> Result<(), Rejection> {
+        self.queue_read(from, message, reply_size, false)
     }
 
     /// The session is not in the committed table. The client is told so only under the conditions of a read: otherwise a
     /// primary that was deposed, or one that has not executed an inherited register, would evict a live client.
     pub(super) fn take_eviction(&mut self, from: Peer, message: Message) -> Result<(), Rejection> {
-        self.queue_read(from, message, true)
+        self.queue_read(from, message, 0, true)
     }
 
     fn queue_read(
         &mut self,
         origin: Peer,
         message: Message,
+        reply_size: usize,
         eviction: bool,
     ) -> Result<(), Rejection> {
         if self.reads.queue.len() == self.reads.queue.capacity() {
@@ -114,6 +122,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
             origin,
             round,
             commit,
+            reply_size,
             time_ns,
             eviction,
         });
@@ -249,11 +258,6 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let read = self.reads.queue.front().expect("the caller looked");
         let (request, _) = sub_request(read.message.body(), 0).expect("checked at arrival");
         let sub = *request.header;
-        let plan = self
-            .engine
-            .validate(sub.operation, request.body)
-            .expect("checked")
-            .expect("checked at arrival");
         let context = Context {
             op: self.commit_min,
             timestamp: self.commit_timestamp,
@@ -264,7 +268,7 @@ impl<M: Machines, R: Rules> Replica<M, R> {
         let size = self.engine.read(
             &context,
             request,
-            &mut self.reads.scratch[..plan.reply_size],
+            &mut self.reads.scratch[..read.reply_size],
         );
         let Some(mut answer) = self.answer_buffer(HEADER_SIZE + size) else {
             return false;

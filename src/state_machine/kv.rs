@@ -36,7 +36,7 @@ mod tests;
 use super::{Context, Invalid, Limits, Pages, Plan, ReplyBuffer, StateMachine};
 use answer::Answer;
 use std::ops::Bound;
-use storage::collections::ordered_map::{OrderedMap, Trash};
+use storage::collections::ordered_map::{OrderedMap, Trash, WARM_MAX};
 use store::{Record, milliseconds};
 use wire::{
     ENTRY_HEADER_SIZE, ENTRY_NO_KEY, ENTRY_OMITTED, EntryHeader, Items, KEY_SIZE_MAX, Operation,
@@ -234,7 +234,11 @@ impl Kv {
     ) -> Option<()> {
         let items = Items::decode(operation, body)?;
         let mut answer = Answer::begin(items, self.revision, reply)?;
-        for item in items {
+        let mut ahead = items;
+        for (index, item) in items.enumerate() {
+            if index % WARM_MAX == 0 {
+                self.look_ahead(pages, &mut ahead);
+            }
             self.commit_item(pages, now, &item, &mut answer);
         }
         Some(())
@@ -253,11 +257,21 @@ impl Kv {
             return None;
         }
         let mut answer = Answer::begin(items, self.revision, reply)?;
-        for item in items {
+        let mut ahead = items;
+        for (index, item) in items.enumerate() {
+            if index % WARM_MAX == 0 {
+                self.look_ahead(pages, &mut ahead);
+            }
             answer.turn_to(&item);
             assert!(self.read_item(pages, now, &item, &mut answer));
         }
         Some(())
+    }
+
+    /// Fetches what the next items of a batch will look at.
+    fn look_ahead(&self, pages: &Pages, ahead: &mut Items<'_>) {
+        let next = ahead.by_ref().take(WARM_MAX);
+        self.map.warm(pages, next.map(|item| item.key()));
     }
 
     fn read_count(

@@ -17,7 +17,7 @@
 use crate::SECTOR_SIZE;
 use crate::checksum::is_zero;
 use crate::header::{Command, HEADER_SIZE, Header, Typed};
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -53,10 +53,14 @@ impl AlignedBuffer {
         assert!(size <= capacity);
         let layout = Self::layout(capacity);
         // SAFETY: the layout's size is positive, asserted in `layout`.
-        let bytes = unsafe { alloc_zeroed(layout) };
+        let bytes = unsafe { alloc(layout) };
         let Some(bytes) = NonNull::new(bytes) else {
             handle_alloc_error(layout)
         };
+        // Before it is touched for the first time: what has small pages by then keeps them.
+        prefer_huge_pages(bytes, capacity);
+        // SAFETY: so many bytes were allocated there, and nobody else knows of them.
+        unsafe { bytes.as_ptr().write_bytes(0, capacity) };
         Self {
             bytes,
             size,
@@ -118,6 +122,22 @@ impl AlignedBuffer {
         Layout::from_size_align(size, SECTOR_SIZE).expect("a sector is a power of two")
     }
 }
+
+/// Asks the kernel to back a large buffer by huge pages: state is read all over, and with small pages the processor looks up
+/// where they are more often than not. A kernel that has none refuses, and nothing is lost.
+fn prefer_huge_pages(bytes: NonNull<u8>, size: usize) {
+    #[cfg(feature = "uring")]
+    if size >= HUGE_MIN {
+        // SAFETY: the range was allocated just now and begins at a page, as every buffer does; the advice changes no content.
+        unsafe { libc::madvise(bytes.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(feature = "uring"))]
+    let _ = (bytes, size);
+}
+
+/// Smallest buffer that is worth huge pages, of 2 MiB each: its ends have small ones.
+#[cfg(feature = "uring")]
+const HUGE_MIN: usize = 16 << 20;
 
 /// Buffers that were dropped, to be used again.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ pub mod io;
 pub mod journal;
 pub mod layout;
 pub mod pages;
+mod prefetch;
 pub mod recovery;
 pub mod superblock;
 #[cfg(feature = "uring")]

@@ -12,6 +12,7 @@
 
 use crate::bits::Bits;
 use crate::buffer::{AlignedBuffer, keeps_dropped};
+use crate::collections::ordered_map::Finger;
 use crate::layout::PAGE_SIZE;
 
 /// Pages whose use one page of the allocator's bitmap records.
@@ -76,6 +77,10 @@ pub struct Pages {
     spares_used: Bits,
     /// The page that a used spare holds.
     page_in_spare: Box<[u32]>,
+    /// Changes to the pages so far.
+    changes: u64,
+    /// The last look-up of a map in these pages.
+    finger: Finger,
 }
 
 impl Pages {
@@ -100,6 +105,8 @@ impl Pages {
             spares_free: (0..spare_count).rev().collect(),
             spares_used: Bits::new(spare_count as usize),
             page_in_spare: vec![0; spare_count as usize].into_boxed_slice(),
+            changes: 0,
+            finger: Finger::new(),
         };
         for index in 0..=bitmap_pages {
             pages.mark_used(index);
@@ -133,6 +140,16 @@ impl Pages {
     pub fn read(&self, page: PageId) -> &[u8; PAGE_SIZE] {
         assert!(self.is_used(page), "page {} is not in use", page.0);
         self.slot(page.index())
+    }
+
+    /// How often pages were changed: as long as it stays the same, so do they all.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The last look-up of a map.
+    pub(crate) fn finger(&self) -> &Finger {
+        &self.finger
     }
 
     /// The first `size` bytes of a run of consecutive pages, all in use.
@@ -217,6 +234,7 @@ impl Pages {
 
     fn slot_mut(&mut self, slot: usize) -> &mut [u8; PAGE_SIZE] {
         assert!(slot < self.page_count, "spares are written by `change`");
+        self.changes += 1;
         self.written_end = self.written_end.max(slot + 1);
         (&mut self.memory[slot * PAGE_SIZE..][..PAGE_SIZE])
             .try_into()

@@ -17,6 +17,7 @@
 mod cost;
 mod cursor;
 mod edit;
+mod finger;
 mod inner;
 mod leaf;
 mod sample;
@@ -24,11 +25,14 @@ mod sample;
 mod tests;
 mod trash;
 mod value;
+mod warm;
 
 pub use cost::Cost;
 pub use cursor::Cursor;
+pub(crate) use finger::Finger;
 pub use trash::Trash;
 pub use value::{Pieces, Value};
+pub use warm::WARM_MAX;
 
 use crate::layout::PAGE_SIZE;
 use crate::pages::{PageId, Pages};
@@ -105,12 +109,9 @@ impl OrderedMap {
         if self.height == 0 {
             return None;
         }
-        let mut page = pages.read(PageId(self.root));
-        for _ in 1..self.height {
-            page = pages.read(inner::child(page, inner::search(pages, page, key)));
-        }
-        let index = leaf::search(page, key).ok()?;
-        Some(Value::new(pages, leaf::cell(page, index)))
+        let (path, found) = self.descend(pages, key);
+        let (leaf, index) = path.leaf();
+        found.then(|| Value::new(pages, leaf::cell(pages.read(leaf), index)))
     }
 
     /// The keys between two bounds, in order or in reverse order. Bounds that exclude everything are allowed.
@@ -225,6 +226,18 @@ impl OrderedMap {
     /// The way to where a key is or would be, and whether it is there.
     fn descend(&self, pages: &Pages, key: &[u8]) -> (Path, bool) {
         assert!((1..=HEIGHT_MAX).contains(&(self.height as usize)));
+        let finger = pages.finger();
+        if let Some(path) = finger.way(self, pages, key) {
+            return (path, true);
+        }
+        let (path, found) = self.search(pages, key);
+        if found {
+            finger.point(pages.changes(), path);
+        }
+        (path, found)
+    }
+
+    fn search(&self, pages: &Pages, key: &[u8]) -> (Path, bool) {
         let mut path = Path {
             nodes: [(PageId(self.root), 0); HEIGHT_MAX],
             height: self.height as usize,

@@ -44,22 +44,25 @@ impl Cost {
         }
     }
 
-    /// Most nodes of inner level `level`, without the root.
-    fn level_nodes_max(self, level: usize) -> u64 {
-        u64::from(self.page_count) / (CHILDREN_MIN as u64).pow(level as u32)
+    /// Most nodes of each level from the leaves on, without the root.
+    fn levels(self) -> impl Iterator<Item = u64> {
+        let pages = u64::from(self.page_count);
+        // Divided again and again by a constant: nothing that is asked for each item of a request divides otherwise.
+        std::iter::successors(Some(pages), |nodes| Some(nodes / CHILDREN_MIN as u64))
     }
 
     /// Most levels of a map: 2 x 72^(height - 2) leaves must fit.
     pub fn height_max(self) -> u32 {
-        let levels = (0..HEIGHT_MAX - 1).take_while(|&level| self.level_nodes_max(level) >= 2);
-        1 + levels.count() as u32
+        let levels = self.levels().take(HEIGHT_MAX - 1);
+        1 + levels.take_while(|&nodes| nodes >= 2).count() as u32
     }
 
     /// Most nodes that `inserts` inserts may add, values apart. Removes add none.
     pub fn nodes_new_max(self, inserts: u32) -> u32 {
         let inserts = u64::from(inserts);
-        let sum: u64 = (0..self.height_max() as usize)
-            .map(|level| inserts.min(self.level_nodes_max(level) + u64::from(self.maps)))
+        let levels = self.levels().take(self.height_max() as usize);
+        let sum: u64 = levels
+            .map(|nodes| inserts.min(nodes + u64::from(self.maps)))
             .sum();
         sum.min(u64::from(self.page_count)) as u32
     }
@@ -68,12 +71,12 @@ impl Cost {
     /// their content is not needed again.
     pub fn nodes_touched_max(self, changes: u32) -> u32 {
         let changes = u64::from(changes);
-        let sum: u64 = (0..self.height_max() as usize)
-            .map(|level| match level {
+        let levels = self.levels().take(self.height_max() as usize);
+        let sum: u64 = levels
+            .enumerate()
+            .map(|(level, nodes)| match level {
                 0 => 2 * changes,
-                _ => (2 * changes).min(
-                    self.level_nodes_max(level) * 5 / 3 + changes / 16 + 4 * u64::from(self.maps),
-                ),
+                _ => (2 * changes).min(nodes * 5 / 3 + changes / 16 + 4 * u64::from(self.maps)),
             })
             .sum();
         sum.min(u64::from(self.page_count)) as u32

@@ -138,6 +138,17 @@ pub(super) fn search(pages: &Pages, page: &Page, key: &[u8]) -> usize {
     high - 1
 }
 
+/// Bytes that all keys below a child begin with alike, as far as the node tells: none for the outer children, which have no
+/// bound on one side.
+pub(super) fn common(page: &Page, index: usize) -> usize {
+    if index == 0 || index + 1 >= count(page) {
+        return 0;
+    }
+    // The padding of a short bound is no part of it; but who asks only wants to guess.
+    let different = head(page, index) ^ head(page, index + 1);
+    prefix(page).len() + (different.leading_zeros() as usize - (128 - 8 * HEAD_SIZE)) / 8
+}
+
 /// Writes a node anew from its children; `node` keeps nothing of what it was. The fence is that of the first child.
 pub(super) fn write(pages: &mut Pages, node: PageId, level: u8, children: &[PageId]) {
     assert!((1..=CHILDREN_MAX).contains(&children.len()));

@@ -119,8 +119,13 @@ pub(super) fn has_room(page: &Page, size: usize) -> bool {
     used(page) + size <= CAPACITY
 }
 
+/// Where in its page a cell is.
+pub(super) fn cell_at(page: &Page, index: usize) -> usize {
+    u16_at(page, SLOTS_AT + 2 * index)
+}
+
 pub(super) fn key(page: &Page, index: usize) -> &[u8] {
-    let at = u16_at(page, SLOTS_AT + 2 * index);
+    let at = cell_at(page, index);
     let key_size = u16_at(page, at);
     &page[at + CELL_HEADER_SIZE..at + CELL_HEADER_SIZE + key_size]
 }
@@ -141,6 +146,16 @@ pub(super) fn cell(page: &Page, index: usize) -> CellRef<'_> {
         value_size,
         payload: &page[payload_at..payload_at + payload_size(value_size)],
     }
+}
+
+/// Eight bytes of a cell, from byte `from` of its key on, as a number that orders as they do; what follows the key may be among
+/// them. Zero if the page ends before.
+pub(super) fn bytes_of_key(page: &Page, index: usize, from: usize) -> u64 {
+    let at = cell_at(page, index) + CELL_HEADER_SIZE + from;
+    let bytes = page.get(at..at + size_of::<u64>());
+    bytes.map_or(0, |bytes| {
+        u64::from_be_bytes(bytes.try_into().expect("eight bytes of a slice"))
+    })
 }
 
 /// The payload of a cell, to change it in place.

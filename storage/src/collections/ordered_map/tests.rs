@@ -674,3 +674,20 @@ fn equal_histories_make_equal_pages() {
     };
     run().assert_same_pages(&run());
 }
+
+#[test]
+fn a_look_up_in_one_map_says_nothing_of_another() {
+    let mut pages = Pages::new(64, 8);
+    let (mut one, mut other) = (OrderedMap::new(), OrderedMap::new());
+    for map in [&mut one, &mut other] {
+        map.insert(&mut pages, b"key", &[b"one"]);
+    }
+    other.insert(&mut pages, b"key", &[b"other"]);
+    for _ in 0..2 {
+        for (map, size) in [(&one, 3), (&other, 5)] {
+            for _ in 0..2 {
+                assert_eq!(map.get(&pages, b"key").map(|value| value.len()), Some(size));
+            }
+        }
+    }
+}
