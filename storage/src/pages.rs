@@ -10,10 +10,13 @@
 //!
 //! Page 0 is the root page; pages 1..=b are the allocator's bitmap (bit set: in use). Both are always allocated.
 
+mod finger;
+
 use crate::bits::Bits;
 use crate::buffer::{AlignedBuffer, keeps_dropped};
-use crate::collections::ordered_map::Finger;
 use crate::layout::PAGE_SIZE;
+use finger::Finger;
+pub(crate) use finger::{LEVELS_MAX, Path};
 
 /// Pages whose use one page of the allocator's bitmap records.
 const PAGES_PER_BITMAP_PAGE: usize = PAGE_SIZE * 8;
@@ -142,14 +145,14 @@ impl Pages {
         self.slot(page.index())
     }
 
-    /// How often pages were changed: as long as it stays the same, so do they all.
-    pub(crate) fn changes(&self) -> u64 {
-        self.changes
+    /// The last way down a tree with this root that led to a key, if no page was changed since.
+    pub(crate) fn last_way(&self, root: PageId) -> Option<Path> {
+        self.finger.way(self.changes, root)
     }
 
-    /// The last look-up of a map.
-    pub(crate) fn finger(&self) -> &Finger {
-        &self.finger
+    /// Remembers a way that led to a key.
+    pub(crate) fn remember_way(&self, path: Path) {
+        self.finger.point(self.changes, path);
     }
 
     /// The first `size` bytes of a run of consecutive pages, all in use.

@@ -17,7 +17,6 @@
 mod cost;
 mod cursor;
 mod edit;
-mod finger;
 mod inner;
 mod leaf;
 mod sample;
@@ -29,13 +28,12 @@ mod warm;
 
 pub use cost::Cost;
 pub use cursor::Cursor;
-pub(crate) use finger::Finger;
 pub use trash::Trash;
 pub use value::{Pieces, Value};
 pub use warm::WARM_MAX;
 
 use crate::layout::PAGE_SIZE;
-use crate::pages::{PageId, Pages};
+use crate::pages::{PageId, Pages, Path};
 use leaf::{Cell, Page, Sequence};
 use std::ops::Bound;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -49,7 +47,7 @@ pub const VALUE_INLINE_MAX: usize = 960;
 
 /// Most levels of a tree. The root has at least two children and every other inner node 72, so a tree of seven levels has
 /// 2 x 72^5 leaves: more than the pages of the largest state.
-pub const HEIGHT_MAX: usize = 6;
+pub const HEIGHT_MAX: usize = crate::pages::LEVELS_MAX;
 
 const _: () = assert!(2 * (inner::CHILDREN_MIN as u64).pow(HEIGHT_MAX as u32 - 1) > 1 << 30);
 
@@ -68,20 +66,6 @@ pub struct OrderedMap {
 }
 
 static_assertions::const_assert_eq!(size_of::<OrderedMap>(), 16);
-
-/// The nodes from the root to a leaf, each with the index of the child that the next one is; of the leaf, that of a
-/// cell.
-#[derive(Clone, Copy, Debug)]
-struct Path {
-    nodes: [(PageId, usize); HEIGHT_MAX],
-    height: usize,
-}
-
-impl Path {
-    fn leaf(&self) -> (PageId, usize) {
-        self.nodes[self.height - 1]
-    }
-}
 
 impl OrderedMap {
     /// An empty map; it takes its first page with its first key.
@@ -226,13 +210,15 @@ impl OrderedMap {
     /// The way to where a key is or would be, and whether it is there.
     fn descend(&self, pages: &Pages, key: &[u8]) -> (Path, bool) {
         assert!((1..=HEIGHT_MAX).contains(&(self.height as usize)));
-        let finger = pages.finger();
-        if let Some(path) = finger.way(self, pages, key) {
-            return (path, true);
+        if let Some(path) = pages.last_way(PageId(self.root)) {
+            let (leaf, index) = path.leaf();
+            if leaf::key(pages.read(leaf), index) == key {
+                return (path, true);
+            }
         }
         let (path, found) = self.search(pages, key);
         if found {
-            finger.point(pages.changes(), path);
+            pages.remember_way(path);
         }
         (path, found)
     }
