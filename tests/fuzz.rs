@@ -164,7 +164,7 @@ fn run(name: &str, target: fn(&[u8]), input: &[u8]) {
     }
 }
 
-fn fuzz(name: &str, target: fn(&[u8])) {
+fn fuzz(name: &str, target: fn(&[u8]), default: u64) {
     let begin = Instant::now();
     let corpus = corpus(name);
     assert!(corpus.len() > 50, "the corpus is there");
@@ -172,7 +172,7 @@ fn fuzz(name: &str, target: fn(&[u8])) {
         run(name, target, input);
     }
     let (runs, seed) = (
-        number("VIEWSTONE_FUZZ_RUNS", 300_000),
+        number("VIEWSTONE_FUZZ_RUNS", default),
         number("VIEWSTONE_SEED", 1),
     );
     let mut random = Random(Xoshiro256PlusPlus::seed_from_u64(seed));
@@ -197,20 +197,26 @@ fn fuzz(name: &str, target: fn(&[u8])) {
 
 #[test]
 fn resp_request() {
-    fuzz("resp_request", targets::resp_request::run);
+    fuzz("resp_request", targets::resp_request::run, 300_000);
 }
 
 #[test]
 fn resp_reply() {
-    fuzz("resp_reply", targets::resp_reply::run);
+    fuzz("resp_reply", targets::resp_reply::run, 300_000);
 }
 
 #[test]
 fn resp_command() {
-    fuzz("resp_command", targets::resp_command::run);
+    fuzz("resp_command", targets::resp_command::run, 300_000);
 }
 
 #[test]
 fn wire_header() {
-    fuzz("wire_header", targets::wire_header::run);
+    fuzz("wire_header", targets::wire_header::run, 300_000);
+}
+
+/// Each input has a store of its own: fewer of them take as long.
+#[test]
+fn kv_machine() {
+    fuzz("kv_machine", targets::kv_machine::run, 5_000);
 }

@@ -5,6 +5,7 @@ mod resp;
 
 use resp::{Stand, ask, call};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -425,6 +426,7 @@ fn nothing_is_taken_twice() {
         let of = |number| vec![content(number)];
         pipeline(&mut first, &chunks("SADD", key, count, of));
     }
+    let barrier = Barrier::new(4);
     let take = |mut db: Connection| {
         let (mut taken, mut moved) = (Vec::new(), 0);
         loop {
@@ -440,6 +442,8 @@ fn nothing_is_taken_twice() {
             }
         }
         for number in 0..60 {
+            // All want the same.
+            barrier.wait();
             let line: [&[u8]; 4] = [b"SMOVE", b"shared", b"other", &content(number)];
             match db.call(&line) {
                 Ok(Value::Integer(found)) => moved += found,
@@ -451,7 +455,7 @@ fn nothing_is_taken_twice() {
     let each: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                let db = stand.connect();
+                let (db, take) = (stand.connect(), &take);
                 scope.spawn(move || take(db))
             })
             .collect();
@@ -487,22 +491,33 @@ fn several_sets_are_of_one_time() {
                 let line = format!("SMOVE {} {} traveller", sets[0], sets[1]);
                 assert_eq!(ask(&mut other, &line), ":1");
                 sets.reverse();
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(4));
             }
         });
-        let mut found = 0;
-        for _ in 0..30 {
-            match call(&mut db, "SUNION s t") {
-                Value::Error(text) => assert!(text.starts_with(b"TRYAGAIN"), "{text:?}"),
-                all => {
-                    found += 1;
-                    let all = strings(all);
-                    let travellers = all.iter().filter(|it| it[..] == b"traveller"[..]);
-                    assert_eq!(travellers.count(), 1);
-                }
+        let ask = |(round, line): (usize, &&str)| match call(&mut db, line) {
+            Value::Error(text) => (round, Err(text)),
+            all => {
+                let all = strings(all);
+                let travellers = all.iter().filter(|it| it[..] == b"traveller"[..]);
+                (round, Ok(travellers.count()))
+            }
+        };
+        let lines = ["SUNION s t", "SINTER s t"];
+        let found: Vec<_> = lines
+            .iter()
+            .cycle()
+            .take(100)
+            .enumerate()
+            .map(ask)
+            .collect();
+        // Before anything is found wrong: the other would not end.
+        done.store(true, Ordering::Relaxed);
+        assert!(found.iter().any(|(_, found)| found.is_ok()));
+        for (round, found) in found {
+            match found {
+                Ok(count) => assert_eq!(count, 1 - round % 2, "{round}"),
+                Err(text) => assert!(text.starts_with(b"TRYAGAIN"), "{text:?}"),
             }
         }
-        done.store(true, Ordering::Relaxed);
-        assert!(found > 0);
     });
 }

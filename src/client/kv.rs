@@ -21,9 +21,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Hashes, sets, lists and sorted sets: [`collections`]. Several things in one request: [`KvClient::batch`], each for itself, and [`KvClient::transaction`], all or nothing,
-//! on conditions. Several requests at once: [`KvClient::submit`]. How calls end, and what sessions and deadlines are,
-//! is told in [`crate::client`].
+//! Hashes, sets, lists and sorted sets: [`collections`]. Several things in one request: [`KvClient::batch`], each for itself, and
+//! [`KvClient::transaction`], all or nothing, on conditions. Several requests at once: [`KvClient::submit`]. How calls end, and
+//! what sessions and deadlines are, is told in [`crate::client`].
 
 mod answer;
 pub mod collections;

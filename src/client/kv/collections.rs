@@ -1,7 +1,7 @@
 //! Calls about collections: hashes, sets, lists and sorted sets.
 //!
-//! A handle names a key and sends nothing by itself. A key that is not there is an empty collection; the first member makes it, and
-//! with the last one it is gone. Each change is one change of the key, with a version, so that [`Condition`]s hold for
+//! A handle names a key and sends nothing by itself. A key that is not there is an empty collection; the first member makes it,
+//! and with the last one it is gone. Each change is one change of the key, with a version, so that [`Condition`]s hold for
 //! collections as they do for values. In batches and transactions they are [`Item::Collection`].
 //!
 //! ```

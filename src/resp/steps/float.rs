@@ -1,5 +1,5 @@
-//! INCRBYFLOAT and HINCRBYFLOAT. Redis computes with 80 bits, this with the 64 of IEEE 754 and the shortest digits that name the result:
-//! the same for what people write down, not for the last digits of what needs more than 15.
+//! INCRBYFLOAT and HINCRBYFLOAT. Redis computes with 80 bits, this with the 64 of IEEE 754 and the shortest digits that name the
+//! result: the same for what people write down, not for the last digits of what needs more than 15.
 
 use super::{Step, again, results};
 use crate::client::{Kind, ReplyRef};

@@ -210,8 +210,8 @@
 //!
 //! Unless it says "changed" (and but for transactions), nothing was changed.
 //!
-//! Each done, done_value, done_number and done_members raises the revision by one, and nothing else does: that is how a reader of the reply
-//! knows their versions. Scan and random have entries:
+//! Each done, done_value, done_number and done_members raises the revision by one, and nothing else does: that is how a reader
+//! of the reply knows their versions. Scan and random have entries:
 //!
 //! ```text
 //!      0     2  key size

@@ -16,8 +16,8 @@ pub struct Scored {
 
 /// Members, each with a score, which is any number but NaN; in the order of the scores, and of the members' bytes where these
 /// are equal. Places and scores are found by passing over members, at most
-/// [`RANK_MAX`](crate::client::kv::RANK_MAX) of them; beyond that the error is [`KvError::TooLarge`]. All its methods may fail with
-/// a [`KvError`], and do with [`KvError::WrongType`] if the key holds something else.
+/// [`RANK_MAX`](crate::client::kv::RANK_MAX) of them; beyond that the error is [`KvError::TooLarge`]. All its methods may fail
+/// with a [`KvError`], and do with [`KvError::WrongType`] if the key holds something else.
 ///
 /// ```
 /// # let cluster = viewstone::testing::KvCluster::start(1)?;

@@ -333,36 +333,34 @@ fn with_members(count: u64) -> Checked {
     store
 }
 
+impl Checked {
+    /// The rank of a member that [`with_members`] has made.
+    fn rank(&mut self, number: i64, reverse: bool) -> (Status, i64) {
+        let member = &number.to_be_bytes();
+        let mut body = Vec::new();
+        act(b"z", Action::Rank { member, reverse }).encode(&mut body);
+        let reply = self.execute(Operation::Collection, &body);
+        let reply = reply.expect("a valid item");
+        let reply = ItemReply::decode(&reply).expect("a reply to an item");
+        (reply.status, reply.number)
+    }
+}
+
 #[test]
 fn places_far_from_both_ends_are_not_counted() {
-    let far = RANK_MAX as i64;
+    let far = RANK_MAX.cast_signed();
     let count = 2 * far + 3;
-    let mut store = with_members(count as u64);
+    let mut store = with_members(count.cast_unsigned());
     // All is compared with the model, too.
-    let rank = |place: i64, reverse| {
-        let member = place.to_be_bytes();
-        move |store: &mut Checked| {
-            let action = Action::Rank {
-                member: &member,
-                reverse,
-            };
-            let mut body = Vec::new();
-            act(b"z", action).encode(&mut body);
-            let reply = store
-                .execute(Operation::Collection, &body)
-                .expect("a valid item");
-            let reply = ItemReply::decode(&reply).expect("a reply to an item");
-            (reply.status, reply.number)
-        }
-    };
-    assert_eq!(rank(far, false)(&mut store), (Status::Number, far));
-    assert_eq!(rank(far, true)(&mut store), (Status::Number, far + 2));
-    assert_eq!(rank(far + 1, false)(&mut store), (Status::TooLarge, 0));
-    assert_eq!(rank(far + 2, true)(&mut store), (Status::Number, far));
-    assert_eq!(
-        rank(count - 1, false)(&mut store),
-        (Status::Number, count - 1)
-    );
+    for (place, reverse, expected) in [
+        (far, false, (Status::Number, far)),
+        (far, true, (Status::Number, far + 2)),
+        (far + 1, false, (Status::TooLarge, 0)),
+        (far + 2, true, (Status::Number, far)),
+        (count - 1, false, (Status::Number, count - 1)),
+    ] {
+        assert_eq!(store.rank(place, reverse), expected);
+    }
     for reverse in [false, true] {
         for (start, status) in [
             (far, Status::Members),
@@ -382,7 +380,7 @@ fn places_far_from_both_ends_are_not_counted() {
                 from: Bound::Unbounded,
                 to: Bound::Unbounded,
                 reverse,
-                offset: offset as u32,
+                offset: u32::try_from(offset).expect("small"),
                 count_max: 10,
                 size_max: 1000,
             };
