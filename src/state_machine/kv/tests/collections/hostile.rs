@@ -132,6 +132,52 @@ impl Dice {
     }
 }
 
+/// An action on a list.
+fn list_action<'a>(dice: &mut Dice, adds: bool, to: &'a [u8], value: &'a [u8]) -> Action<'a> {
+    let wide = dice.roll(1 << 31) << 33;
+    let end = if dice.roll(2) == 0 {
+        End::First
+    } else {
+        End::Last
+    };
+    let to_end = if dice.roll(2) == 0 {
+        End::First
+    } else {
+        End::Last
+    };
+    let size_max = Some(u32::MAX).filter(|_| dice.roll(2) == 0);
+    match dice.roll(7) {
+        _ if adds => Action::Push {
+            end,
+            value,
+            if_present: false,
+        },
+        0 | 1 => Action::Move {
+            to,
+            from_end: end,
+            to_end,
+            size_max,
+        },
+        2 => Action::Replace {
+            index: (wide >> 58).cast_signed(),
+            value,
+        },
+        3 => Action::Trim {
+            start: (wide >> 61).cast_signed(),
+            stop: -1 - (wide >> 62).cast_signed(),
+        },
+        4 => Action::Take {
+            end,
+            count: (wide >> 60) as u32 + 1,
+            size_max: u32::MAX,
+        },
+        _ => Action::Pop {
+            end,
+            size_max: u32::MAX,
+        },
+    }
+}
+
 /// An action on what a key holds, which mostly adds to it.
 fn action<'a>(
     dice: &mut Dice,
@@ -146,48 +192,11 @@ fn action<'a>(
     } else {
         End::Last
     };
-    let to_end = if dice.roll(2) == 0 {
-        End::First
-    } else {
-        End::Last
-    };
-    let size_max = Some(u32::MAX).filter(|_| dice.roll(2) == 0);
     let adds = dice.roll(3) > 0;
     let kind = match (key[key.len() - 1] + u8::from(dice.roll(30) == 0)) % 4 {
         0 => HASH,
         1 => SET,
-        2 => {
-            return match dice.roll(7) {
-                _ if adds => Action::Push {
-                    end,
-                    value,
-                    if_present: false,
-                },
-                0 | 1 => Action::Move {
-                    to,
-                    from_end: end,
-                    to_end,
-                    size_max,
-                },
-                2 => Action::Replace {
-                    index: (wide >> 58).cast_signed(),
-                    value,
-                },
-                3 => Action::Trim {
-                    start: (wide >> 61).cast_signed(),
-                    stop: -1 - (wide >> 62).cast_signed(),
-                },
-                4 => Action::Take {
-                    end,
-                    count: (wide >> 60) as u32 + 1,
-                    size_max: u32::MAX,
-                },
-                _ => Action::Pop {
-                    end,
-                    size_max: u32::MAX,
-                },
-            };
-        }
+        2 => return list_action(dice, adds, to, value),
         _ => ValueKind::Sorted,
     };
     let value = if kind == HASH { value } else { &[] };
@@ -284,7 +293,9 @@ fn a_request_has_a_bounded_number_of_walks() {
             items = vec![transaction.item().expect("valid")];
         }
         let mut body = Vec::new();
-        items.iter().for_each(|item| item.encode(&mut body));
+        for item in &items {
+            item.encode(&mut body);
+        }
         Kv::validate(&limits, Operation::Batch as u8, &body).is_ok()
     };
     let (from, to, size_max) = (Bound::Unbounded, Bound::Unbounded, 10);
@@ -369,7 +380,7 @@ fn large_collections_are_picked_empty() {
         members[place].insert(member);
     }
     assert!(kv.members.height() == 3);
-    let mut left: usize = members.iter().map(|it| it.len()).sum();
+    let mut left: usize = members.iter().map(std::collections::BTreeSet::len).sum();
     while left > 0 {
         let place = dice.roll(4) as usize;
         let kind = if place == 3 { ValueKind::Sorted } else { SET };
