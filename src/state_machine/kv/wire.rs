@@ -231,7 +231,7 @@
 //! fit, else the request is invalid, and so is one that may touch too many pages, or has more than [`WALKS_MAX`] items that may
 //! pass over more than [`WALK_MIN`] members: 15, 18, 16 from a place farther from its end, 17 with a greater offset. **Up to 300
 //! items** of any kind but these, rename, move, score, take, trim (four of them are) and transactions (which count as their
-//! items), with values of together 64 KiB, are valid in every geometry of the default's size or larger, if their result sizes fit.
+//! items), with values of together 64 KiB, are valid in every geometry of the default's size or larger, if their results fit.
 
 mod collection;
 mod item;
